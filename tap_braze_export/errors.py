@@ -1,0 +1,48 @@
+"""Every way a run can end badly, chosen by what should happen next.
+
+TapError                 ends the run: one ERROR line, exit code 1
+├── ConfigError          the user changes a setting
+├── BrazeError           Braze refused a call
+│   ├── AuthError        the key is wrong or lacks a permission (401, 403)
+│   ├── RunningExportError   the segment is already being exported (429 with free rate limit)
+│   └── AnswerLostError  a POST was sent and no answer came back: it may have started something
+└── ExportError          this export is given up; the others go on and the run fails at its end
+    └── DamagedFileError a delivered file cannot be read; it is fetched once more first
+
+The message is the whole error for the person on call: what, which, why, what to do. It never holds the API key,
+a signed URL's query, a bucket option or personal data.
+"""
+
+from __future__ import annotations
+
+
+class TapError(Exception):
+    """A failure that a user can cause or mend."""
+
+
+class ConfigError(TapError):
+    """The configuration cannot work as it is."""
+
+
+class BrazeError(TapError):
+    """Braze refused a call, or could not be reached."""
+
+
+class AuthError(BrazeError):
+    """The API key is wrong, or lacks the permission that the message names."""
+
+
+class RunningExportError(BrazeError):
+    """Braze is still exporting this segment and takes no second export of it."""
+
+
+class AnswerLostError(BrazeError):
+    """A POST was sent but its answer never came, so it must not be repeated blindly."""
+
+
+class ExportError(TapError):
+    """One export cannot be read to its end."""
+
+
+class DamagedFileError(ExportError):
+    """A delivered file is truncated, has a wrong checksum or is no archive."""
