@@ -9,11 +9,17 @@ TapError                 ends the run: one ERROR line, exit code 1
 └── ExportError          this export is given up; the others go on and the run fails at its end
     └── DamagedFileError a delivered file cannot be read; it is fetched once more first
 
-The message is the whole error for the person on call: what, which, why, what to do. It never holds the API key,
-a signed URL's query, a bucket option or personal data.
+The message is the whole error for the person on call: what, which, why, what to do. It never holds the API
+key, a signed URL's query, a bucket option or personal data.
 """
 
 from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class TapError(Exception):
@@ -46,3 +52,11 @@ class ExportError(TapError):
 
 class DamagedFileError(ExportError):
     """A delivered file is truncated, has a wrong checksum or is no archive."""
+
+
+def foreign_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """What another program said, fit for a message: one line, 200 characters, no URL; "" if secret."""
+    if any(secret in text for secret in secrets if secret):
+        return ""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return re.sub(r"\w+://\S+", "<url>", line)[:200]

@@ -1,0 +1,287 @@
+"""Bytes to JSON lines: zip and gzip, in blocks, within limits."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from tap_braze_export.errors import DamagedFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK_BYTES = 64 * 2**20
+LINE_BYTES = 64 * 2**20
+# Millions of tiny lines cost far more memory than their bytes. A line with a braze_id has 40 bytes or more,
+# so a file of users below BLOCK_BYTES still makes one block.
+_BLOCK_LINES = 2**21
+_CHUNK = 2**20
+_BOM = b"\xef\xbb\xbf"
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_GZIP_MAGIC = b"\x1f\x8b"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_END_RECORD_BYTES = 22
+_ENCRYPTED = 0x1
+_RAW_DEFLATE, _GZIP = -15, 31  # zlib's wbits
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of JSON lines in a delivered object.
+
+    Attributes:
+        name: `<object name>!<index>-<member's name>` in a zip, `<object name>` for gzip. Never a path.
+        size: Compressed bytes.
+        offset: Where its local header starts in a zip; None for a gzip stream.
+        stored: Whether it stands in the zip uncompressed.
+        inflated: Bytes that the zip declares; checked, never trusted.
+        crc: CRC-32 that the zip declares.
+    """
+
+    name: str
+    size: int
+    offset: int | None = None
+    stored: bool = False
+    inflated: int = 0
+    crc: int = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive lines of one member, without line ends; `first_line` is the number of the first, from 1."""
+
+    first_line: int
+    lines: list[bytes]
+
+
+def members(path: Path, object_name: str) -> list[Member]:
+    """The files in a delivered object, in the order of the archive.
+
+    Raises:
+        DamagedFileError: It is neither zip nor gzip, or damaged, encrypted, not compressed by deflate.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic.startswith(_GZIP_MAGIC):
+            return [Member(object_name, path.stat().st_size)]
+        if magic not in _ZIP_MAGIC:
+            raise DamagedFileError(f"{object_name} is neither zip nor gzip")
+        entries = _entries(path, object_name)
+    except OSError as error:
+        raise DamagedFileError(f"{object_name} cannot be read: {error.strerror}") from None
+    return [
+        _member(object_name, index, entry)
+        for index, entry in enumerate(entries)
+        if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
+    ]
+
+
+def blocks(path: Path, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[Block]:
+    """The lines of a member, in blocks of at most `limit` inflated bytes; a longer line is its own block.
+
+    Blank lines are kept as `b""`, so that line numbers hold. The last block comes only once the whole member
+    has proved to be sound.
+
+    Raises:
+        DamagedFileError: The member is truncated, its checksum is wrong, or a line is longer than 64 MiB.
+    """
+    block = _Lines(member.name, limit)
+    try:
+        with path.open("rb") as file:
+            for chunk in _inflated(file, member):
+                yield from block.add(chunk)
+    except (zlib.error, EOFError, struct.error) as error:
+        raise DamagedFileError(f"{member.name} is damaged: {error}") from None
+    except OSError as error:
+        raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
+    yield from block.end()
+
+
+class _Lines:
+    """Cuts chunks into lines and gathers them into blocks."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._first = 1
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._returns = False
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
+
+    def add(self, chunk: bytes) -> Iterator[Block]:
+        """Take the next inflated bytes; give the blocks that they fill."""
+        self._returns = self._returns or b"\r" in chunk
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines:
+            self._tail.append(lines[0])
+            lines[0] = b"".join(self._tail)
+            size = self._tail_bytes + len(chunk) - len(rest)
+            self._check_length(len(lines[0]), len(self._lines))
+            self._tail, self._tail_bytes = [], 0
+            if self._bytes + size <= self._limit and len(self._lines) + len(lines) <= _BLOCK_LINES:
+                self._lines += lines
+                self._bytes += size
+            else:
+                yield from self._fill(lines)
+        self._tail.append(rest)
+        self._tail_bytes += len(rest)
+        self._check_length(self._tail_bytes, len(self._lines))
+
+    def end(self) -> Iterator[Block]:
+        """Give what is left; the last line may lack its line end."""
+        if self._tail_bytes:
+            yield from self._fill([b"".join(self._tail)])
+        if self._lines:
+            yield self._block()
+
+    def _fill(self, lines: list[bytes]) -> Iterator[Block]:
+        for line in lines:
+            size = len(line) + 1
+            if self._lines and (self._bytes + size > self._limit or len(self._lines) >= _BLOCK_LINES):
+                yield self._block()
+            self._lines.append(line)
+            self._bytes += size
+
+    def _block(self) -> Block:
+        lines = self._lines
+        if self._returns:
+            lines = [line.rstrip(b"\r") for line in lines]
+        if self._first == 1:
+            lines[0] = lines[0].removeprefix(_BOM)
+        block = Block(self._first, lines)
+        self._first += len(lines)
+        self._lines, self._bytes = [], 0
+        return block
+
+    def _check_length(self, length: int, before: int) -> None:
+        if length > LINE_BYTES:
+            number = self._first + before
+            raise DamagedFileError(f"{self._name}, line {number} is longer than {LINE_BYTES // 2**20} MiB")
+
+
+def _entries(path: Path, object_name: str) -> list[zipfile.ZipInfo]:
+    """The central directory of a zip, which must end where the file ends."""
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            file.seek(-_END_RECORD_BYTES - len(archive.comment), 2)
+            if file.read(4) != _ZIP_MAGIC[1]:
+                raise DamagedFileError(f"{object_name} is damaged: bytes after the end of the zip")
+            return archive.infolist()
+    except (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError, OverflowError):
+        # Their texts may quote a member's name as it is, control characters included.
+        raise DamagedFileError(
+            f"{object_name} is damaged: the zip's directory is truncated or wrong"
+        ) from None
+
+
+def _member(object_name: str, index: int, entry: zipfile.ZipInfo) -> Member:
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in entry.filename[:255])
+    name = f"{object_name}!{index}-{shown}"
+    if entry.flag_bits & _ENCRYPTED:
+        raise DamagedFileError(f"{name} is encrypted")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DamagedFileError(f"{name} is compressed in an unsupported way (method {entry.compress_type})")
+    return Member(
+        name,
+        entry.compress_size,
+        offset=entry.header_offset,
+        stored=entry.compress_type == zipfile.ZIP_STORED,
+        inflated=entry.file_size,
+        crc=entry.CRC,
+    )
+
+
+def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
+    """The inflated bytes of a member, in chunks of at most 1 MiB."""
+    if member.offset is None:
+        yield from _gunzipped(file)
+        return
+    file.seek(member.offset)
+    magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    if magic != _ZIP_MAGIC[0]:
+        raise EOFError("its header is not where the zip's directory says")
+    file.seek(name_bytes + extra_bytes, 1)
+    crc = size = 0
+    for chunk in _raw(file, member.size) if member.stored else _deflated(file, member.size):
+        crc = zlib.crc32(chunk, crc)
+        size += len(chunk)
+        if size > member.inflated:
+            break
+        yield chunk
+    if size != member.inflated:
+        raise EOFError("it has not the length that the zip declares")
+    if crc != member.crc:
+        raise EOFError("wrong checksum")
+
+
+def _raw(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file."""
+    while size:
+        chunk = file.read(min(_CHUNK, size))
+        if not chunk:
+            raise EOFError("it is truncated")
+        size -= len(chunk)
+        yield chunk
+
+
+def _deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """One raw deflate stream that takes up exactly `size` bytes."""
+    inflater = _Inflater(_RAW_DEFLATE)
+    for chunk in _raw(file, size):
+        if inflater.eof:
+            raise EOFError("bytes after the end of its data")
+        yield from inflater.feed(chunk)
+    if not inflater.eof:
+        raise EOFError("it is truncated")
+    if inflater.unused:
+        raise EOFError("bytes after the end of its data")
+
+
+def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
+    """Gzip members one after another, then nothing but zeros: tapes and some stores pad with them."""
+    inflater = _Inflater(_GZIP)
+    while chunk := file.read(_CHUNK):
+        while chunk:
+            if inflater.eof:
+                chunk = chunk.lstrip(b"\0")
+                if not chunk:
+                    break
+                inflater = _Inflater(_GZIP)
+            yield from inflater.feed(chunk)
+            chunk = inflater.unused
+    if not inflater.eof:
+        raise EOFError("it is truncated")
+
+
+class _Inflater:
+    """The one place that names the inflating library; zlib checks the CRC of gzip by itself."""
+
+    def __init__(self, wbits: int) -> None:
+        self._zlib = zlib.decompressobj(wbits)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+        return self._zlib.eof
+
+    @property
+    def unused(self) -> bytes:
+        """What was fed after the stream's end."""
+        return self._zlib.unused_data
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Inflate, at most 1 MiB at a time whatever the ratio."""
+        chunk = b""
+        # A full chunk may leave output waiting inside zlib though all input is consumed.
+        while not self._zlib.eof and (data or len(chunk) == _CHUNK):
+            chunk = self._zlib.decompress(data, _CHUNK)
+            data = self._zlib.unconsumed_tail
+            yield chunk
