@@ -157,7 +157,7 @@ class Braze:
 
     def cancel_segment_export(self, segment_id: str) -> None:
         """Cancel all running exports of a segment, also those that somebody else started."""
-        self._request(_CANCEL, f"segment {segment_id}", json={"segment_id": segment_id})
+        self._request(_CANCEL, f"segment {segment_id}", body={"segment_id": segment_id})
 
     def segment_details(self, segment_id: str) -> dict[str, Any]:
         """Name, description and tags of a segment; a BrazeError names an unknown one."""
@@ -192,7 +192,7 @@ class Braze:
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsAnswer:
         """Export the users of one request's identifiers, at most 50."""
-        response = self._request(_IDS, "identifiers", private=True, json=body)
+        response = self._request(_IDS, "identifiers", private=True, body=body)
         try:
             answer = msgspec.json.decode(response.content, type=_IdsBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -205,7 +205,7 @@ class Braze:
     ) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
-        response = self._request(endpoint, what, json=body)
+        response = self._request(endpoint, what, body=body)
         answer = self._object(endpoint, response)
         prefix, url = answer.get("object_prefix"), answer.get("url") or None
         if not prefix:
@@ -229,13 +229,20 @@ class Braze:
         answer = decoded(response)
         if answer is None:
             raise BrazeError(
-                f"{endpoint} answered {response.status_code} without a JSON object: is api_url the REST endpoint"
-                " of your instance (https://rest.….braze.com or .eu)?"
+                f"{endpoint} answered {response.status_code} without a JSON object: is api_url the REST"
+                " endpoint of your instance (https://rest.….braze.com or .eu)?"
             )
         return answer
 
     def _request(
-        self, endpoint: Endpoint, what: str, *, url: str | None = None, private: bool = False, **content: Any
+        self,
+        endpoint: Endpoint,
+        what: str,
+        *,
+        url: str | None = None,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        private: bool = False,
     ) -> requests.Response:
         """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
 
@@ -243,17 +250,18 @@ class Braze:
             endpoint: What to call.
             what: What it is called for, in words.
             url: The address, where it is not the endpoint's own.
+            params: Its query.
+            body: Its JSON body.
             private: Whether the request is about single people, so that answers may name them.
-            **content: `params` or `json`, as in `requests`.
         """
-        url = url or self._api_url + endpoint.path
+        request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
         waits = backoff.expo(max_value=60)
         next(waits)  # backoff's generators give one 0 before the first wait
         started = self._clock.now()
         failures = 0
         while True:
             try:
-                return self._once(endpoint, what, url, private=private, **content)
+                return self._once(endpoint, what, request, private=private)
             except AgainError as again:
                 problem, until = again.problem, again.until
             now = self._clock.now()
@@ -276,22 +284,21 @@ class Braze:
                 raise BrazeError(f"{endpoint} ({what}) is not repeated, the run was told to end: {problem}")
 
     def _once(
-        self, endpoint: Endpoint, what: str, url: str, *, private: bool, **content: Any
+        self, endpoint: Endpoint, what: str, request: dict[str, Any], *, private: bool
     ) -> requests.Response:
         try:
             response = self._session.request(
                 endpoint.method,
-                url,
                 auth=_Bearer(self._key),
                 headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
                 timeout=(_CONNECT_SECONDS, endpoint.read_seconds),
                 allow_redirects=False,
-                **content,
+                **request,
             )
         except requests.RequestException as error:
             raise failed(endpoint, what, error) from None
         self.limit = RateLimit.of(response)
         if succeeded(response):
             return response
-        secrets = [self._key, *(texts(content.get("json")) if private else ())]
+        secrets = [self._key, *(texts(request["json"]) if private else ())]
         raise refused(endpoint, what, response, secrets=secrets, personal=private, now=self._clock.now())

@@ -1,0 +1,205 @@
+"""The customer's own bucket as a place of delivery (fsspec)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import backoff
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tap_braze_export.disk import file_name, private_file
+from tap_braze_export.errors import ConfigError, DamagedFileError, ExportError, TapError, foreign_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from tap_braze_export.clock import Clock
+
+T = TypeVar("T")
+
+_CHUNK = 2**20
+_TRIES = 5
+_SECRET_LENGTH = 4  # shorter option texts are words such as "on"
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+}
+# By name: the libraries that raise these are optional.
+_CREDENTIAL_ERRORS = frozenset(
+    {
+        "ClientAuthenticationError",
+        "DefaultCredentialsError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "RefreshError",
+    }
+)
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BucketObject:
+    """A delivered file in a bucket; `version` changes when its content does."""
+
+    name: str
+    path: str
+    size: int
+    version: str
+
+
+class Bucket:
+    """The customer's own bucket, where Braze writes `segment-export/<segment>/<date>/<export>/<file>`.
+
+    Args:
+        bucket_url: `s3://bucket/prefix`, `gs://…`, `abfs://…` or a local directory.
+        options: fsspec's options for it, secrets.
+        clock: Time, and the waits between tries.
+    """
+
+    def __init__(self, bucket_url: str, options: Mapping[str, Any], *, clock: Clock) -> None:
+        self._clock = clock
+        self._secrets = list(_option_texts(options))
+        scheme = urlsplit(bucket_url).scheme
+        try:
+            # What fsspec would cache: one listing for ever, and file systems by their secrets.
+            self._files, root = fsspec.url_to_fs(
+                bucket_url, **{**options, "use_listings_cache": False, "skip_instance_cache": True}
+            )
+        except ImportError:
+            extra = _EXTRAS.get(scheme)
+            command = (
+                f"pip install 'tap-braze-export[{extra}]'"
+                if extra
+                else "the library that fsspec needs for it"
+            )
+            raise ConfigError(f"bucket_url starts with {scheme}://, which needs: {command}") from None
+        except Exception as error:  # noqa: BLE001  each cloud library has its own
+            raise ConfigError(f"bucket_url or bucket_options cannot be used: {self._said(error)}") from None
+        self._root = str(root).rstrip("/")
+
+    def objects(self, export_id: str, segment_id: str | None) -> list[BucketObject]:
+        """The files of an export that are there now, by name.
+
+        The folder of the date is not computed: documentation and practice disagree about which date it is.
+
+        Args:
+            export_id: The export's `object_prefix`.
+            segment_id: Its segment; None looks below all, for the control group, whose segment is not known.
+        """
+        folder = "/".join([self._root, "segment-export", *([segment_id] if segment_id else [])])
+        found = self._tried("listed", lambda: self._find(folder))
+        objects = []
+        for path, info in found.items():
+            parts = path.split("/")
+            if parts[-2:-1] == [export_id] and info.get("type") == "file" and info.get("size"):
+                objects.append(BucketObject(file_name(path), path, info["size"], _version(info)))
+        return sorted(objects, key=lambda item: item.name)
+
+    def fetch(self, wanted: BucketObject, path: Path) -> None:
+        """Copy a file to `path`, complete or not at all.
+
+        Raises:
+            DamagedFileError: It has another length than the listing says.
+        """
+        part = path.with_name(f"{path.name}.part")
+        try:
+            self._tried("read", lambda: self._copy(wanted, part))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def check(self) -> str | None:
+        """What keeps the bucket from being listed, None if nothing does."""
+        try:
+            self._tried("listed", self._list)
+        except TapError as error:
+            return str(error)
+        return None
+
+    def _find(self, folder: str) -> dict[str, dict[str, Any]]:
+        found = self._files.find(folder, detail=True)
+        if not found and isinstance(self._files, LocalFileSystem) and not self._files.isdir(self._root):
+            raise FileNotFoundError
+        return found if isinstance(found, dict) else {}
+
+    def _list(self) -> None:
+        try:
+            self._files.ls(f"{self._root}/segment-export", detail=False)
+        except FileNotFoundError:
+            # Before the first export only the bucket itself is there.
+            local = isinstance(self._files, LocalFileSystem)
+            self._files.ls(self._root if local else self._root.split("/")[0], detail=False)
+
+    def _copy(self, wanted: BucketObject, part: Path) -> None:
+        size = 0
+        with (
+            self._files.open(wanted.path, "rb", block_size=8 * _CHUNK) as source,
+            private_file(part) as target,
+        ):
+            while size <= wanted.size and (chunk := source.read(_CHUNK)):
+                if self._clock.stopped:
+                    raise ExportError(f"{wanted.name} is not read, the run was told to end")
+                target.write(chunk)
+                size += len(chunk)
+        if size != wanted.size:
+            raise DamagedFileError(f"{wanted.name} has another length than the {wanted.size} bytes listed")
+
+    def _tried(self, done: str, call: Callable[[], T]) -> T:
+        """Call the cloud's library, again after failures that may pass."""
+        waits = backoff.expo(max_value=60)
+        next(waits)  # backoff's generators give one 0 before the first wait
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return call()
+            except TapError:
+                raise
+            except FileNotFoundError:
+                if done == "read":
+                    raise ExportError(
+                        "a delivered file was deleted from the bucket before it was read"
+                    ) from None
+                raise ConfigError("bucket_url names a bucket or directory that does not exist") from None
+            except Exception as error:  # noqa: BLE001  each cloud library has its own
+                said = self._said(error)
+                if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
+                    raise ConfigError(
+                        f"the bucket cannot be {done}: {said}. Check the credentials (bucket_options or the"
+                        " environment) and that they may list and get objects"
+                    ) from None
+                if tries >= _TRIES or self._clock.stopped:
+                    raise ExportError(f"the bucket could not be {done} {tries} times: {said}") from None
+            _log.info("The bucket could not be %s: %s; tried again", done, said)
+            self._clock.sleep(backoff.full_jitter(next(waits)))
+
+    def _said(self, error: Exception) -> str:
+        said = foreign_text(str(error), self._secrets)
+        return f"{type(error).__name__}{f' ({said})' if said else ''}"
+
+
+def _option_texts(value: object) -> Iterator[str]:
+    """Every text in the options: any of them may be a secret."""
+    if isinstance(value, str) and len(value) >= _SECRET_LENGTH:
+        yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from _option_texts(member)
+    elif isinstance(value, (list, tuple)):
+        for member in value:
+            yield from _option_texts(member)
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
