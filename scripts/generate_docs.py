@@ -1,0 +1,188 @@
+"""Rewrites what follows from the tap itself: settings, streams and capabilities, wherever they stand.
+
+Without an argument it writes; with `--check` it only says which files are out of date, and exits 1.
+"""  # noqa: INP001
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tap_braze_export.tap import TapBrazeExport
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "begin generated", "end generated"
+ENV_HEADER = """\
+# Copy to .env. Meltano reads it, and so does `tap-braze-export --config=ENV`.
+# Arrays and objects are JSON. Written by `make generate`.
+"""
+
+# Any one of these makes a run meaningful; Meltano asks for api_url, api_key and one of them.
+SELECTORS = (
+    "segment_ids",
+    "global_control_group",
+    "external_ids",
+    "braze_ids",
+    "emails",
+    "phones",
+    "device_ids",
+    "user_aliases",
+    "identifiers_url",
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Indents lists below their key, as people write them, and never uses anchors."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        super().increase_indent(flow, indentless=False)
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002
+        return True
+
+
+def _yaml(value: object) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def config_schema() -> dict[str, Any]:
+    """The settings as `--about` shows them: the tap's own, then the SDK's."""
+    schema: dict[str, Any] = copy.deepcopy(TapBrazeExport.config_jsonschema)
+    TapBrazeExport.append_builtin_config(schema)
+    return schema
+
+
+def _kind(spec: dict[str, Any]) -> str:
+    types = spec.get("type", "string")
+    (kind,) = [types] if isinstance(types, str) else [name for name in types if name != "null"]
+    return "options" if "enum" in spec else {"number": "decimal"}.get(kind, kind)
+
+
+def _text(spec: dict[str, Any]) -> str:
+    return " ".join(spec.get("description", "").split())
+
+
+def _label(name: str, spec: dict[str, Any]) -> str:
+    return str(spec.get("title") or name.replace("_", " ").capitalize())
+
+
+def setting(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """One setting as Meltano describes it."""
+    made: dict[str, Any] = {"name": name, "label": _label(name, spec), "kind": _kind(spec)}
+    made["description"] = _text(spec)
+    if "enum" in spec:
+        choices = [choice for choice in spec["enum"] if choice is not None]
+        made["options"] = [{"label": choice.capitalize(), "value": choice} for choice in choices]
+    if spec.get("default") is not None:
+        made["value"] = spec["default"]
+    if spec.get("secret"):
+        made["sensitive"] = True
+    return made
+
+
+def plugin_facts(schema: dict[str, Any]) -> dict[str, Any]:
+    """What meltano.yml and plugin.yaml say about the tap."""
+    required = schema.get("required", ["api_url", "api_key"])
+    return {
+        "capabilities": sorted(capability.value for capability in TapBrazeExport.capabilities),
+        "settings_group_validation": [[*required, name] for name in SELECTORS],
+        "settings": [setting(name, spec) for name, spec in schema["properties"].items()],
+    }
+
+
+def env_example(schema: dict[str, Any]) -> str:
+    """Every setting as an environment variable, for Meltano's .env and for `--config=ENV`."""
+    parts = [ENV_HEADER]
+    for name, spec in schema["properties"].items():
+        text = _text(spec) or _label(name, spec)
+        comment = textwrap.fill(
+            text, 100, initial_indent="# ", subsequent_indent="# ", break_long_words=False
+        )
+        default = spec.get("default")
+        value = "" if default is None else default if isinstance(default, str) else json.dumps(default)
+        off = "" if name in schema.get("required", ()) else "# "
+        parts.append(f"{comment}\n{off}TAP_BRAZE_EXPORT_{name.upper()}={value}\n")
+    return "\n".join(parts)
+
+
+def readme_table(schema: dict[str, Any]) -> str:
+    """The settings as a table."""
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for name, spec in schema["properties"].items():
+        kind = " or ".join(f"`{choice}`" for choice in spec.get("enum", ()) if choice is not None) or _kind(
+            spec
+        )
+        notes = [kind, *(["required"] if name in schema.get("required", ()) else [])]
+        notes += ["secret"] if spec.get("secret") else []
+        default = "" if spec.get("default") is None else f"`{json.dumps(spec['default']).strip(chr(34))}`"
+        text = _text(spec).replace("|", "\\|")
+        lines.append(f"| `{name}` | {', '.join(notes)} | {default} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _replace(path: Path, made: str, *, indent: int = 0) -> str:
+    """The file with what stands between its two marker lines replaced."""
+    pattern = re.compile(rf"(^[^\n]*{BEGIN}[^\n]*\n).*?(^[^\n]*{END})", re.DOTALL | re.MULTILINE)
+    text = path.read_text(encoding="utf-8")
+    block = textwrap.indent(made, " " * indent)
+    return pattern.sub(lambda match: match[1] + block + match[2], text, count=1)
+
+
+def generated() -> dict[Path, str]:
+    """Each generated file and what belongs in it."""
+    schema = config_schema()
+    facts = _yaml(plugin_facts(schema))
+    made = {
+        ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", facts, indent=6),
+        ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", facts),
+        ROOT / "README.md": _replace(ROOT / "README.md", readme_table(schema)),
+        ROOT / ".env.example": env_example(schema),
+    }
+    # Discovery needs no configuration.
+    for entry in TapBrazeExport(config={}, parse_env_config=False, validate_config=False).catalog_dict[
+        "streams"
+    ]:
+        path = ROOT / "catalog" / f"{entry['tap_stream_id']}.json"
+        made[path] = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
+    return made
+
+
+def main() -> int:
+    """Write, or with --check compare."""
+    check = "--check" in sys.argv[1:]
+    made = generated()
+    strangers = [path for path in (ROOT / "catalog").glob("*.json") if path not in made]
+    outdated = False
+    for path, text in made.items():
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        if found == text:
+            continue
+        outdated = True
+        if check:
+            name = str(path.relative_to(ROOT))
+            diff = difflib.unified_diff(
+                found.splitlines(), text.splitlines(), name, "make generate", lineterm="", n=1
+            )
+            sys.stderr.write("\n".join(diff) + "\n")
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
+    for path in strangers:
+        outdated = True
+        if check:
+            sys.stderr.write(f"{path.relative_to(ROOT)}: there is no such stream\n")
+        else:
+            path.unlink()
+    return int(check and outdated)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
