@@ -1,0 +1,8 @@
+"""A local Braze over real HTTP: for tests, demos and pipelines that need no production data."""
+
+from __future__ import annotations
+
+from tap_braze_export.sandbox.braze import Sandbox
+from tap_braze_export.sandbox.workspace import Call
+
+__all__ = ["Call", "Sandbox"]

@@ -1,0 +1,115 @@
+"""The sandbox as one thing: a workspace behind its two servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from tap_braze_export.sandbox.bucket import Bucket
+from tap_braze_export.sandbox.downloads import download_app
+from tap_braze_export.sandbox.listening import Listener
+from tap_braze_export.sandbox.rest import rest_app
+from tap_braze_export.sandbox.segments import GivenUser, Segment
+from tap_braze_export.sandbox.workspace import Call, Options, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    GivenUsers = Iterable[dict[str, Any] | bytes]
+
+
+class Sandbox:
+    """A local Braze over real HTTP, from `with` to its end.
+
+    `options` are those of `workspace.Options`. Without `delay`, `looks` or `hold` an export is ready when its
+    POST is answered; `looks=N` lets the first N downloads find nothing; `delay` lets seconds pass; `hold`
+    waits for `finish_exports()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        download_port: int = 0,
+        bucket_url: str | None = None,
+        bucket_options: dict[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401 - checked by Options
+    ) -> None:
+        """Listen on these ports (0: any free one) and deliver to a bucket if one is given."""
+        bucket = Bucket(bucket_url, bucket_options) if bucket_url else None
+        self.workspace = Workspace(Options(bucket=bucket, **options))
+        self._listeners: list[Listener] = []
+        try:
+            for app, at in ((download_app(self.workspace), download_port), (rest_app(self.workspace), port)):
+                self._listeners.append(Listener(app, at))
+        except BaseException:
+            self.close()
+            raise
+        self.workspace.download_url, self.api_url = (listener.url for listener in self._listeners)
+
+    def __enter__(self) -> Self:
+        """The sandbox listens already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop at the end of the block."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop both servers and forget everything."""
+        for listener in self._listeners:
+            listener.close()
+        self.workspace.close()
+
+    @property
+    def api_key(self) -> str:
+        """The first key that is accepted."""
+        return next(iter(self.workspace.options.api_keys))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a tap needs to export everybody."""
+        return {"api_url": self.api_url, "api_key": self.api_key, "segment_ids": ["all-users"]}
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every call so far, of the REST and the download server and the callbacks."""
+        return self.workspace.calls
+
+    @property
+    def violations(self) -> int:
+        """How many ids requests came above the rate limit."""
+        return self.workspace.violations
+
+    def add_segment(
+        self,
+        segment_id: str,
+        users: GivenUsers = (),
+        *,
+        files: Iterable[GivenUsers] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Add or replace a segment: users as objects or raw lines, or their split into files."""
+        split = None if files is None else [[GivenUser(user) for user in file] for file in files]
+        given = [GivenUser(user) for user in users]
+        if given and split is not None:
+            raise ValueError("give users or files, not both")
+        population = self.workspace.population
+        self.workspace.segments[segment_id] = Segment(
+            segment_id,
+            name or segment_id,
+            population,
+            given,
+            files=split,
+        )
+
+    def set_faults(self, *names: str) -> None:
+        """Switch exactly these faults on; without a name, all off."""
+        self.workspace.faults.set(names)
+
+    def finish_exports(self) -> None:
+        """Complete every running export now, callbacks included."""
+        self.workspace.finish_exports()
+
+    def deliver_next_file(self) -> str | None:
+        """Let the next file appear in the bucket; its path, or None if nothing is left to deliver."""
+        return self.workspace.deliver_next_file()

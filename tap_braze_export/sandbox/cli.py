@@ -1,0 +1,101 @@
+"""The command `braze-sandbox`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tap_braze_export.sandbox.braze import Sandbox
+from tap_braze_export.sandbox.faults import FAULTS
+from tap_braze_export.sandbox.workspace import PERMISSIONS
+
+
+def _list_faults(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
+    if wanted:
+        width = max(map(len, FAULTS))
+        for name, meaning in FAULTS.items():
+            click.echo(f"{name:{width}}  {meaning}")
+        context.exit()
+
+
+def _json_object(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise click.BadParameter("must be a JSON object")
+    return value
+
+
+def _write_ready(path: Path, sandbox: Sandbox) -> None:
+    """Write the file at once, so that whoever waits for it never reads half of it."""
+    ready = {**sandbox.config, "segment_ids": list(sandbox.workspace.segments), "pid": os.getpid()}
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(json.dumps(ready), "utf-8")
+    draft.replace(path)
+
+
+def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
+    config = sandbox.config | ({"bucket_url": bucket_url} if bucket_url else {})
+    sizes = ", ".join(f"{segment.id} ({len(segment):,})" for segment in sandbox.workspace.segments.values())
+    return (
+        f"Braze sandbox listens on {sandbox.api_url}; segments and their sizes: {sizes}.\n"
+        "Point the tap at it with this config.json:\n\n"
+        f"{json.dumps(config, indent=2)}\n\n"
+        "  tap-braze-export --config config.json\n\n"
+        "Stop it with Ctrl+C."
+    )
+
+
+@click.command()
+@click.option(
+    "--users", default=1000, show_default=True, type=click.IntRange(0), help="Users of segment all-users."
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed makes other people.")
+@click.option("--port", default=0, show_default=True, help="Port of the REST server; 0 is any free one.")
+@click.option(
+    "--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one."
+)
+@click.option(
+    "--delay", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds an export takes."
+)
+@click.option("--bucket-url", help="Deliver here instead: a folder, s3://bucket/prefix or other fsspec URL.")
+@click.option("--bucket-options", callback=_json_object, help="fsspec options for the bucket, as JSON.")
+@click.option(
+    "--api-key", "api_keys", multiple=True, default=["sandbox-key"], show_default=True, help="Accept it."
+)
+@click.option("--deny", multiple=True, type=click.Choice(PERMISSIONS), help="Permission that the keys lack.")
+@click.option(
+    "--ids-limit", default=250, show_default=True, type=click.IntRange(1), help="Ids requests a minute."
+)
+@click.option(
+    "--ids-latency", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds each takes."
+)
+@click.option(
+    "--fault", "faults", multiple=True, type=click.Choice(tuple(FAULTS)), metavar="NAME", help="Go wrong so."
+)
+@click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults,
+              help="Print every fault and what it does.")  # fmt: skip
+@click.option("--ready-file", "--state-file", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write address, key, segments and process id here once it listens.")  # fmt: skip
+def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's way
+    """Run a local Braze with made-up users."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        sandbox = Sandbox(bucket_url=bucket_url, **options)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen: {error.strerror}") from error
+    with sandbox:
+        click.echo(_greeting(sandbox, bucket_url), err=True)
+        if ready_file:
+            _write_ready(ready_file, sandbox)
+        stop.wait()

@@ -1,0 +1,189 @@
+"""The life of one export: the steps by which its files come to be, and when it counts as running."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from tap_braze_export.sandbox.archives import write_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tap_braze_export.sandbox.bucket import Bucket
+    from tap_braze_export.sandbox.faults import Faults
+    from tap_braze_export.sandbox.segments import Segment
+    from tap_braze_export.sandbox.selection import Selection
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens to an export: it returns the file it delivered, or an empty string."""
+
+    run: Callable[[], str]
+    later: bool = False  # time passes before it
+    completes: bool = False
+
+
+@dataclass(eq=False)
+class Export:
+    """One running or finished export."""
+
+    segment: Segment
+    selection: Selection
+    kind: str  # zip or gzip
+    requested_at: float
+    callback: str = ""
+    source: str = "segment"
+    object_prefix: str = ""
+    running: bool = True
+    cancelled: bool = False
+    looks: int = 0
+    downloaded: bool = False
+    url: str = ""
+    archive: Path | None = None
+    steps: Iterator[Step] = field(default_factory=lambda: iter(()))
+    _next: Step | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        """Name the export as Braze does: a UUID and the second of the request."""
+        self.object_prefix = f"{uuid.uuid4()}-{int(self.requested_at)}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything is there."""
+        return not self.running and not self.cancelled
+
+    def complete(self) -> str:
+        """Stop counting as running."""
+        self.running = False
+        return ""
+
+    def upcoming(self) -> Step | None:
+        """The next step, or None when nothing will happen any more."""
+        with self._lock:
+            if self.cancelled:
+                return None
+            if self._next is None:
+                self._next = next(self.steps, None)
+            return self._next
+
+    def advance(self) -> str:
+        """Take the next step; the file it delivered, or an empty string."""
+        with self._lock:
+            step = self.upcoming()
+            self._next = None
+            return step.run() if step else ""
+
+    def proceed(self) -> None:
+        """Take every step that needs no time to pass."""
+        while (step := self.upcoming()) and not step.later:
+            self.advance()
+
+    def finish(self) -> None:
+        """Take the steps up to completion, whatever they wait for."""
+        while self.running and self.upcoming():
+            self.advance()
+
+    def deliver_next_file(self) -> str | None:
+        """Take the steps up to the next delivered file, but not completion."""
+        while (step := self.upcoming()) and not step.completes:
+            if delivered := self.advance():
+                return delivered
+        return None
+
+
+def hosted_steps(export: Export, folder: Path, faults: Faults, users_per_file: int) -> Iterator[Step]:
+    """One archive for everything, behind a signed address."""
+
+    def build() -> str:
+        export.archive = folder / export.object_prefix
+        parts = export.segment.parts(export.selection, users_per_file)
+        # A cancelled export, or a stopping sandbox, does not write on for minutes.
+        parts = takewhile(lambda _: not export.cancelled, parts)
+        write_archive(export.archive, export.kind, parts, faults)
+        return ""
+
+    if "never-ready" in faults:
+        return
+    yield Step(build)
+    if "never-complete" not in faults:
+        yield Step(export.complete, completes=True)
+
+
+@dataclass
+class BucketDelivery:
+    """A file for every so many users, one after the other."""
+
+    export: Export
+    folder: Path
+    faults: Faults
+    users_per_file: int
+    bucket: Bucket
+
+    def steps(self) -> Iterator[Step]:
+        """Everything that happens, in order."""
+        export, faults = self.export, self.faults
+        if "never-ready" in faults:
+            return
+        if "foreign-export" in faults:
+            yield Step(self._put_other_files)
+        count = 0 if "no-file" in faults else export.segment.file_count(self.users_per_file)
+        parts = export.segment.parts(export.selection, self.users_per_file)
+        for number, lines in zip(range(count), parts, strict=False):
+            last = number == count - 1
+            late = last and "late-file" in faults
+            if late:
+                yield from self._completion()
+            later = late or (number > 0 and "slow-trickle" in faults)
+            if last and "half-written-file" in faults:
+                yield from self._growing(number, lines, later=later)
+            else:
+                yield Step(partial(self._put, number, lines), later=later)
+        if export.running:
+            yield from self._completion()
+
+    def _completion(self) -> Iterator[Step]:
+        if "never-complete" not in self.faults:
+            yield Step(self.export.complete, completes=True)
+
+    def _folder_key(self, days: int = 0) -> str:
+        day = datetime.fromtimestamp(self.export.requested_at, UTC) + timedelta(days=days)
+        return f"segment-export/{self.export.segment.id}/{day:%Y-%m-%d}"
+
+    def _key(self, number: int) -> str:
+        folder = self._folder_key(1 + number % 2 if "other-date-folder" in self.faults else 0)
+        extension = "gz" if self.export.kind == "gzip" else "zip"
+        return f"{folder}/{self.export.object_prefix}/{uuid.uuid4().hex}.{extension}"
+
+    def _write(self, number: int, lines: Iterator[bytes]) -> Path:
+        path = self.folder / f"{self.export.object_prefix}-{number}"
+        write_archive(path, self.export.kind, [lines], self.faults, first=number == 0)
+        return path
+
+    def _put(self, number: int, lines: Iterator[bytes]) -> str:
+        path = self._write(number, lines)
+        try:
+            return self.bucket.put(path, self._key(number))
+        finally:
+            path.unlink()
+
+    def _growing(self, number: int, lines: Iterator[bytes], *, later: bool) -> Iterator[Step]:
+        path, key = self._write(number, lines), self._key(number)
+        content = path.read_bytes()
+        path.unlink()
+        yield Step(partial(self.bucket.put, content[: len(content) // 2], key), later=later)
+        yield Step(partial(self.bucket.put, content, key), later=True)
+
+    def _put_other_files(self) -> str:
+        folder = self._folder_key()
+        self.bucket.put(b"PK\x05\x06" + bytes(18), f"{folder}/{uuid.uuid4()}-1464728599/{'0' * 32}.zip")
+        self.bucket.put(b"external_id,email\n1,a@example.com\n", f"{folder}/users-a1b2c3.zip")
+        return ""

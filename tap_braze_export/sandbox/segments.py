@@ -1,0 +1,111 @@
+"""Segments: who is in one, as lines of JSON in files of so many users."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.sandbox.selection import Selection
+from tap_braze_export.sandbox.vocabulary import dump
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tap_braze_export.sandbox.users import Population
+
+IDENTITY = Selection(
+    frozenset({"braze_id", "external_id", "user_aliases", "email", "phone", "devices"}),
+)
+
+
+class GivenUser:
+    """A user that somebody wrote down: an object, or a raw line that is exported as it stands."""
+
+    def __init__(self, user: dict[str, Any] | bytes) -> None:
+        """Keep the user; a raw line need not even be JSON."""
+        self._user = user
+
+    def line(self, selection: Selection) -> bytes:
+        """The user as a line of JSON; a raw line is never cut down to the selection."""
+        if isinstance(self._user, bytes):
+            return self._user
+        selected = selection.of_object(self._user)
+        try:
+            return dump(selected).encode()
+        except UnicodeEncodeError:  # lone surrogates exist in JSON only as escapes
+            return json.dumps(selected, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class MadeUser:
+    """A user of the generated population."""
+
+    population: Population
+    index: int
+
+    def line(self, selection: Selection) -> bytes:
+        """The selected members as a line of JSON."""
+        return self.population.line(self.index, selection)
+
+
+User = GivenUser | MadeUser
+
+
+def identity(user: User) -> dict[str, Any]:
+    """The members by which a user can be looked up; none for a line that is no object."""
+    try:
+        read = json.loads(user.line(IDENTITY))
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def answers_to(who: dict[str, Any], kind: str, wanted: str | tuple[str, str]) -> bool:
+    """Whether a user with this identity is meant by an identifier."""
+    if kind == "user_alias":
+        aliases = who.get("user_aliases") or []
+        return any((alias.get("alias_label"), alias.get("alias_name")) == wanted for alias in aliases)
+    if kind == "device_id":
+        devices = who.get("devices") or []
+        return any(wanted in (device.get("device_id"), device.get("idfv")) for device in devices)
+    if kind == "phone":  # Braze's own example leaves the plus sign out
+        return who.get("phone") in {wanted, f"+{wanted}"}
+    return who.get(kind) == wanted
+
+
+@dataclass
+class Segment:
+    """Some users: given ones first, then a stretch of the population; or files exactly as given."""
+
+    id: str
+    name: str
+    population: Population
+    given: list[GivenUser] = field(default_factory=list)
+    indexes: Sequence[int] = ()
+    files: list[list[GivenUser]] | None = None
+
+    def __len__(self) -> int:
+        """How many lines an export of it has."""
+        return len(self.given) + len(self.indexes) + sum(len(file) for file in self.files or [])
+
+    def file_count(self, users_per_file: int) -> int:
+        """How many files an export of it has; an empty segment has one empty file."""
+        if self.files is not None:
+            return len(self.files)
+        return max(1, -(-len(self) // users_per_file))
+
+    def parts(self, selection: Selection, users_per_file: int) -> Iterator[Iterator[bytes]]:
+        """The lines of each file; a part is used up before the next one is asked for."""
+        if self.files is not None:
+            for file in self.files:
+                yield (user.line(selection) for user in file)
+            return
+        lines = chain(
+            (user.line(selection) for user in self.given),
+            (self.population.line(index, selection) for index in self.indexes),
+        )
+        for number in range(self.file_count(users_per_file)):
+            size = min(users_per_file, len(self) - number * users_per_file)
+            yield (next(lines) for _ in range(size))

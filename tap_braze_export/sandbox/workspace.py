@@ -1,0 +1,296 @@
+"""What Braze keeps about one workspace: segments, users, running exports, permissions, limits and faults."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from tap_braze_export.sandbox.attributes import attribute_list
+from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps
+from tap_braze_export.sandbox.faults import Faults
+from tap_braze_export.sandbox.limits import RateLimit
+from tap_braze_export.sandbox.segments import GivenUser, MadeUser, Segment, User, answers_to, identity
+from tap_braze_export.sandbox.users import Population, possible_indexes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from tap_braze_export.sandbox.bucket import Bucket
+    from tap_braze_export.sandbox.selection import Selection
+
+PERMISSIONS = (
+    "users.export.segment",
+    "users.export.ids",
+    "users.export.global_control_group",
+    "segments.list",
+    "segments.details",
+    "segments.data_series",
+    "custom_attributes.get",
+)
+CONTROL_GROUP = "global-control-group-segment"
+MOST_EXPORTS = 100  # running at once in a company
+LINK_LIVES = 4 * 3600  # seconds
+_CALLS_KEPT = 50_000
+
+
+@dataclass
+class Call:
+    """One request that the sandbox received (or, for a callback, sent)."""
+
+    service: str  # rest, download or callback
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any = None
+    status: int = 0
+
+
+@dataclass(kw_only=True)
+class Options:
+    """How a workspace behaves; `Sandbox` takes the same as keywords."""
+
+    users: int = 1000
+    seed: int = 1
+    odd_users: bool = True
+    users_per_file: int = 5000
+    api_keys: Collection[str] = ("sandbox-key",)
+    deny: Collection[str] = ()
+    delay: float = 0.0
+    looks: int = 0
+    hold: bool = False
+    ids_limit: int = 250
+    ids_per_second: int | None = 40
+    ids_latency: float = 0.0
+    faults: Collection[str] = ()
+    bucket: Bucket | None = None
+    clock: Callable[[], float] = time.time
+    wait: Callable[[float], object] | None = None
+
+
+@dataclass
+class Workspace:
+    """The state behind both servers."""
+
+    options: Options
+    download_url: str = ""
+    calls: list[Call] = field(default_factory=list)
+    exports: list[Export] = field(default_factory=list)
+    violations: int = 0
+    most_running: int = 0
+    most_ids_in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        """Settle the people and the default segments."""
+        options = self.options
+        unknown = set(options.deny) - set(PERMISSIONS)
+        if unknown:
+            raise ValueError(f"unknown permission: {', '.join(sorted(unknown))}")
+        self.clock = options.clock
+        self.faults = Faults(tuple(options.faults))
+        self.folder = Path(tempfile.mkdtemp(prefix="braze-sandbox-"))
+        self.stopped = threading.Event()
+        self.wait = options.wait or self.stopped.wait
+        self.attributes = attribute_list()
+        self.pool_limit = RateLimit(250_000, 3600, self.clock)
+        self.catalog_limit = RateLimit(1000, 3600, self.clock)
+        self.ids_limit = RateLimit(options.ids_limit, 60, self.clock)
+        # Only a workspace with the default limit has the lane for small requests.
+        fast = options.ids_per_second if options.ids_limit == Options.ids_limit else None
+        self.ids_fast_limit = RateLimit(fast, 1, self.clock) if fast else None
+        self._secret = hashlib.sha256(str(self.folder).encode()).digest()
+        self._lock = threading.RLock()
+        self._due: deque[tuple[str, dict[str, Any]]] = deque()
+        self._workers: list[threading.Thread] = []
+        self._in_flight = 0
+        self._settle()
+
+    def _settle(self) -> None:
+        people = self.population = Population(self.options.seed)
+        odd: list[GivenUser] = []
+        if self.options.odd_users:
+            shipped = (resources.files(__package__) / "odd_users.jsonl").read_text("utf-8").splitlines()
+            odd = [GivenUser(json.loads(line)) for line in shipped[: self.options.users]]
+        made = self._made = range(self.options.users - len(odd))
+        self.segments = {
+            segment.id: segment
+            for segment in (
+                Segment("all-users", "All users", people, odd, made),
+                Segment("vip-users", "VIP users", people, [], made[::10]),
+                Segment("empty-segment", "Nobody", people),
+            )
+        }
+        self.control_group = Segment(CONTROL_GROUP, "Global Control Group", people, [], made[3::20])
+
+    def close(self) -> None:
+        """Stop what is under way and remove the files."""
+        self.stopped.set()
+        for export in self.exports:
+            export.cancelled = True
+        for worker in self._workers:
+            worker.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def record(self, call: Call) -> None:
+        """Remember a call; only so many are kept."""
+        with self._lock:
+            self.calls.append(call)
+            if len(self.calls) > _CALLS_KEPT:
+                del self.calls[: _CALLS_KEPT // 10]
+
+    # Exports
+
+    def running(self, segment_id: str | None = None) -> list[Export]:
+        """The exports that run, of one segment or of all."""
+        with self._lock:
+            return [
+                export
+                for export in self.exports
+                if export.running and not export.cancelled and segment_id in (None, export.segment.id)
+            ]
+
+    def begin(self, export: Export) -> bool:
+        """Start an export, unless one of the same segment runs."""
+        options = self.options
+        with self._lock:
+            if self.running(export.segment.id):
+                return False
+            if options.bucket:
+                delivery = BucketDelivery(
+                    export, self.folder, self.faults, options.users_per_file, options.bucket
+                )
+                export.steps = delivery.steps()
+            else:
+                export.steps = hosted_steps(export, self.folder, self.faults, options.users_per_file)
+                export.url = self._signed_url(export)
+            self.exports.append(export)
+            self.most_running = max(self.most_running, len(self.running()))
+        if options.hold or (options.looks and not options.bucket):
+            return True
+        if options.delay:
+            worker = threading.Thread(target=self._work, args=(export,), daemon=True)
+            self._workers.append(worker)
+            worker.start()
+        else:
+            export.proceed()
+            self._note_completion(export)
+        return True
+
+    def _work(self, export: Export) -> None:
+        while not self.stopped.is_set() and (step := export.upcoming()):
+            if step.later or step.completes:
+                self.wait(self.options.delay)
+            if not self.stopped.is_set():
+                export.advance()
+            self._note_completion(export)
+            self.send_callbacks()
+
+    def look(self, export: Export) -> bool:
+        """Count one look at a download; whether it is there by now."""
+        with self._lock:
+            export.looks += 1
+            if self.options.looks and not self.options.hold and export.looks > self.options.looks:
+                export.finish()
+                self._note_completion(export)
+            return export.ready
+
+    def finish_exports(self) -> None:
+        """Complete every running export now."""
+        for export in self.running():
+            export.finish()
+            self._note_completion(export)
+        self.send_callbacks()
+
+    def deliver_next_file(self) -> str | None:
+        """Let the next file of any export appear, and return its path."""
+        for export in self.exports:
+            if delivered := export.deliver_next_file():
+                return delivered
+        return None
+
+    def cancel(self, segment_id: str) -> int:
+        """Cancel the running exports of a segment; how many there were."""
+        running = self.running(segment_id)
+        for export in running:
+            export.cancelled = True
+        return len(running)
+
+    # Callbacks
+
+    def _note_completion(self, export: Export) -> None:
+        with self._lock:
+            if export.ready and export.callback:
+                body = {"success": True} | ({} if self.options.bucket else {"url": export.url})
+                self._due.append((export.callback, body))
+                export.callback = ""
+
+    def send_callbacks(self) -> None:
+        """Post the callbacks of exports that got ready; nobody repeats one that fails."""
+        while self._due:
+            try:
+                url, body = self._due.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                status = requests.post(url, json=body, timeout=10).status_code
+            except requests.RequestException:
+                status = 0
+            self.record(Call("callback", "POST", url, {}, {}, body, status))
+
+    # Signed addresses
+
+    def _signed_url(self, export: Export) -> str:
+        expires_at = int(self.clock()) + LINK_LIVES
+        day = time.strftime("%Y-%m-%d", time.gmtime(export.requested_at))
+        ending = "gz" if export.kind == "gzip" else "zip"
+        name = f"{hashlib.sha256(export.object_prefix.encode()).hexdigest()[:32]}.{ending}"
+        path = f"/segment-export/{export.segment.id}/{day}/{export.object_prefix}/{name}"
+        signature = self.signature(path, str(expires_at))
+        return f"{self.download_url}{path}?X-Amz-Expires={expires_at}&X-Amz-Signature={signature}"
+
+    def signature(self, path: str, expires_at: str) -> str:
+        """What proves that the sandbox itself gave an address out."""
+        return hmac.new(self._secret, f"{path}?{expires_at}".encode(), "sha256").hexdigest()
+
+    # People
+
+    def people(self, kind: str, wanted: str | tuple[str, str]) -> list[User]:
+        """Everybody whom an identifier names."""
+        told = wanted if isinstance(wanted, str) else wanted[1]
+        # Lists are short but for the population, which is looked up by what its identifiers spell out.
+        candidates: list[User] = [
+            user
+            for segment in [*self.segments.values(), self.control_group]
+            for user in [*segment.given, *(user for file in segment.files or [] for user in file)]
+        ]
+        candidates += [
+            MadeUser(self.population, index)
+            for index in sorted(possible_indexes(told))
+            if index in self._made
+        ]
+        return [user for user in candidates if answers_to(identity(user), kind, wanted)]
+
+    def enter_ids(self, selection: Selection) -> RateLimit:
+        """Count an ids request that begins, and tell which limit holds for it."""
+        with self._lock:
+            self._in_flight += 1
+            self.most_ids_in_flight = max(self.most_ids_in_flight, self._in_flight)
+        heavy = {"canvases_received", "campaigns_received"} & selection.names
+        return self.ids_limit if heavy or self.ids_fast_limit is None else self.ids_fast_limit
+
+    def leave_ids(self) -> None:
+        """Count an ids request that ends."""
+        with self._lock:
+            self._in_flight -= 1
