@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Self
+
 from tap_braze_export.clock import Clock
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 
 class FakeClock(Clock):
@@ -13,6 +24,11 @@ class FakeClock(Clock):
         self.time = now
         self.tick = tick
         self.slept: list[float] = []
+        self.told_to_end = False
+
+    @property
+    def stopped(self) -> bool:
+        return self.told_to_end
 
     def now(self) -> float:
         self.time += self.tick
@@ -21,3 +37,73 @@ class FakeClock(Clock):
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += max(0.0, seconds)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that a Server got."""
+
+    method: str
+    path: str
+    headers: Message
+    body: bytes
+
+
+class Server:
+    """Answers real HTTP requests with what a test lines up; the last answer is repeated.
+
+    An answer is `(status, headers, body)`, or a function that gets the request's handler.
+    """
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.seen: list[Seen] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                server.seen.append(Seen(self.command, self.path, self.headers, body))
+                answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                if callable(answer):
+                    answer(self)
+                    return
+                status, headers, content = answer
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_GET  # noqa: N815  http.server's name
+
+            def log_message(self, *_: object) -> None:
+                """Tests read `seen`."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+Answer = tuple[int, dict[str, str], bytes] | Callable[[BaseHTTPRequestHandler], None]
+
+
+def as_json(answer: object, status: int = 201, **headers: str) -> Answer:
+    """An answer of Braze; `X_RateLimit_Reset="1"` becomes the header of that name."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return status, {"Content-Type": "application/json", **named}, json.dumps(answer).encode()
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    """Break the connection without an answer."""
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
