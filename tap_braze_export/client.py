@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock
 
+__all__ = ["USER_AGENT", "Braze", "IdsAnswer", "RateLimit", "Started"]
+
 USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}"
 
 _CONNECT_SECONDS = 10

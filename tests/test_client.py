@@ -163,7 +163,7 @@ def test_netrc_does_not_replace_the_key(
 @pytest.mark.parametrize("key", ["", " ", "se\ncret", "schlüssel"])
 def test_impossible_key_is_refused_without_being_shown(key: str) -> None:
     """http.client would put it into its exception."""
-    with pytest.raises(ConfigError, match="^api_key is empty or holds characters that no key has") as caught:
+    with pytest.raises(ConfigError, match=r"^api_key is empty or holds characters") as caught:
         Braze("https://rest.iad-01.braze.com", key, clock=FakeClock())
 
     assert not key.strip() or key not in str(caught.value)
@@ -289,7 +289,7 @@ def test_link_to_a_page_that_was_read_ends_the_pages(server: Server, braze: Braz
 
 def test_ids_answer_keeps_each_users_bytes(server: Server, braze: Braze) -> None:
     """Digits, key order and spaces survive: the bytes are what Braze sent."""
-    body = b'{"message":"success","users":[{"b":1.50, "a":12345678901234567890123},{}],"invalid_user_ids":["x",{"y":1}]}'
+    body = b'{"users":[{"b":1.50, "a":12345678901234567890123},{}],"invalid_user_ids":["x",{"y":1}]}'
     server.answers = [(201, {"x-ratelimit-limit": "250", "X-RateLimit-Remaining": "249"}, body)]
 
     assert export_ids(braze) == IdsAnswer(
@@ -443,12 +443,7 @@ def test_impossible_api_url_is_told(api_url: str) -> None:
     ],
 )
 def test_running_export_is_told_from_the_rate_limit(
-    server: Server,
-    braze: Braze,
-    clock: FakeClock,
-    call: Callable[[Braze], object],
-    message: str,
-    remaining: str,
+    server: Server, braze: Braze, call: Callable[[Braze], object], message: str, remaining: str
 ) -> None:
     server.answers = [
         as_json({"message": message}, 429, X_RateLimit_Remaining=remaining, X_RateLimit_Reset="1")
@@ -456,7 +451,6 @@ def test_running_export_is_told_from_the_rate_limit(
 
     assert message in refused(call, braze, RunningExportError)
     assert len(server.seen) == 1
-    assert clock.slept == []
 
 
 @pytest.mark.parametrize("call", ALL)
@@ -574,7 +568,7 @@ def test_refused_connection_is_repeated(clock: FakeClock, call: Callable[[Braze]
 
 
 def test_told_to_end_it_does_not_repeat(server: Server, braze: Braze, clock: FakeClock) -> None:
-    clock.stop.set()
+    clock.told_to_end = True
     server.answers = [(502, {}, b"")]
 
     assert "the run was told to end" in refused(details, braze, BrazeError)
