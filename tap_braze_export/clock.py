@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tap_braze_export.signals import Signals
+
+_SLICE = 0.5
+"""A signal ends a wait within this many seconds."""
 
 
 class Clock:
-    """The time of day, and waiting that a signal can end.
+    """The time of day, and waiting that a signal ends.
 
     Args:
-        stop: Ends every wait, now and later, once it is set. A signal handler sets it from a thread of its
-            own: `Event.set` inside a handler can deadlock with the wait that it interrupts.
+        signals: The signals that the run has received.
     """
 
-    def __init__(self, stop: threading.Event | None = None) -> None:
-        self.stop = stop or threading.Event()
+    def __init__(self, signals: Signals | None = None) -> None:
+        self._signals = signals
 
     @property
     def stopped(self) -> bool:
         """Whether the run was told to end; waits return at once from then on."""
-        return self.stop.is_set()
+        return self._signals is not None and bool(self._signals.received)
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -28,4 +33,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         """Wait so many seconds, or until the run is told to end."""
-        self.stop.wait(max(0.0, seconds))
+        # Not one long wait on an event: setting one in a signal handler can deadlock with the wait that it interrupts.
+        end = time.monotonic() + seconds
+        while not self.stopped and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE))

@@ -1,0 +1,114 @@
+"""What STATE says of an export: enough to adopt it in Braze and to skip the files that the target has.
+
+`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": ...}`. No secret, no URL, no user data.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+VERSION = 1
+_DIGEST_BYTES = 8
+
+
+@dataclass
+class Bookmark:
+    """One export: what was asked for, when, and which of its files were emitted.
+
+    Attributes:
+        source: `segment` or `global_control_group`.
+        segment_id: The segment's API identifier.
+        export_id: Braze's `object_prefix`; empty while it is not known whether Braze started the export.
+        requested_at: Epoch seconds of the request.
+        asked_for: The fields requested, custom attributes as `custom_attributes.<name>`.
+        shape: Hash of everything that shapes rows: fields, selection, schema, settings.
+        running: Whether files may still come.
+        users: Users emitted so far.
+        last_users: Users of the export before this one.
+    """
+
+    source: str
+    segment_id: str
+    export_id: str
+    requested_at: float
+    asked_for: tuple[str, ...]
+    shape: str
+    running: bool = True
+    users: int = 0
+    last_users: int | None = None
+    _emitted: dict[bytes, None] = field(default_factory=dict, repr=False)
+
+    @property
+    def exported_at(self) -> str:
+        """The `exported_at` of its rows."""
+        return timestamp(self.requested_at)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What Braze allows one running export of."""
+        return self.source, self.segment_id
+
+    def has_emitted(self, file: str) -> bool:
+        """Whether the target was given this file."""
+        return _digest(file) in self._emitted
+
+    def emitted(self, file: str, users: int) -> None:
+        """Note that a file's rows are written."""
+        self._emitted[_digest(file)] = None
+        self.users += users
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in STATE; 4,000 files take 43 KB."""
+        entry: dict[str, Any] = {
+            "source": self.source,
+            "segment_id": self.segment_id,
+            "export_id": self.export_id,
+            "requested_at": self.exported_at,
+            "asked_for": list(self.asked_for),
+            "shape": self.shape,
+            "running": self.running,
+            "users": self.users,
+            "last_users": self.last_users,
+            "files": len(self._emitted),
+            "emitted": base64.urlsafe_b64encode(b"".join(self._emitted)).decode(),
+        }
+        return entry
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Bookmark:
+        """Read an entry of STATE.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        try:
+            digests = base64.urlsafe_b64decode(entry["emitted"])
+            return cls(
+                source=entry["source"],
+                segment_id=entry["segment_id"],
+                export_id=entry["export_id"],
+                requested_at=datetime.fromisoformat(entry["requested_at"]).timestamp(),
+                asked_for=tuple(entry["asked_for"]),
+                shape=entry["shape"],
+                running=entry["running"],
+                users=entry["users"],
+                last_users=entry["last_users"],
+                _emitted=dict.fromkeys(
+                    digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
+                ),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("no entry of an export") from error
+
+
+def timestamp(seconds: float) -> str:
+    """Epoch seconds in the one form of `exported_at`: YYYY-MM-DDTHH:MM:SS.ffffffZ."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _digest(file: str) -> bytes:
+    return hashlib.blake2b(file.encode(), digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,102 @@
+"""The command `tap-braze-export`: every failure ends in one ERROR line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+from singer_sdk.exceptions import ConfigValidationError, SingerSDKError
+from typing_extensions import override
+
+from tap_braze_export.errors import TapError
+from tap_braze_export.signals import Interruption
+
+if TYPE_CHECKING:
+    from singer_sdk import Tap
+
+    from tap_braze_export.signals import Signals
+
+_CHATTY = ("urllib3", "fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "asyncio")
+"""Libraries that log URLs with their signatures, and keys, when the level is DEBUG."""
+_NOISE = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
+"""What the SDK says once per stream, or about nothing."""
+
+
+class Command(click.Command):
+    """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 and 130 for SIGTERM and SIGINT."""
+
+    signals: Signals
+    logger: logging.Logger
+
+    @classmethod
+    def of(cls, command: click.Command, tap: type[Tap]) -> Command:
+        """The same command, its failures told in one line."""
+        made = cls(
+            name=command.name,
+            callback=command.callback,
+            params=command.params,
+            help=command.help,
+            context_settings=command.context_settings,
+        )
+        made.signals = tap.signals  # type: ignore[attr-defined]
+        made.logger = tap.logger
+        return made
+
+    @override
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run, and exit with the code that says how it ended."""
+        logging.captureWarnings(capture=True)
+        self.logger.addFilter(lambda record: record.msg not in _NOISE)
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.signals.install()
+        try:
+            code = super().main(*args, standalone_mode=False, **extra) or 0
+            sys.stdout.flush()
+        except Interruption:
+            code = 128 + self.signals.received
+            self._end_output()
+            name = signal.Signals(self.signals.received).name
+            self.logger.info("Ended by %s; the next run continues from the last STATE", name)
+        except BrokenPipeError:
+            code = 1
+            self.logger.info("Ended: nobody reads the output any more")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except Exception as error:  # noqa: BLE001 - the outermost place
+            code = 1
+            self._end_output()
+            self.logger.error("%s", describe(error))  # noqa: TRY400 - a traceback may hold personal data
+        sys.exit(code)
+
+    @staticmethod
+    def _end_output() -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+
+
+def describe(error: Exception) -> str:
+    """A failure in one line. Of an unforeseen one only its place is told: its text may hold personal data."""
+    if isinstance(error, ConfigValidationError):
+        text = f"Configuration: {'; '.join(error.errors)}"
+    elif isinstance(error, (TapError, SingerSDKError, NotImplementedError)):
+        text = str(error)
+    elif isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, json.JSONDecodeError):
+        text = f"A file given with --config, --catalog or --state is not JSON (line {error.lineno}, column {error.colno})"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    else:
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
+        text = f"Unforeseen {type(error).__name__} at {place}: please report this line"
+    return " ".join(text.split())

@@ -1,0 +1,172 @@
+"""Values → columns: what can be conformed to a type without loss is, anything else is unfit and gets rescued.
+
+Each function takes a decoded JSON value other than null (numbers with a fraction or exponent as `Decimal`, so that no
+digit is lost) and returns what the column holds, or `UNFIT`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tap_braze_export.schema import Type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+UNFIT: Final = object()
+"""What a conforming function returns for a value that does not fit the type."""
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?(?:(UTC|[Zz])|([+-]\d\d):?(\d\d))", re.ASCII)
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_MILLISECONDS_FROM = 10**11
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FURTHEST_OFFSET = timedelta(hours=15, minutes=59)
+
+
+def to_string(value: Any) -> Any:
+    """Text as it is; a number or boolean as JSON writes it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, Decimal)):
+        return str(value)
+    return UNFIT
+
+
+def to_integer(value: Any) -> Any:
+    """A whole number within 64 bits, also where it is written as text or as 12.0."""
+    if isinstance(value, bool):
+        return UNFIT
+    if isinstance(value, str):
+        if not _INTEGER.fullmatch(value):
+            return UNFIT
+        value = int(value)
+    if not isinstance(value, (int, Decimal)) or not _SMALLEST <= value <= _LARGEST or value != int(value):
+        return UNFIT
+    return int(value)
+
+
+def to_number(value: Any) -> Any:
+    """A number that a double can hold, also where it is written as text."""
+    if isinstance(value, bool):
+        return UNFIT
+    if isinstance(value, str):
+        if not _NUMBER.fullmatch(value):
+            return UNFIT
+        value = Decimal(value)
+    if not isinstance(value, (int, Decimal)):
+        return UNFIT
+    try:
+        double = float(value)
+    except OverflowError:
+        return UNFIT
+    fits = math.isfinite(double) and (double != 0.0 or value == 0)
+    return value if fits else UNFIT
+
+
+def to_boolean(value: Any) -> Any:
+    """True or false, also where it is written as text."""
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), UNFIT)
+    return value if isinstance(value, bool) else UNFIT
+
+
+def to_date_time(value: Any) -> Any:
+    """A date and time with a zone as RFC 3339, its digits untouched; Braze also writes a blank for T, and ` UTC`.
+
+    The instant must exist and its offset be one that databases take. "" is null.
+    """
+    if not isinstance(value, str):
+        return UNFIT
+    if value == "":
+        return None
+    found = _DATE_TIME.fullmatch(value)
+    if not found:
+        return UNFIT
+    day, time, utc, hours, minutes = found.groups()
+    text = f"{day}T{time}Z" if utc else f"{day}T{time}{hours}:{minutes}"
+    try:
+        instant = msgspec.convert(text, datetime)
+        instant.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        return UNFIT
+    return text if abs(instant.utcoffset() or timedelta()) <= _FURTHEST_OFFSET else UNFIT
+
+
+def to_timestamp(value: Any) -> Any:
+    """A date and time, or an epoch: seconds, milliseconds from 10^11 on."""
+    number = value
+    if isinstance(value, str):
+        if not _NUMBER.fullmatch(value):
+            return to_date_time(value)
+        number = Decimal(value)
+    if isinstance(value, bool) or not isinstance(number, (int, Decimal)) or abs(number) >= 10**17:
+        return UNFIT
+    milliseconds = number if abs(number) >= _MILLISECONDS_FROM else number * 1000
+    try:
+        instant = _EPOCH + timedelta(microseconds=int(milliseconds * 1000))
+    except OverflowError:
+        return UNFIT
+    whole = instant.microsecond % 1000 == 0
+    return instant.isoformat(timespec="milliseconds" if whole else "microseconds").replace("+00:00", "Z")
+
+
+def to_date(value: Any) -> Any:
+    """A calendar day as YYYY-MM-DD; "" as null."""
+    if value == "":
+        return None
+    if not isinstance(value, str) or len(value) != len("YYYY-MM-DD"):
+        return UNFIT
+    try:
+        return value if date.fromisoformat(value).isoformat() == value else UNFIT
+    except ValueError:
+        return UNFIT
+
+
+def to_coordinates(value: Any) -> Any:
+    """Numbers that all have a decimal point, because some loaders type an array by its first element; [] as null."""
+    if not isinstance(value, list):
+        return UNFIT
+    numbers = [to_number(number) for number in value]
+    if UNFIT in numbers:
+        return UNFIT
+    return [_with_point(number) for number in numbers] or None
+
+
+def _with_point(number: int | Decimal) -> msgspec.Raw:
+    text = format(Decimal(number), "f")
+    return msgspec.Raw((text if "." in text else f"{text}.0").encode())
+
+
+def to_array(value: Any) -> Any:
+    """A list, as it is."""
+    return value if isinstance(value, list) else UNFIT
+
+
+def to_object(value: Any) -> Any:
+    """An object, as it is."""
+    return value if isinstance(value, dict) else UNFIT
+
+
+CONFORM: Mapping[Type, Callable[[Any], Any]] = {
+    Type.STRING: to_string,
+    Type.INTEGER: to_integer,
+    Type.NUMBER: to_number,
+    Type.BOOLEAN: to_boolean,
+    Type.DATE_TIME: to_date_time,
+    Type.TIMESTAMP: to_timestamp,
+    Type.DATE: to_date,
+    Type.COORDINATES: to_coordinates,
+    Type.ARRAY: to_array,
+    Type.OBJECT: to_object,
+}
+"""The conforming function of each type."""

@@ -1,0 +1,53 @@
+"""Singer messages → standard output, in large blocks that end at a line."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from singer_sdk.contrib.msgspec import MsgSpecWriter
+from singer_sdk.singerlib.messages import RecordMessage
+from typing_extensions import override
+
+from tap_braze_export.signals import Signals
+
+if TYPE_CHECKING:
+    from singer_sdk.singerlib.messages import Message
+
+_BLOCK = 256 * 1024
+
+
+class MessageWriter(MsgSpecWriter):
+    """Writes messages, and whole blocks of rendered RECORD lines, as the reader takes them.
+
+    Attributes:
+        written: Bytes written so far.
+    """
+
+    def __init__(self, signals: Signals | None = None) -> None:
+        super().__init__()
+        self._signals = signals or Signals()
+        self.written = 0
+
+    @override
+    def write_message(self, message: Message) -> None:
+        self.write_lines(bytes(self.format_message(message)))
+        if not isinstance(message, RecordMessage):
+            sys.stdout.flush()
+
+    def write_lines(self, lines: bytes) -> None:
+        """Write rendered lines, each with its newline; a signal takes effect between two blocks of them.
+
+        Raises:
+            Interruption: If the run was told to end.
+            BrokenPipeError: If nobody reads any more.
+        """
+        start = 0
+        while start < len(lines):
+            self._signals.check()
+            end = lines.find(b"\n", start + _BLOCK) + 1 or len(lines)
+            self._signals.writing = True
+            sys.stdout.buffer.write(memoryview(lines)[start:end])
+            self._signals.writing = False
+            self.written += end - start
+            start = end

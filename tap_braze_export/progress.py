@@ -1,0 +1,86 @@
+"""What a run tells the person who watches it: a bar on a terminal, else a log line at most every ten seconds."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from tap_braze_export.clock import Clock
+
+_INTERVAL = 10.0
+
+
+class Progress:
+    """Counts the files and users of a run and reports on them.
+
+    Args:
+        clock: Paces the log lines.
+        logger: Takes them.
+    """
+
+    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
+        self.files = 0
+        self.users = 0
+        self._clock = clock
+        self._logger = logger
+        self._started = self._reported = clock.now()
+        self._reading = 0.0
+        self._bar: tqdm[None] | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(unit=" users", desc="waiting", file=sys.stderr, leave=False, dynamic_ncols=True)
+
+    def waiting(self, export_ids: list[str], since: float) -> None:
+        """Nothing to read yet."""
+        if self._bar is not None:
+            self._bar.set_description(f"waiting for {len(export_ids)} export(s)")
+        elif self._due():
+            self._logger.info(
+                "Waiting for Braze since %s: %s%s",
+                duration(self._clock.now() - since),
+                ", ".join(export_ids[:3]),
+                ", …" if len(export_ids) > 3 else "",  # noqa: PLR2004
+            )
+
+    def read(self, file: str, *, users: int, seconds: float) -> None:
+        """A file was emitted."""
+        self.files += 1
+        self.users += users
+        self._reading += seconds
+        if self._bar is not None:
+            self._bar.set_description(file[-40:])
+            self._bar.update(users)
+        elif self._due():
+            self._logger.info("Read %s, the last one %s", self.summary(), file)
+
+    def summary(self) -> str:
+        """Files, users and users a second of reading time, without the waiting."""
+        rate = f", {self.users / self._reading:,.0f} users a second" if self._reading > 0 else ""
+        return f"{self.files:,} files, {self.users:,} users in {duration(self._reading)}{rate}"
+
+    def close(self) -> None:
+        """Take the bar away and say what the run did."""
+        if self._bar is not None:
+            self._bar.close()
+        self._logger.info(
+            "Done: %s; the whole run took %s", self.summary(), duration(self._clock.now() - self._started)
+        )
+
+    def _due(self) -> bool:
+        if self._clock.now() - self._reported < _INTERVAL:
+            return False
+        self._reported = self._clock.now()
+        return True
+
+
+def duration(seconds: float) -> str:
+    """A span of time as a person says it: `0.4 s`, `75 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    if seconds < 120:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004

@@ -1,0 +1,345 @@
+"""The parent stream `export_files`, one record per delivered file, and its children, one small class each."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import requests
+from singer_sdk.singerlib import Catalog
+from typing_extensions import override
+
+from tap_braze_export import schema
+from tap_braze_export.bookmarks import timestamp
+from tap_braze_export.client import Braze
+from tap_braze_export.errors import BrazeError, ExportError, TapError
+from tap_braze_export.exports import SEGMENT, Exports, Source
+from tap_braze_export.fanout import Reader, Rows
+from tap_braze_export.progress import Progress
+from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
+from tap_braze_export.selection import RequestedFields
+from tap_braze_export.spool import Spool
+from tap_braze_export.stream import FileStream
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from singer_sdk.helpers.types import Context, Record
+
+    from tap_braze_export.files import ExportFile
+    from tap_braze_export.selection import Selection
+    from tap_braze_export.tap import TapBrazeExport
+
+_SHAPING_SETTINGS = ("custom_attributes", "stream_maps", "stream_map_config", "flattening_enabled")
+_MOST_LINE_NUMBERS = 10
+_ESTIMATE_TOLERANCE = 0.2
+
+
+class ExportFiles(FileStream):
+    """The audit log and, by structure only, the parent of every other stream: its selection touches none of them."""
+
+    table = schema.EXPORT_FILES
+    versioned = False
+
+    def __init__(self, tap: TapBrazeExport) -> None:
+        super().__init__(tap)
+        self._clock = tap.clock
+        self._file: ExportFile
+        self._readers: dict[tuple[str, str], Reader] = {}
+        self._rejected = 0
+
+    @override
+    def get_records(self, context: Context | None) -> Iterable[Record]:
+        """The run's files, one row each, whose counts are filled in while the children are synced."""
+        for self._file in self._exports.files():
+            bookmark = self._file.bookmark
+            yield {
+                "export_id": bookmark.export_id,
+                "file": self._file.name,
+                "source": bookmark.source,
+                "segment_id": bookmark.segment_id or None,
+                "exported_at": bookmark.exported_at,
+                "read_at": timestamp(self._clock.now()),
+                "bytes": self._file.member.size,
+                **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
+            }
+
+    @override
+    def generate_child_contexts(self, record: Record, context: Context | None) -> Iterable[Context | None]:
+        """The rows of each block of the file: one, unless it is huge."""
+        reader = self._reader()
+        for block in self._file.blocks():
+            result = reader.read(block)
+            for count in ("lines", "users", "duplicates"):
+                record[count] += getattr(result, count)
+            if result.rejected:
+                record["rejected"] += len(result.rejected)
+                self._reject(result.rejected)
+            yield {"rows": result.rows, "exported_at": record["exported_at"]}
+
+    def _reader(self) -> Reader:
+        bookmark = self._file.bookmark
+        if bookmark.key not in self._readers:
+            members_only = bookmark.source == GLOBAL_CONTROL_GROUP
+            wanted = {
+                name: selection
+                for name, selection in self._selections.items()
+                if name == SEGMENT_MEMBERS.stream or not members_only
+            }
+            self._readers[bookmark.key] = Reader(
+                wanted,
+                exported_at=bookmark.exported_at,
+                segment_id=GLOBAL_CONTROL_GROUP if members_only else bookmark.segment_id,
+            )
+        return self._readers[bookmark.key]
+
+    def _reject(self, lines: list[tuple[int, bytes]]) -> None:
+        self._rejected += len(lines)
+        path = self._spool.reject(self._file.bookmark.export_id, (line for _, line in lines))
+        shown = ", ".join(str(number) for number, _ in lines[:_MOST_LINE_NUMBERS])
+        self.logger.warning(
+            "%s: %d lines are no user objects, kept in %s: line %s%s",
+            self._file.name,
+            len(lines),
+            path,
+            shown,
+            ", …" if len(lines) > _MOST_LINE_NUMBERS else "",
+        )
+
+    # A run, from the first SCHEMA message to the last STATE
+
+    @override
+    def _sync_records(
+        self, context: Context | None = None, *, write_messages: bool = True
+    ) -> Generator[dict[str, Any], Any, Any]:
+        family = [stream for stream in (self, *self.child_streams) if stream.selected]
+        for stream in family:
+            stream._write_schema_message()  # noqa: SLF001 - so that tables exist even if no user is delivered
+        self._build()
+        self._spool.open()
+        try:
+            for record in self.get_records(context):
+                self._read(record)
+                yield record
+                if all(stream.limit_reached for stream in family):
+                    break
+            self._write_state()
+        finally:
+            self._progress.close()
+            for stream in family:
+                stream.finish()
+        self._check_estimates()
+        self._fail_if_incomplete()
+        self._activate_versions(family)
+
+    def _read(self, record: Record) -> None:
+        started = self._clock.now()
+        try:
+            for child_context in self.generate_child_contexts(record, None):
+                self._sync_children(child_context)
+        except ExportError as error:
+            self._exports.give_up(self._file.bookmark, error)
+            return
+        if self.selected:
+            row = {name: value for name, value in record.items() if name in self.selection.names}
+            self.emit(Rows.of([msgspec.json.encode(row)]), record["exported_at"])
+        self._file.bookmark.emitted(self._file.name, record["users"])
+        self._progress.read(self._file.name, users=record["users"], seconds=self._clock.now() - started)
+        self._write_state()
+
+    def _write_state(self) -> None:
+        self.stream_state.clear()
+        self.stream_state.update(self._exports.state())
+        self._tap.state_writer.write_state(self.tap_state)
+
+    def _fail_if_incomplete(self) -> None:
+        problems = list(self._exports.failures)
+        most = self.config["max_rejected_lines"]
+        if self._rejected > most:
+            problems.append(
+                f"{self._rejected} lines could not be read, more than max_rejected_lines ({most}) allows; they are kept "
+                f"in {self._spool.root / 'rejected'}: look at them, then raise the setting or ask Braze"
+            )
+        if problems:
+            raise TapError("; ".join(problems))
+
+    def _activate_versions(self, family: list[FileStream]) -> None:
+        if not self.config.get("emit_activate_version_messages"):
+            return
+        if self._rejected or (reason := self._exports.unsafe_to_delete()):
+            self.logger.warning(
+                "No ACTIVATE_VERSION, loaders keep the rows of earlier runs: %s",
+                "lines could not be read" if self._rejected else reason,
+            )
+            return
+        for stream in family:
+            stream.activate_version()
+
+    def _check_estimates(self) -> None:
+        for bookmark in self._exports.bookmarks.values():
+            if bookmark.source != SEGMENT or bookmark.running:
+                continue
+            try:
+                estimate = self._client.segment_size(bookmark.segment_id)
+            except BrazeError as error:
+                self.logger.debug("No estimate to compare with: %s", error)
+                continue
+            if estimate and abs(bookmark.users - estimate) > estimate * _ESTIMATE_TOLERANCE:
+                self.logger.warning(
+                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but look at it if this is new",
+                    bookmark.segment_id,
+                    f"{bookmark.users:,}",
+                    f"{estimate:,}",
+                )
+
+    # What a run is made of, built when it starts: making a stream does no input or output
+
+    def _build(self) -> None:
+        """Put the run together from the settings and the selection."""
+        config = self.config
+        self._spool = Spool(config.get("spool_dir"), clock=self._clock)
+        self._progress = Progress(self._clock, self.logger)
+        self._client = Braze(config["api_url"], config["api_key"], clock=self._clock)
+        self._selections: dict[str, Selection] = {
+            stream.name: stream.selection for stream in self.child_streams if stream.selected
+        }
+        fields = RequestedFields.of(self._selections.values(), config.get("extra_export_fields", ()))
+        self._exports = Exports(
+            self._sources(fields),
+            client=self._client,
+            clock=self._clock,
+            spool=self._spool,
+            session=requests.Session(),
+            progress=self._progress,
+            config=config,
+            shape=self._shape(fields),
+            remember=self._write_state,
+        )
+
+    def _sources(self, fields: RequestedFields) -> list[Source]:
+        sources = [Source(SEGMENT, segment_id, fields) for segment_id in self.config.get("segment_ids", ())]
+        if self.config.get("global_control_group"):
+            if SEGMENT_MEMBERS.stream in self._selections:
+                sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
+            else:
+                self.logger.info("The Global Control Group is not exported: the stream segment_members is not selected")
+        return sources
+
+    def _shape(self, fields: RequestedFields) -> str:
+        """A hash that is equal only if an export gives the same rows."""
+        columns = {name: sorted(selection.names) for name, selection in self._selections.items()}
+        dropped = {
+            name: {column: sorted(members) for column, members in selection.dropped.items()}
+            for name, selection in self._selections.items()
+        }
+        settings = {name: self.config.get(name) for name in _SHAPING_SETTINGS}
+        content = msgspec.json.encode([fields.asked_for, columns, dropped, settings], order="sorted")
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+class Users(FileStream):
+    """One row per profile."""
+
+    table = schema.USERS
+    parent_stream_type = ExportFiles
+
+    def __init__(self, tap: TapBrazeExport) -> None:
+        self.table = schema.USERS.with_attributes(tap.custom_attributes())
+        super().__init__(tap)
+
+    @override
+    def apply_catalog(self, catalog: Catalog) -> None:
+        """Take the types of custom attributes from the catalog: it knows them from its discovery."""
+        super().apply_catalog(catalog)
+        properties = self.effective_schema.get("properties", {})
+        attributes = properties.get("custom_attributes", {}).get("properties", {})
+        self.table = schema.USERS.with_attributes(
+            schema.Field(name, schema.type_of(definition), "") for name, definition in attributes.items()
+        )
+
+
+class Devices(FileStream):
+    """One row per device of a profile."""
+
+    table = schema.DEVICES
+    parent_stream_type = ExportFiles
+
+
+class Purchases(FileStream):
+    """One row per product bought."""
+
+    table = schema.PURCHASES
+    parent_stream_type = ExportFiles
+
+
+class CustomEvents(FileStream):
+    """One row per event name."""
+
+    table = schema.CUSTOM_EVENTS
+    parent_stream_type = ExportFiles
+
+
+class CampaignsReceived(FileStream):
+    """One row per campaign."""
+
+    table = schema.CAMPAIGNS_RECEIVED
+    parent_stream_type = ExportFiles
+
+
+class CanvasesReceived(FileStream):
+    """One row per Canvas."""
+
+    table = schema.CANVASES_RECEIVED
+    parent_stream_type = ExportFiles
+
+
+class CanvasStepsReceived(FileStream):
+    """One row per step of a Canvas."""
+
+    table = schema.CANVAS_STEPS_RECEIVED
+    parent_stream_type = ExportFiles
+
+
+class Apps(FileStream):
+    """One row per app used."""
+
+    table = schema.APPS
+    parent_stream_type = ExportFiles
+
+
+class PushTokens(FileStream):
+    """One row per push token."""
+
+    table = schema.PUSH_TOKENS
+    parent_stream_type = ExportFiles
+
+
+class UserAliases(FileStream):
+    """One row per alias."""
+
+    table = schema.USER_ALIASES
+    parent_stream_type = ExportFiles
+
+
+class CardsClicked(FileStream):
+    """One row per card."""
+
+    table = schema.CARDS_CLICKED
+    parent_stream_type = ExportFiles
+
+
+class SegmentMembers(FileStream):
+    """One row per membership of an exported segment."""
+
+    table = schema.SEGMENT_MEMBERS
+    parent_stream_type = ExportFiles
+    versioned = False
+
+
+class InvalidUserIds(FileStream):
+    """One row per identifier of a resync that matched nobody."""
+
+    table = schema.INVALID_USER_IDS
+    parent_stream_type = ExportFiles
+    versioned = False

@@ -1,0 +1,284 @@
+"""The tap: its name, settings, cross-field rules and streams."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+import click
+from singer_sdk import Tap
+from singer_sdk import typing as th
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.tap_base import CliTestOptionValue
+from typing_extensions import override
+
+from tap_braze_export import streams
+from tap_braze_export.checks import check
+from tap_braze_export.cli import Command
+from tap_braze_export.clock import Clock
+from tap_braze_export.configuration import describe_errors, environment_errors
+from tap_braze_export.messages import MessageWriter
+from tap_braze_export.schema import ATTRIBUTE_TYPES, Field
+from tap_braze_export.signals import Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from singer_sdk.streams import Stream
+
+STREAMS: Sequence[type[streams.FileStream]] = (
+    streams.ExportFiles,
+    streams.Users,
+    streams.Devices,
+    streams.Purchases,
+    streams.CustomEvents,
+    streams.CampaignsReceived,
+    streams.CanvasesReceived,
+    streams.CanvasStepsReceived,
+    streams.Apps,
+    streams.PushTokens,
+    streams.UserAliases,
+    streams.CardsClicked,
+    streams.SegmentMembers,
+    streams.InvalidUserIds,
+)
+
+IDENTIFIER_SETTINGS = ("external_ids", "braze_ids", "emails", "phones", "device_ids", "user_aliases", "identifiers_url")
+"""Any of these makes the run a resync."""
+_SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
+_NOT_YET = (
+    *IDENTIFIER_SETTINGS,
+    *("bucket_url", "callback_url", "callback_listen", "fingerprints_url", "workers", "dask_scheduler", "batch_config"),
+)
+
+
+def _strings(name: str, title: str, description: str) -> th.Property[Any]:
+    return th.Property(name, th.ArrayType(th.StringType), title=title, description=description)
+
+
+def _minimum(name: str, default: int, title: str, description: str, minimum: int = 1, **options: Any) -> th.Property[Any]:
+    return th.Property(
+        name, th.IntegerType(minimum=minimum, **options), default=default, title=title, description=description
+    )
+
+
+class TapBrazeExport(Tap):
+    """Singer tap for Braze user exports: every profile of a segment, or of a list of identifiers, as tables."""
+
+    name = "tap-braze-export"
+    signals: ClassVar[Signals] = Signals()
+    clock: ClassVar[Clock] = Clock(signals)
+
+    config_jsonschema = th.PropertiesList(
+        th.Property(
+            "api_url",
+            th.StringType,
+            required=True,
+            title="API URL",
+            description="REST endpoint of the instance, such as https://rest.iad-01.braze.com",
+        ),
+        th.Property(
+            "api_key", th.StringType, required=True, secret=True, title="API key", description="REST API key"
+        ),
+        _strings("segment_ids", "Segments", "API identifiers of the segments to export"),
+        th.Property(
+            "global_control_group",
+            th.BooleanType,
+            default=False,
+            title="Global Control Group",
+            description="Also export who is in the Global Control Group (needs the stream segment_members)",
+        ),
+        _strings("external_ids", "External ids", "External ids to resync"),
+        _strings("braze_ids", "Braze ids", "Braze ids to resync"),
+        _strings("emails", "E-mail addresses", "E-mail addresses to resync"),
+        _strings("phones", "Phone numbers", "Phone numbers to resync, in E.164"),
+        _strings("device_ids", "Device ids", "Device ids to resync"),
+        th.Property(
+            "user_aliases",
+            th.ArrayType(
+                th.ObjectType(
+                    th.Property("alias_name", th.StringType, required=True),
+                    th.Property("alias_label", th.StringType, required=True),
+                )
+            ),
+            title="User aliases",
+            description="Aliases to resync, as objects of alias_name and alias_label",
+        ),
+        th.Property(
+            "identifiers_url",
+            th.StringType,
+            title="Identifiers file",
+            description="File with identifiers to resync: CSV with a header, or JSON lines; a local path or fsspec URL",
+        ),
+        th.Property(
+            "custom_attributes",
+            th.ObjectType(additional_properties=th.StringType(allowed_values=[*ATTRIBUTE_TYPES])),
+            title="Custom attribute types",
+            description=f"Types of custom attributes by name: {', '.join(ATTRIBUTE_TYPES)}",
+        ),
+        th.Property(
+            "discover_custom_attributes",
+            th.BooleanType,
+            default=False,
+            title="Discover custom attributes",
+            description="Ask Braze for the custom attributes and their types at discovery",
+        ),
+        _strings(
+            "extra_export_fields",
+            "Extra fields",
+            "More names for fields_to_export, unchecked; their values land in _rescued_data of users",
+        ),
+        th.Property(
+            "bucket_url",
+            th.StringType,
+            title="Bucket",
+            description="Where Braze delivers: s3://bucket/prefix, gs://…, abfs://…, or a local directory",
+        ),
+        th.Property(
+            "bucket_options",
+            th.ObjectType(additional_properties=True),
+            secret=True,
+            title="Bucket options",
+            description="fsspec options for the bucket, such as key, secret, endpoint_url",
+        ),
+        th.Property(
+            "output_format",
+            th.StringType(allowed_values=["zip", "gzip"]),
+            default="zip",
+            title="Output format",
+            description="Archive format asked of Braze",
+        ),
+        th.Property(
+            "callback_url",
+            th.StringType,
+            title="Callback URL",
+            description="Address that Braze calls when an export is complete; an unguessable token is added",
+        ),
+        th.Property(
+            "callback_listen",
+            th.StringType,
+            title="Callback listener",
+            description="host:port to listen on for the callback",
+        ),
+        th.Property(
+            "on_running_export",
+            th.StringType(allowed_values=["wait", "cancel", "fail"]),
+            default="wait",
+            title="On a running export",
+            description="What to do when Braze says that the segment is already being exported",
+        ),
+        _minimum("export_timeout_minutes", 360, "Export timeout", "Give an export up so many minutes after its request"),
+        _minimum(
+            "poll_interval_seconds", 10, "Poll interval", "Seconds to the second look for files; grows to at most 60"
+        ),
+        _minimum(
+            "settle_minutes",
+            10,
+            "Settle time",
+            "Without a callback, a bucket export is complete so many minutes after its last file",
+            minimum=0,
+        ),
+        _minimum("concurrent_exports", 4, "Concurrent exports", "Exports running in Braze at a time", maximum=100),
+        _minimum("concurrent_requests", 8, "Concurrent requests", "Requests of the ids export in flight"),
+        th.Property(
+            "requests_per_minute",
+            th.IntegerType(minimum=1),
+            title="Requests per minute",
+            description="Cap for the ids export, below what Braze's headers allow",
+        ),
+        th.Property(
+            "spool_dir",
+            th.StringType,
+            title="Spool directory",
+            description="Private directory for downloads and running jobs; default in the user's cache directory",
+        ),
+        th.Property(
+            "fingerprints_url",
+            th.StringType,
+            title="Fingerprints",
+            description="Directory or fsspec URL; with it, users whose profile did not change are skipped",
+        ),
+        _minimum(
+            "max_rejected_lines", 0, "Rejected lines", "More unreadable lines than this make the run fail", minimum=0
+        ),
+        _minimum("workers", 0, "Workers", "Processes that read files; 0 chooses", minimum=0),
+        th.Property(
+            "dask_scheduler",
+            th.StringType,
+            title="Dask scheduler",
+            description="Address of a Dask scheduler whose workers turn files into batch files (needs batch_config)",
+        ),
+    ).to_dict()
+
+    def __init__(self, *, parse_env_config: bool = False, **options: Any) -> None:
+        """Refuse what the environment holds before the SDK stumbles over it."""
+        if parse_env_config and (errors := environment_errors(self.config_jsonschema, self.name)):
+            raise ConfigValidationError("environment", errors=errors)
+        options.setdefault("message_writer", MessageWriter(self.signals))
+        super().__init__(parse_env_config=parse_env_config, **options)
+
+    @override
+    def discover_streams(self) -> Sequence[Stream]:
+        return [stream(self) for stream in STREAMS]
+
+    def custom_attributes(self) -> list[Field]:
+        """The typed members of custom_attributes that the settings name."""
+        types: Mapping[str, str] = self.config.get("custom_attributes", {})
+        return [Field(name, ATTRIBUTE_TYPES[kind], "Custom attribute") for name, kind in types.items()]
+
+    @override
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        errors = [*describe_errors(self), *(self._rules() if raise_errors else ())]
+        if errors and raise_errors:
+            raise ConfigValidationError("settings", errors=errors)
+        return errors
+
+    def _rules(self) -> list[str]:
+        """What the settings must fulfil together."""
+        config, errors = self.config, []
+        if not _is_safe(str(config.get("api_url", "https://"))):
+            errors.append("api_url must be an https address such as https://rest.iad-01.braze.com, since the key is sent to it")
+        if not any(config.get(setting) for setting in _SOURCES):
+            errors.append("nothing to export: set segment_ids, global_control_group or identifiers such as external_ids")
+        if config.get("callback_listen") and not config.get("callback_url"):
+            errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
+        if config.get("dask_scheduler") and not config.get("batch_config"):
+            errors.append("dask_scheduler needs batch_config: its workers write batch files")
+        if config.get("emit_activate_version_messages") and config.get("batch_config"):
+            errors.append("emit_activate_version_messages does not go with batch_config: batch files carry no version")
+        errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if config.get(setting)]
+        return errors
+
+    # The command line
+
+    @classmethod
+    @override
+    def get_singer_command(cls) -> click.Command:
+        return Command.of(super().get_singer_command(), cls)
+
+    @override
+    def _setup_signal_handlers(self) -> None:
+        """Nothing: the command installs handlers that stop at a line boundary."""
+
+    @classmethod
+    @override
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
+        """Check what can be checked without starting an export; --test=schema stays the SDK's."""
+        if value != CliTestOptionValue.All.value:
+            super().cb_test(ctx, param, value)
+            return
+        given = ctx.params["config"]
+        check(cls(config=given.config, parse_env_config=given.parse_env))
+        ctx.exit()
+
+
+def _is_safe(api_url: str) -> bool:
+    """Whether a key may be sent there: https, or plain http to this machine."""
+    url = urlsplit(api_url.strip())
+    if url.scheme == "http":
+        try:
+            return url.hostname == "localhost" or ip_address(url.hostname or "").is_loopback
+        except ValueError:
+            return False
+    return url.scheme == "https"
