@@ -115,8 +115,7 @@ def refused(
         )
     elif status < HTTPStatus.BAD_REQUEST:
         error = BrazeError(
-            f"{refusal}: a redirect, not followed because it would take the key elsewhere;"
-            " api_url may be wrong"
+            f"{refusal}: a redirect, not followed because it would take the key elsewhere; api_url may be wrong"
         )
     return error
 

@@ -177,9 +177,7 @@ def _entries(path: Path, object_name: str) -> list[zipfile.ZipInfo]:
             return archive.infolist()
     except (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError, OverflowError):
         # Their texts may quote a member's name as it is, control characters included.
-        raise DamagedFileError(
-            f"{object_name} is damaged: the zip's directory is truncated or wrong"
-        ) from None
+        raise DamagedFileError(f"{object_name} is damaged: the zip's directory is truncated or wrong") from None
 
 
 def _member(object_name: str, index: int, entry: zipfile.ZipInfo) -> Member:

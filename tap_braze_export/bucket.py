@@ -78,11 +78,7 @@ class Bucket:
             )
         except ImportError:
             extra = _EXTRAS.get(scheme)
-            command = (
-                f"pip install 'tap-braze-export[{extra}]'"
-                if extra
-                else "the library that fsspec needs for it"
-            )
+            command = f"pip install 'tap-braze-export[{extra}]'" if extra else "the library that fsspec needs for it"
             raise ConfigError(f"bucket_url starts with {scheme}://, which needs: {command}") from None
         except Exception as error:  # noqa: BLE001  each cloud library has its own
             raise ConfigError(f"bucket_url or bucket_options cannot be used: {self._said(error)}") from None
@@ -168,9 +164,7 @@ class Bucket:
                 raise
             except FileNotFoundError:
                 if done == "read":
-                    raise ExportError(
-                        "a delivered file was deleted from the bucket before it was read"
-                    ) from None
+                    raise ExportError("a delivered file was deleted from the bucket before it was read") from None
                 raise ConfigError("bucket_url names a bucket or directory that does not exist") from None
             except Exception as error:  # noqa: BLE001  each cloud library has its own
                 said = self._said(error)

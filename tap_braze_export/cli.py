@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
     from tap_braze_export.signals import Signals
 
-_CHATTY = ("urllib3", "fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "asyncio")
+_CHATTY = (
+    "urllib3",
+    "fsspec",
+    "s3fs",
+    "botocore",
+    "aiobotocore",
+    "gcsfs",
+    "google",
+    "adlfs",
+    "azure",
+    "asyncio",
+)
 """Libraries that log URLs with their signatures, and keys, when the level is DEBUG."""
 _NOISE = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
 """What the SDK says once per stream, or about nothing."""
@@ -58,7 +69,7 @@ class Command(click.Command):
             logging.getLogger(name).setLevel(logging.WARNING)
         self.signals.install()
         try:
-            code = super().main(*args, standalone_mode=False, **extra) or 0
+            code = super().main(*args, standalone_mode=False, **extra) or 0  # type: ignore[call-overload]
             sys.stdout.flush()
         except Interruption:
             code = 128 + self.signals.received
@@ -92,7 +103,9 @@ def describe(error: Exception) -> str:
     elif isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, json.JSONDecodeError):
-        text = f"A file given with --config, --catalog or --state is not JSON (line {error.lineno}, column {error.colno})"
+        text = (
+            f"A file given with --config, --catalog or --state is not JSON (line {error.lineno}, column {error.colno})"
+        )
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:

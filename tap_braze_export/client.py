@@ -105,14 +105,10 @@ class Braze:
 
     limit = RateLimit()  # of the last answer
 
-    def __init__(
-        self, api_url: str, api_key: str, *, clock: Clock, session: requests.Session | None = None
-    ) -> None:
+    def __init__(self, api_url: str, api_key: str, *, clock: Clock, session: requests.Session | None = None) -> None:
         api_key = api_key.strip()
         if not (api_key.isascii() and api_key.isprintable() and api_key):
-            raise ConfigError(
-                "api_key is empty or holds characters that no key has: copy it from Braze again"
-            )
+            raise ConfigError("api_key is empty or holds characters that no key has: copy it from Braze again")
         self._api_url = api_url.strip().rstrip("/")
         self._key = api_key
         self._clock = clock
@@ -202,9 +198,7 @@ class Braze:
         users = [bytes(user) for user in answer.users or ()]
         return IdsAnswer(users, answer.invalid_user_ids or [], RateLimit.of(response))
 
-    def _start(
-        self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None
-    ) -> Started:
+    def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
         response = self._request(endpoint, what, body=body)
@@ -217,9 +211,7 @@ class Braze:
             )
         # It becomes part of file names, and must match one component of a path.
         if not isinstance(prefix, str) or not _FOLDER.fullmatch(prefix):
-            raise BrazeError(
-                f"Braze named an object_prefix for the export of {what} that is no folder's name"
-            )
+            raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if not isinstance(url, str | None):
             raise BrazeError(f"Braze named a url for the export of {what} that is no text")
         return Started(prefix, url)
@@ -277,17 +269,13 @@ class Braze:
                 give_up = failures >= _FAILURES or now + wait - started > _FAILURE_SECONDS
             if give_up:
                 minutes = (now - started) / 60
-                raise BrazeError(
-                    f"{endpoint} ({what}) failed, also when repeated for {minutes:.0f} min: {problem}"
-                )
+                raise BrazeError(f"{endpoint} ({what}) failed, also when repeated for {minutes:.0f} min: {problem}")
             _log.info("%s (%s): %s; repeated in %.0f s", endpoint, what, problem, wait)
             self._clock.sleep(wait)
             if self._clock.stopped:
                 raise BrazeError(f"{endpoint} ({what}) is not repeated, the run was told to end: {problem}")
 
-    def _once(
-        self, endpoint: Endpoint, what: str, request: dict[str, Any], *, private: bool
-    ) -> requests.Response:
+    def _once(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, private: bool) -> requests.Response:
         try:
             response = self._session.request(
                 endpoint.method,

@@ -44,15 +44,16 @@ def environment_errors(json_schema: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _describe(error: ValidationError, name: str) -> Iterator[str]:
+    rule: Any = error.validator_value
+    instance: Any = error.instance
     setting = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "required":
-        for missing in error.validator_value:
-            if missing not in error.instance:
+        for missing in rule:
+            if missing not in instance:
                 variable = f"{name}_{missing}".upper().replace("-", "_")
                 where = f" (in the environment: {variable})" if not setting else ""
                 yield f"{setting + '.' if setting else ''}{missing} is missing: set it{where}"
         return
-    rule = error.validator_value
     if error.validator == "type":
         names = [rule] if isinstance(rule, str) else rule
         yield f"{setting} must be {' or '.join(_KINDS.get(kind, kind) for kind in names if kind != 'null')}"

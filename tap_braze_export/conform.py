@@ -19,14 +19,17 @@ from tap_braze_export.schema import Type
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-UNFIT: Final = object()
+UNFIT: Final[Any] = object()
 """What a conforming function returns for a value that does not fit the type."""
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
-_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?(?:(UTC|[Zz])|([+-]\d\d):?(\d\d))", re.ASCII)
+_DATE_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?(?:(UTC|[Zz])|([+-]\d\d):?(\d\d))", re.ASCII
+)
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _MILLISECONDS_FROM = 10**11
+_BEYOND_TIME = 10**17
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FURTHEST_OFFSET = timedelta(hours=15, minutes=59)
 
@@ -104,12 +107,10 @@ def to_date_time(value: Any) -> Any:
 
 def to_timestamp(value: Any) -> Any:
     """A date and time, or an epoch: seconds, milliseconds from 10^11 on."""
-    number = value
-    if isinstance(value, str):
-        if not _NUMBER.fullmatch(value):
-            return to_date_time(value)
-        number = Decimal(value)
-    if isinstance(value, bool) or not isinstance(number, (int, Decimal)) or abs(number) >= 10**17:
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return to_date_time(value)
+    number = to_number(value)
+    if number is UNFIT or abs(number) >= _BEYOND_TIME:
         return UNFIT
     milliseconds = number if abs(number) >= _MILLISECONDS_FROM else number * 1000
     try:

@@ -23,9 +23,7 @@ def free_bytes(directory: Path) -> int:
 
 def full(directory: Path) -> ExportError:
     """The error of a disk without room."""
-    return ExportError(
-        f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk"
-    )
+    return ExportError(f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk")
 
 
 @contextmanager

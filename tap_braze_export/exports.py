@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SEGMENT = "segment"
 _LONGEST_INTERVAL = 60.0
 _GROWTH = 1.5
+_ESTIMATE_TOLERANCE = 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -131,8 +132,9 @@ class Exports:
         self._since = clock.now()
         self._waiting = [_Waiting(source, self._new_turn(), clock.now()) for source in sources]
         self._running: list[_Running] = []
+        self._delivered: Bookmark
 
-    def files(self) -> Iterator[ExportFile]:
+    def deliveries(self) -> Iterator[ExportFile]:
         """The files of all exports, in whatever order Braze delivers them."""
         while self._waiting or self._running:
             self._start_due()
@@ -140,6 +142,7 @@ class Exports:
             for running in [running for running in self._running if running.turn.due]:
                 for file in self._look(running):
                     fruitful = True
+                    self._delivered = file.bookmark
                     yield file
             if not fruitful:
                 self._wait()
@@ -158,11 +161,34 @@ class Exports:
             if not bookmark.users:
                 return f"segment {bookmark.segment_id} had no user"
             if bookmark.last_users and bookmark.users < bookmark.last_users / 2:
-                return f"segment {bookmark.segment_id} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
+                return (
+                    f"segment {bookmark.segment_id} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
+                )
         return ""
 
-    def give_up(self, bookmark: Bookmark, error: ExportError) -> None:
-        """Drop an export that cannot be read to its end; the others go on."""
+    def finish(self) -> None:
+        """Compare with Braze's estimates, where the key may ask for them: they are rough, so never a failure."""
+        for bookmark in self.bookmarks.values():
+            if bookmark.source != SEGMENT or bookmark.running:
+                continue
+            try:
+                estimate = self._client.segment_size(bookmark.segment_id)
+            except BrazeError as error:
+                _log.debug("No estimate to compare with: %s", error)
+                continue
+            if estimate and abs(bookmark.users - estimate) > estimate * _ESTIMATE_TOLERANCE:
+                _log.warning(
+                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but look at it if this is new",
+                    bookmark.segment_id,
+                    f"{bookmark.users:,}",
+                    f"{estimate:,}",
+                )
+
+    def give_up(self, error: ExportError) -> None:
+        """Drop the export of the last delivery, which cannot be read; the others go on."""
+        self._drop(self._delivered, error)
+
+    def _drop(self, bookmark: Bookmark, error: ExportError) -> None:
         running = next(running for running in self._running if running.arrival.bookmark is bookmark)
         self._fail(running.source, f"export {bookmark.export_id}: {error}")
         self._end(running)
@@ -180,7 +206,7 @@ class Exports:
                 waited = duration(self._clock.now() - arrival.bookmark.requested_at)
                 raise ExportError(f"{waited} after it was requested {arrival.overdue()}")  # noqa: TRY301
         except ExportError as error:
-            self.give_up(arrival.bookmark, error)
+            self._drop(arrival.bookmark, error)
             return
         if arrival.complete:
             arrival.bookmark.running = False
@@ -193,7 +219,7 @@ class Exports:
         self._spool.clear(running.arrival.bookmark.export_id)
 
     def _wait(self) -> None:
-        turns = [item.turn.next for item in (*self._waiting, *self._running)]
+        turns = [item.turn.next for item in self._waiting] + [item.turn.next for item in self._running]
         if turns and (seconds := min(turns) - self._clock.now()) > 0:
             names = [running.arrival.bookmark.export_id for running in self._running]
             self._progress.waiting(names or [str(waiting.source) for waiting in self._waiting], self._since)

@@ -188,12 +188,14 @@ class _Objects:
         }
         columns = selection.columns if selection else [column for column in own if column.name in table.keys]
         self._blank: dict[str, Any] = {column.name: None for column in columns}
-        self._conform = {
-            column.name: _conformer(column, selection) for column in columns if column.name in self._known
-        }
+        self._conform = {column.name: _conformer(column, selection) for column in columns if column.name in self._known}
 
     def collect(
-        self, source: dict[str, Any], given: dict[str, Any], found: dict[str, RowsByKey], rescued: dict[str, Any]
+        self,
+        source: dict[str, Any],
+        given: dict[str, Any],
+        found: dict[str, RowsByKey],
+        rescued: dict[str, Any],
     ) -> None:
         """Add the rows of one object; of two rows with the same key the later one wins.
 
@@ -226,7 +228,12 @@ class _Objects:
             rows[tuple([row[name] for name in self._keys])] = row
 
     def collect_list(
-        self, value: Any, name: str, owner: dict[str, Any], found: dict[str, RowsByKey], rescued: dict[str, Any]
+        self,
+        value: Any,
+        name: str,
+        owner: dict[str, Any],
+        found: dict[str, RowsByKey],
+        rescued: dict[str, Any],
     ) -> None:
         """Add the rows of a list of objects; what is no object goes to the owner's rescued data."""
         if isinstance(value, dict) and name == "user_aliases":

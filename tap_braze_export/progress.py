@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    import logging
+
     from tap_braze_export.clock import Clock
 
 _INTERVAL = 10.0
@@ -29,7 +30,7 @@ class Progress:
         self._logger = logger
         self._started = self._reported = clock.now()
         self._reading = 0.0
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
             self._bar = tqdm(unit=" users", desc="waiting", file=sys.stderr, leave=False, dynamic_ncols=True)
 

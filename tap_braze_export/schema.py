@@ -154,7 +154,10 @@ def _boolean(name: str, description: str) -> Field:
 _BRAZE_ID = _string("braze_id", "Braze's own, immutable id of the profile")
 _EXPORTED_AT = _date_time(EXPORTED_AT, "When this export was requested from Braze (ids export: when it answered)")
 _RESCUED_DATA = Field(
-    RESCUED, Type.OBJECT, "Members unknown to the schema and values that do not fit their column", personal=True
+    RESCUED,
+    Type.OBJECT,
+    "Members unknown to the schema and values that do not fit their column",
+    personal=True,
 )
 
 USERS = Table(
@@ -164,7 +167,11 @@ USERS = Table(
     path=(),
     fields=(
         _BRAZE_ID,
-        _string("external_id", "The company's own id; missing for anonymous and alias-only profiles", personal=True),
+        _string(
+            "external_id",
+            "The company's own id; missing for anonymous and alias-only profiles",
+            personal=True,
+        ),
         _string("appboy_id", "Legacy twin of braze_id (seen, undocumented)"),
         _date_time("created_at", "When the profile was created"),
         _string("created_from", "How the profile was made: SDK, REST API, CSV import (segment export only)"),
@@ -179,7 +186,10 @@ USERS = Table(
         _string("language", "ISO 639-1 code"),
         _string("time_zone", "IANA or Rails name of the time zone"),
         Field(
-            "last_coordinates", Type.COORDINATES, "Last known position; Braze's pages disagree on the order", personal=True
+            "last_coordinates",
+            Type.COORDINATES,
+            "Last known position; Braze's pages disagree on the order",
+            personal=True,
         ),
         _string("gender", "M, F, O (other), N (not applicable), P (prefers not to say)"),
         Field("total_revenue", Type.NUMBER, "Revenue attributed to Braze, not lifetime spend"),
@@ -193,7 +203,11 @@ USERS = Table(
         _string("email_subscribe", "opted_in, subscribed or unsubscribed"),
         _date_time("email_opted_in_at", "Comes with email_subscribe", requested_as="email_subscribe"),
         _date_time("email_unsubscribed_at", "Comes with email_subscribe", requested_as="email_subscribe"),
-        Field("uninstalled_at", Type.TIMESTAMP, "When the app was uninstalled; a string, or epoch seconds or milliseconds"),
+        Field(
+            "uninstalled_at",
+            Type.TIMESTAMP,
+            "When the app was uninstalled; a string, or epoch seconds or milliseconds",
+        ),
         Field("custom_attributes", Type.OBJECT, "Custom attributes, as they are", personal=True),
     ),
 )
@@ -351,7 +365,11 @@ USER_ALIASES = Table(
     path=("user_aliases",),
     given=("braze_id",),
     personal=True,
-    fields=(_BRAZE_ID, _string("alias_label", "The alias's label"), _string("alias_name", "The alias's name")),
+    fields=(
+        _BRAZE_ID,
+        _string("alias_label", "The alias's label"),
+        _string("alias_name", "The alias's name"),
+    ),
 )
 
 CARDS_CLICKED = Table(

@@ -16,7 +16,7 @@ GRACE_SECONDS = 4.0
 """After this long without a line boundary a blocking call (a slow answer, a full pipe) is broken off."""
 
 
-class Interruption(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error
+class Interruption(BaseException):
     """The run was told to end. No `Exception`, so that nobody takes it for a failure to report or retry."""
 
 

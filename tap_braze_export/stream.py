@@ -39,19 +39,15 @@ class FileStream(Stream):
     """A stream whose rows come from delivered files, many users at a time."""
 
     table: Table
-    state_partitioning_keys = ()
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE  # rows are conformed when they are made
     versioned: ClassVar[bool] = True
     """Whether ACTIVATE_VERSION may delete the rows of earlier runs."""
 
-    def __init_subclass__(cls) -> None:
-        """Take the stream's name, keys and default selection from its table."""
-        cls.name = cls.table.stream
-        cls.primary_keys = cls.table.keys
-        cls.selected_by_default = cls.table.selected_by_default
-
     def __init__(self, tap: Tap) -> None:
-        super().__init__(tap, schema=self.table.json_schema)
+        super().__init__(tap, name=self.table.stream, schema=self.table.json_schema)
+        self.primary_keys = self.table.keys
+        self.state_partitioning_keys = ()
+        self.selected_by_default = self.table.selected_by_default
         self._writer: MessageWriter = tap.message_writer  # type: ignore[assignment]
         self._announced = False
         self.emitted = 0

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import requests
-from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
 from tap_braze_export import schema
 from tap_braze_export.bookmarks import timestamp
 from tap_braze_export.client import Braze
-from tap_braze_export.errors import BrazeError, ExportError, TapError
+from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports import SEGMENT, Exports, Source
 from tap_braze_export.fanout import Reader, Rows
 from tap_braze_export.progress import Progress
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     from singer_sdk.helpers.types import Context, Record
+    from singer_sdk.singerlib import Catalog
 
-    from tap_braze_export.files import ExportFile
+    from tap_braze_export.files import Deliveries, Delivery
     from tap_braze_export.selection import Selection
     from tap_braze_export.tap import TapBrazeExport
 
 _SHAPING_SETTINGS = ("custom_attributes", "stream_maps", "stream_map_config", "flattening_enabled")
 _MOST_LINE_NUMBERS = 10
-_ESTIMATE_TOLERANCE = 0.2
 
 
 class ExportFiles(FileStream):
@@ -45,23 +44,21 @@ class ExportFiles(FileStream):
     def __init__(self, tap: TapBrazeExport) -> None:
         super().__init__(tap)
         self._clock = tap.clock
-        self._file: ExportFile
-        self._readers: dict[tuple[str, str], Reader] = {}
+        self._delivery: Delivery
         self._rejected = 0
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         """The run's files, one row each, whose counts are filled in while the children are synced."""
-        for self._file in self._exports.files():
-            bookmark = self._file.bookmark
+        for self._delivery in self._deliveries.deliveries():
             yield {
-                "export_id": bookmark.export_id,
-                "file": self._file.name,
-                "source": bookmark.source,
-                "segment_id": bookmark.segment_id or None,
-                "exported_at": bookmark.exported_at,
+                "export_id": self._delivery.export_id,
+                "file": self._delivery.name,
+                "source": self._delivery.source,
+                "segment_id": self._delivery.segment_id or None,
+                "exported_at": self._delivery.exported_at,
                 "read_at": timestamp(self._clock.now()),
-                "bytes": self._file.member.size,
+                "bytes": self._delivery.size,
                 **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
             }
 
@@ -69,7 +66,7 @@ class ExportFiles(FileStream):
     def generate_child_contexts(self, record: Record, context: Context | None) -> Iterable[Context | None]:
         """The rows of each block of the file: one, unless it is huge."""
         reader = self._reader()
-        for block in self._file.blocks():
+        for block in self._delivery.blocks():
             result = reader.read(block)
             for count in ("lines", "users", "duplicates"):
                 record[count] += getattr(result, count)
@@ -77,30 +74,29 @@ class ExportFiles(FileStream):
                 record["rejected"] += len(result.rejected)
                 self._reject(result.rejected)
             yield {"rows": result.rows, "exported_at": record["exported_at"]}
+        if misses := self._delivery.invalid_user_ids:
+            given = {"exported_at": record["exported_at"]}
+            rows = Rows.of(msgspec.json.encode(miss | given) for miss in misses)
+            yield {"rows": {schema.INVALID_USER_IDS.stream: rows}, "exported_at": record["exported_at"]}
 
     def _reader(self) -> Reader:
-        bookmark = self._file.bookmark
-        if bookmark.key not in self._readers:
-            members_only = bookmark.source == GLOBAL_CONTROL_GROUP
-            wanted = {
-                name: selection
-                for name, selection in self._selections.items()
-                if name == SEGMENT_MEMBERS.stream or not members_only
-            }
-            self._readers[bookmark.key] = Reader(
-                wanted,
-                exported_at=bookmark.exported_at,
-                segment_id=GLOBAL_CONTROL_GROUP if members_only else bookmark.segment_id,
-            )
-        return self._readers[bookmark.key]
+        delivery = self._delivery
+        control_group = delivery.source == GLOBAL_CONTROL_GROUP
+        wanted = {
+            name: selection
+            for name, selection in self._selections.items()
+            if name == SEGMENT_MEMBERS.stream or not control_group
+        }
+        segment_id = GLOBAL_CONTROL_GROUP if control_group else delivery.segment_id
+        return Reader(wanted, exported_at=delivery.exported_at, segment_id=segment_id)
 
     def _reject(self, lines: list[tuple[int, bytes]]) -> None:
         self._rejected += len(lines)
-        path = self._spool.reject(self._file.bookmark.export_id, (line for _, line in lines))
+        path = self._spool.reject(self._delivery.export_id, (line for _, line in lines))
         shown = ", ".join(str(number) for number, _ in lines[:_MOST_LINE_NUMBERS])
         self.logger.warning(
             "%s: %d lines are no user objects, kept in %s: line %s%s",
-            self._file.name,
+            self._delivery.name,
             len(lines),
             path,
             shown,
@@ -113,7 +109,7 @@ class ExportFiles(FileStream):
     def _sync_records(
         self, context: Context | None = None, *, write_messages: bool = True
     ) -> Generator[dict[str, Any], Any, Any]:
-        family = [stream for stream in (self, *self.child_streams) if stream.selected]
+        family = [stream for stream in (self, *self._children) if stream.selected]
         for stream in family:
             stream._write_schema_message()  # noqa: SLF001 - so that tables exist even if no user is delivered
         self._build()
@@ -129,7 +125,7 @@ class ExportFiles(FileStream):
             self._progress.close()
             for stream in family:
                 stream.finish()
-        self._check_estimates()
+        self._deliveries.finish()
         self._fail_if_incomplete()
         self._activate_versions(family)
 
@@ -139,22 +135,22 @@ class ExportFiles(FileStream):
             for child_context in self.generate_child_contexts(record, None):
                 self._sync_children(child_context)
         except ExportError as error:
-            self._exports.give_up(self._file.bookmark, error)
+            self._deliveries.give_up(error)
             return
         if self.selected:
             row = {name: value for name, value in record.items() if name in self.selection.names}
             self.emit(Rows.of([msgspec.json.encode(row)]), record["exported_at"])
-        self._file.bookmark.emitted(self._file.name, record["users"])
-        self._progress.read(self._file.name, users=record["users"], seconds=self._clock.now() - started)
+        self._delivery.emitted(record["users"])
+        self._progress.read(self._delivery.name, users=record["users"], seconds=self._clock.now() - started)
         self._write_state()
 
     def _write_state(self) -> None:
         self.stream_state.clear()
-        self.stream_state.update(self._exports.state())
+        self.stream_state.update(self._deliveries.state())
         self._tap.state_writer.write_state(self.tap_state)
 
     def _fail_if_incomplete(self) -> None:
-        problems = list(self._exports.failures)
+        problems = list(self._deliveries.failures)
         most = self.config["max_rejected_lines"]
         if self._rejected > most:
             problems.append(
@@ -167,7 +163,7 @@ class ExportFiles(FileStream):
     def _activate_versions(self, family: list[FileStream]) -> None:
         if not self.config.get("emit_activate_version_messages"):
             return
-        if self._rejected or (reason := self._exports.unsafe_to_delete()):
+        if self._rejected or (reason := self._deliveries.unsafe_to_delete()):
             self.logger.warning(
                 "No ACTIVATE_VERSION, loaders keep the rows of earlier runs: %s",
                 "lines could not be read" if self._rejected else reason,
@@ -176,22 +172,9 @@ class ExportFiles(FileStream):
         for stream in family:
             stream.activate_version()
 
-    def _check_estimates(self) -> None:
-        for bookmark in self._exports.bookmarks.values():
-            if bookmark.source != SEGMENT or bookmark.running:
-                continue
-            try:
-                estimate = self._client.segment_size(bookmark.segment_id)
-            except BrazeError as error:
-                self.logger.debug("No estimate to compare with: %s", error)
-                continue
-            if estimate and abs(bookmark.users - estimate) > estimate * _ESTIMATE_TOLERANCE:
-                self.logger.warning(
-                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but look at it if this is new",
-                    bookmark.segment_id,
-                    f"{bookmark.users:,}",
-                    f"{estimate:,}",
-                )
+    @property
+    def _children(self) -> list[FileStream]:
+        return [stream for stream in self.child_streams if isinstance(stream, FileStream)]
 
     # What a run is made of, built when it starts: making a stream does no input or output
 
@@ -202,10 +185,10 @@ class ExportFiles(FileStream):
         self._progress = Progress(self._clock, self.logger)
         self._client = Braze(config["api_url"], config["api_key"], clock=self._clock)
         self._selections: dict[str, Selection] = {
-            stream.name: stream.selection for stream in self.child_streams if stream.selected
+            stream.name: stream.selection for stream in self._children if stream.selected
         }
         fields = RequestedFields.of(self._selections.values(), config.get("extra_export_fields", ()))
-        self._exports = Exports(
+        self._deliveries: Deliveries = Exports(
             self._sources(fields),
             client=self._client,
             clock=self._clock,

@@ -6,7 +6,6 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-import click
 from singer_sdk import Tap
 from singer_sdk import typing as th
 from singer_sdk.exceptions import ConfigValidationError
@@ -25,9 +24,12 @@ from tap_braze_export.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import click
     from singer_sdk.streams import Stream
 
-STREAMS: Sequence[type[streams.FileStream]] = (
+    from tap_braze_export.stream import FileStream
+
+STREAMS: Sequence[type[FileStream]] = (
     streams.ExportFiles,
     streams.Users,
     streams.Devices,
@@ -44,12 +46,28 @@ STREAMS: Sequence[type[streams.FileStream]] = (
     streams.InvalidUserIds,
 )
 
-IDENTIFIER_SETTINGS = ("external_ids", "braze_ids", "emails", "phones", "device_ids", "user_aliases", "identifiers_url")
+IDENTIFIER_SETTINGS = (
+    "external_ids",
+    "braze_ids",
+    "emails",
+    "phones",
+    "device_ids",
+    "user_aliases",
+    "identifiers_url",
+)
 """Any of these makes the run a resync."""
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
 _NOT_YET = (
     *IDENTIFIER_SETTINGS,
-    *("bucket_url", "callback_url", "callback_listen", "fingerprints_url", "workers", "dask_scheduler", "batch_config"),
+    *(
+        "bucket_url",
+        "callback_url",
+        "callback_listen",
+        "fingerprints_url",
+        "workers",
+        "dask_scheduler",
+        "batch_config",
+    ),
 )
 
 
@@ -57,9 +75,15 @@ def _strings(name: str, title: str, description: str) -> th.Property[Any]:
     return th.Property(name, th.ArrayType(th.StringType), title=title, description=description)
 
 
-def _minimum(name: str, default: int, title: str, description: str, minimum: int = 1, **options: Any) -> th.Property[Any]:
+def _minimum(
+    name: str, default: int, title: str, description: str, minimum: int = 1, **options: Any
+) -> th.Property[Any]:
     return th.Property(
-        name, th.IntegerType(minimum=minimum, **options), default=default, title=title, description=description
+        name,
+        th.IntegerType(minimum=minimum, **options),
+        default=default,
+        title=title,
+        description=description,
     )
 
 
@@ -78,9 +102,7 @@ class TapBrazeExport(Tap):
             title="API URL",
             description="REST endpoint of the instance, such as https://rest.iad-01.braze.com",
         ),
-        th.Property(
-            "api_key", th.StringType, required=True, secret=True, title="API key", description="REST API key"
-        ),
+        th.Property("api_key", th.StringType, required=True, secret=True, title="API key", description="REST API key"),
         _strings("segment_ids", "Segments", "API identifiers of the segments to export"),
         th.Property(
             "global_control_group",
@@ -168,9 +190,17 @@ class TapBrazeExport(Tap):
             title="On a running export",
             description="What to do when Braze says that the segment is already being exported",
         ),
-        _minimum("export_timeout_minutes", 360, "Export timeout", "Give an export up so many minutes after its request"),
         _minimum(
-            "poll_interval_seconds", 10, "Poll interval", "Seconds to the second look for files; grows to at most 60"
+            "export_timeout_minutes",
+            360,
+            "Export timeout",
+            "Give an export up so many minutes after its request",
+        ),
+        _minimum(
+            "poll_interval_seconds",
+            10,
+            "Poll interval",
+            "Seconds to the second look for files; grows to at most 60",
         ),
         _minimum(
             "settle_minutes",
@@ -200,7 +230,11 @@ class TapBrazeExport(Tap):
             description="Directory or fsspec URL; with it, users whose profile did not change are skipped",
         ),
         _minimum(
-            "max_rejected_lines", 0, "Rejected lines", "More unreadable lines than this make the run fail", minimum=0
+            "max_rejected_lines",
+            0,
+            "Rejected lines",
+            "More unreadable lines than this make the run fail",
+            minimum=0,
         ),
         _minimum("workers", 0, "Workers", "Processes that read files; 0 chooses", minimum=0),
         th.Property(
@@ -238,9 +272,13 @@ class TapBrazeExport(Tap):
         """What the settings must fulfil together."""
         config, errors = self.config, []
         if not _is_safe(str(config.get("api_url", "https://"))):
-            errors.append("api_url must be an https address such as https://rest.iad-01.braze.com, since the key is sent to it")
+            errors.append(
+                "api_url must be an https address such as https://rest.iad-01.braze.com, since the key is sent to it"
+            )
         if not any(config.get(setting) for setting in _SOURCES):
-            errors.append("nothing to export: set segment_ids, global_control_group or identifiers such as external_ids")
+            errors.append(
+                "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
+            )
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("dask_scheduler") and not config.get("batch_config"):
