@@ -33,11 +33,7 @@ def spoiled(lines: Iterable[bytes], faults: Container[str], *, first: bool) -> I
     unasked = b',"appboy_id":"unasked","brand_new_member":{"since":2026}}'
     repeat = first and "duplicate-user" in faults
     for line in lines:
-        whole = (
-            line[:-1] + unasked
-            if "unasked-fields" in faults and line.endswith((b'"}', b"]}", b"}}"))
-            else line
-        )
+        whole = line[:-1] + unasked if "unasked-fields" in faults and line.endswith((b'"}', b"]}", b"}}")) else line
         yield whole
         if repeat:
             yield whole

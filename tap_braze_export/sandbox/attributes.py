@@ -49,9 +49,7 @@ def _variants(name: str, values: list[Any]) -> tuple[str, ...]:
 
 def _pool() -> tuple[tuple[str, tuple[str, ...]], ...]:
     pool = [(name, _variants(name, values)) for name, (_, values) in _KNOWN.items()]
-    pool += [
-        (name, _variants(name, [round(_dice.random() * 100, 2) for _ in range(VARIANTS)])) for name in _SCORES
-    ]
+    pool += [(name, _variants(name, [round(_dice.random() * 100, 2) for _ in range(VARIANTS)])) for name in _SCORES]
     _dice.shuffle(pool)
     return tuple(pool)
 

@@ -9,10 +9,11 @@ from tap_braze_export.sandbox.downloads import download_app
 from tap_braze_export.sandbox.listening import Listener
 from tap_braze_export.sandbox.rest import rest_app
 from tap_braze_export.sandbox.segments import GivenUser, Segment
+from tap_braze_export.sandbox.selection import Selection
 from tap_braze_export.sandbox.workspace import Call, Options, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     GivenUsers = Iterable[dict[str, Any] | bytes]
 
@@ -32,7 +33,7 @@ class Sandbox:
         download_port: int = 0,
         bucket_url: str | None = None,
         bucket_options: dict[str, Any] | None = None,
-        **options: Any,  # noqa: ANN401 - checked by Options
+        **options: Any,
     ) -> None:
         """Listen on these ports (0: any free one) and deliver to a bucket if one is given."""
         bucket = Bucket(bucket_url, bucket_options) if bucket_url else None
@@ -101,6 +102,13 @@ class Sandbox:
             given,
             files=split,
         )
+
+    def lines(self, segment_id: str, fields: Iterable[str]) -> Iterator[bytes]:
+        """What an export of a segment holds, without exporting it."""
+        workspace = self.workspace
+        selection, size = Selection.of(list(fields)), workspace.options.users_per_file
+        for part in workspace.segments[segment_id].parts(selection, size):
+            yield from part
 
     def set_faults(self, *names: str) -> None:
         """Switch exactly these faults on; without a name, all off."""

@@ -55,37 +55,23 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
 
 
 @click.command()
-@click.option(
-    "--users", default=1000, show_default=True, type=click.IntRange(0), help="Users of segment all-users."
-)
+@click.option("--users", default=1000, show_default=True, type=click.IntRange(0), help="Users of segment all-users.")
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other people.")
 @click.option("--port", default=0, show_default=True, help="Port of the REST server; 0 is any free one.")
-@click.option(
-    "--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one."
-)
-@click.option(
-    "--delay", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds an export takes."
-)
+@click.option("--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one.")
+@click.option("--delay", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds an export takes.")
 @click.option("--bucket-url", help="Deliver here instead: a folder, s3://bucket/prefix or other fsspec URL.")
 @click.option("--bucket-options", callback=_json_object, help="fsspec options for the bucket, as JSON.")
-@click.option(
-    "--api-key", "api_keys", multiple=True, default=["sandbox-key"], show_default=True, help="Accept it."
-)
+@click.option("--api-key", "api_keys", multiple=True, default=["sandbox-key"], show_default=True, help="Accept it.")
 @click.option("--deny", multiple=True, type=click.Choice(PERMISSIONS), help="Permission that the keys lack.")
-@click.option(
-    "--ids-limit", default=250, show_default=True, type=click.IntRange(1), help="Ids requests a minute."
-)
-@click.option(
-    "--ids-latency", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds each takes."
-)
-@click.option(
-    "--fault", "faults", multiple=True, type=click.Choice(tuple(FAULTS)), metavar="NAME", help="Go wrong so."
-)
+@click.option("--ids-limit", default=250, show_default=True, type=click.IntRange(1), help="Ids requests a minute.")
+@click.option("--ids-latency", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds each takes.")
+@click.option("--fault", "faults", multiple=True, type=click.Choice(tuple(FAULTS)), metavar="NAME", help="Go wrong so.")
 @click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults,
               help="Print every fault and what it does.")  # fmt: skip
 @click.option("--ready-file", "--state-file", type=click.Path(dir_okay=False, path_type=Path),
               help="Write address, key, segments and process id here once it listens.")  # fmt: skip
-def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's way
+def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> None:
     """Run a local Braze with made-up users."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,8 +80,10 @@ def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> 
         sandbox = Sandbox(bucket_url=bucket_url, **options)
     except OSError as error:
         raise click.ClickException(f"cannot listen: {error.strerror}") from error
+    except (ImportError, ValueError) as error:
+        raise click.ClickException(f"cannot use the bucket: {error}") from error
     with sandbox:
-        click.echo(_greeting(sandbox, bucket_url), err=True)
         if ready_file:
             _write_ready(ready_file, sandbox)
+        click.echo(_greeting(sandbox, bucket_url), err=True)
         stop.wait()

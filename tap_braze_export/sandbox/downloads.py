@@ -25,7 +25,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 def _refusal(status: int, code: str, message: str) -> Response:
     error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return Response(f'<?xml version="1.0" encoding="UTF-8"?>\n{error}', status, mimetype="application/xml")
+    return Response(f'<?xml version="1.0" encoding="UTF-8"?>\n{error}', status, content_type="application/xml")
 
 
 def download_app(workspace: Workspace) -> Flask:
@@ -67,20 +67,19 @@ class _Store:
         expires_at = request.args.get("X-Amz-Expires", "")
         if "Authorization" in request.headers:
             return _refusal(400, "InvalidArgument", "Only one auth mechanism allowed")
-        if request.args.get("X-Amz-Signature") != self._workspace.signature(path, expires_at):
+        # A signature is good for one method only.
+        if request.method != "GET" or request.args.get("X-Amz-Signature") != self._workspace.signature(
+            path, expires_at
+        ):
             return _refusal(403, "SignatureDoesNotMatch", "The request signature does not match")
         if self._workspace.clock() > int(expires_at):
             return _refusal(403, "AccessDenied", "Request has expired")
         if self._faults.strikes_once("server-error", path):
-            return Response(
-                "<html><head><title>503 Slow Down</title></head></html>", 503, mimetype="text/html"
-            )
+            return Response("<html><head><title>503 Slow Down</title></head></html>", 503, mimetype="text/html")
         return None
 
     def _look(self, path: str) -> Response:
-        export = next(
-            (each for each in self._workspace.exports if each.object_prefix in path.split("/")), None
-        )
+        export = next((each for each in self._workspace.exports if each.object_prefix in path.split("/")), None)
         if export is None or not self._workspace.look(export) or export.archive is None:
             if "not-ready-404" in self._faults:
                 return _refusal(404, "NoSuchKey", "The specified key does not exist.")
@@ -103,9 +102,7 @@ class _Store:
         start, end, status = 0, size, 200
         if "no-range" in self._faults:
             del headers["Accept-Ranges"]
-        elif (asked := _RANGE.match(request.headers.get("Range", ""))) and request.headers.get(
-            "If-Range", etag
-        ) in (
+        elif (asked := _RANGE.match(request.headers.get("Range", ""))) and request.headers.get("If-Range", etag) in (
             etag,
             headers["Last-Modified"],
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ HOST = "127.0.0.1"
 class _Quiet(WSGIRequestHandler):
     """Logs nothing: addresses hold signatures, and the sandbox keeps its own list of calls."""
 
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002, ANN401 - as werkzeug has it
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as werkzeug has it
         """Keep silent."""
 
 
@@ -25,8 +26,10 @@ class Listener:
 
     def __init__(self, app: Flask, port: int = 0) -> None:
         """Listen at once; port 0 takes any free one."""
-        self._server = make_server(HOST, port, app, threaded=True, request_handler=_Quiet)
-        self.url = f"http://{HOST}:{self._server.server_port}"
+        # Werkzeug would leave the process when the port is taken; a socket of our own raises OSError.
+        with socket.create_server((HOST, port)) as opened:
+            self._server = make_server(HOST, port, app, threaded=True, request_handler=_Quiet, fd=opened.fileno())
+        self.url = f"http://{HOST}:{self._server.port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.02},

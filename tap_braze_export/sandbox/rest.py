@@ -13,12 +13,14 @@ from werkzeug.exceptions import HTTPException
 
 from tap_braze_export.sandbox.exports import Export
 from tap_braze_export.sandbox.limits import Budget
-from tap_braze_export.sandbox.segments import User, identity
+from tap_braze_export.sandbox.lookup import identity
 from tap_braze_export.sandbox.selection import NOT_IN_CONTROL_GROUP, NOT_IN_IDS_EXPORT, Selection
 from tap_braze_export.sandbox.workspace import MOST_EXPORTS, Call, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tap_braze_export.sandbox.segments import User
 
 IDS_AT_ONCE = 50
 ATTRIBUTES_AT_ONCE = 500
@@ -71,7 +73,7 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
             return Response(_UNAVAILABLE, 503, mimetype="text/html")
         if request.url_rule is None:
             return None  # 404 comes before anything about keys
-        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in workspace.options.api_keys:
+        if request.headers.get("Authorization") not in [f"Bearer {key}" for key in workspace.options.api_keys]:
             raise Refusal(401, "Invalid API key")
         if workspace.faults.strikes_once("rate-limited"):
             g.budget = Budget(1, 0, int(workspace.clock()) + 1)
@@ -86,8 +88,6 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
             response.status_code = 200
         lost = request.path in endpoints.exporting and response.status_code in (200, 201)
         lost = lost and workspace.faults.strikes_once("lost-answer")
-        if lost:
-            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         workspace.record(
             Call(
                 "rest",
@@ -99,6 +99,8 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
                 0 if lost else response.status_code,
             ),
         )
+        if lost:
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         response.call_on_close(workspace.send_callbacks)
         return response
 
@@ -222,7 +224,7 @@ class Endpoints:
         try:
             g.budget = limit.take()
             if not g.budget.allowed:
-                self._workspace.violations += 1
+                self._workspace.violate()
                 raise Refusal(429, "Rate limited")
             if self._workspace.options.ids_latency:
                 self._workspace.wait(self._workspace.options.ids_latency)
@@ -294,9 +296,7 @@ class Endpoints:
             raise Refusal(400, f"The length must be between 1 and {_LONGEST_SERIES}")
         today = datetime.fromtimestamp(self._workspace.clock(), UTC)
         days = [today - timedelta(days=ago) for ago in reversed(range(length))]
-        return _answer(
-            {"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": size} for day in days]}, 200
-        )
+        return _answer({"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": size} for day in days]}, 200)
 
     def custom_attributes(self, _: dict[str, Any]) -> Response:
         """A page of the custom attributes; the address of the next stands in the Link header."""

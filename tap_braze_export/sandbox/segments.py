@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.sandbox.selection import Selection
 from tap_braze_export.sandbox.vocabulary import dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tap_braze_export.sandbox.selection import Selection
     from tap_braze_export.sandbox.users import Population
-
-IDENTITY = Selection(
-    frozenset({"braze_id", "external_id", "user_aliases", "email", "phone", "devices"}),
-)
 
 
 class GivenUser:
@@ -51,28 +47,6 @@ class MadeUser:
 
 
 User = GivenUser | MadeUser
-
-
-def identity(user: User) -> dict[str, Any]:
-    """The members by which a user can be looked up; none for a line that is no object."""
-    try:
-        read = json.loads(user.line(IDENTITY))
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
-
-
-def answers_to(who: dict[str, Any], kind: str, wanted: str | tuple[str, str]) -> bool:
-    """Whether a user with this identity is meant by an identifier."""
-    if kind == "user_alias":
-        aliases = who.get("user_aliases") or []
-        return any((alias.get("alias_label"), alias.get("alias_name")) == wanted for alias in aliases)
-    if kind == "device_id":
-        devices = who.get("devices") or []
-        return any(wanted in (device.get("device_id"), device.get("idfv")) for device in devices)
-    if kind == "phone":  # Braze's own example leaves the plus sign out
-        return who.get("phone") in {wanted, f"+{wanted}"}
-    return who.get(kind) == wanted
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -80,9 +79,7 @@ def _created_at(_: int, dice: bytes) -> str:
 
 
 def _created_from(_: int, dice: bytes) -> str:
-    return ('"created_from":"SDK"', '"created_from":"REST API"', '"created_from":"CSV import"', "")[
-        dice[15] & 3
-    ]
+    return ('"created_from":"SDK"', '"created_from":"REST API"', '"created_from":"CSV import"', "")[dice[15] & 3]
 
 
 def _random_bucket(_: int, dice: bytes) -> str:
@@ -115,11 +112,7 @@ def _phone(index: int, dice: bytes) -> str:
 
 
 def _dob(_: int, dice: bytes) -> str:
-    return (
-        f'"dob":"{1940 + dice[17] % 70}-{1 + dice[18] % 12:02d}-{1 + dice[19] % 28:02d}"'
-        if dice[17] & 3
-        else ""
-    )
+    return f'"dob":"{1940 + dice[17] % 70}-{1 + dice[18] % 12:02d}-{1 + dice[19] % 28:02d}"' if dice[17] & 3 else ""
 
 
 def _of_place(name: str, column: int) -> Render:
@@ -167,14 +160,11 @@ def _uninstalled_at(_: int, dice: bytes) -> str:
         return ""
     milliseconds, usual = words.MOMENTS[(dice[29] << 4) | (dice[30] >> 4)]
     return (
-        '"uninstalled_at":'
-        + (f'"{usual}"', str(milliseconds // 1000), str(milliseconds), f'"{usual}"')[dice[31] & 3]
+        '"uninstalled_at":' + (f'"{usual}"', str(milliseconds // 1000), str(milliseconds), f'"{usual}"')[dice[31] & 3]
     )
 
 
-def _stretch(
-    name: str, pool: tuple[tuple[str, ...], ...], at: int, counts: tuple[tuple[int, int], ...]
-) -> Render:
+def _stretch(name: str, pool: tuple[tuple[str, ...], ...], at: int, counts: tuple[tuple[int, int], ...]) -> Render:
     """A list member made of neighbours in a pool; `counts` has the fewest and the spread for each level."""
     size = len(pool)
 
@@ -197,10 +187,7 @@ def _custom_attributes(wanted: frozenset[str] | None) -> Render:
     def render(index: int, dice: bytes) -> str:
         fewest, spread = counts[_level(dice)]
         start = (dice[33] << 8) | dice[34]
-        stretch = [
-            (ATTRIBUTES[(start + k) % size], dice[(5 * k) & 63] & 15)
-            for k in range(fewest + dice[32] % spread)
-        ]
+        stretch = [(ATTRIBUTES[(start + k) % size], dice[(5 * k) & 63] & 15) for k in range(fewest + dice[32] % spread)]
         items = [variants[roll] for (name, variants), roll in stretch if wanted is None or name in wanted]
         if dice[35] & 1 and (wanted is None or "loyaltyId" in wanted):
             items.append(f'"loyaltyId":"{_hex_uuid(index, dice, 72, 0)}"')
@@ -233,9 +220,7 @@ def _devices(index: int, dice: bytes) -> str:
         elif kind == 6:  # noqa: PLR2004
             made.append('{"model":"Chrome","os":"Mac OS X","ad_tracking_enabled":false}')
         else:
-            made.append(
-                f'{{"model":"Roku Ultra","os":"Roku OS 12","roku_ad_id":"{own}","ad_tracking_enabled":true}}'
-            )
+            made.append(f'{{"model":"Roku Ultra","os":"Roku OS 12","roku_ad_id":"{own}","ad_tracking_enabled":true}}')
     return f'"devices":[{",".join(made)}]'
 
 
@@ -334,22 +319,3 @@ class Population:
         dice = blake2b(b"%d" % index, key=self._seed).digest()
         members = [member for render in _renders(selection) if (member := render(index, dice))]
         return f"{{{','.join(members)}}}".encode()
-
-
-_DECIMAL = re.compile(r"(?:user-|member|person|lead-|amp_|\(030\) |\+?1555)(\d{1,9})(?:@|$)")
-
-
-def possible_indexes(identifier: str) -> set[int]:
-    """The users that an identifier might belong to; whether it does, only the users themselves tell."""
-    found: set[int] = set()
-    if match := _DECIMAL.match(identifier):
-        found |= {int(match[1]), int(match[1]) + 1}  # the next user may share the e-mail address
-    if identifier.isascii() and identifier.isdigit():
-        found.add(int(identifier) - 100000)
-    last = identifier.rpartition("-")[2]
-    for digits in (last[:10], identifier[16:24]):  # a UUID's last group, or the end of a braze_id
-        try:
-            found.add(int(digits, 16))
-        except ValueError:
-            continue
-    return found

@@ -16,7 +16,7 @@ VARIANTS = 16  # of each event, purchase, campaign, canvas and attribute
 _dice = random.Random("tap-braze-export")  # noqa: S311 - made-up people need no secure randomness
 
 
-def dump(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def dump(value: Any) -> str:
     """A value as compact JSON with its letters as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -68,7 +68,7 @@ PLACES = (
 MOMENTS = tuple((int(moment.timestamp() * 1000), iso(moment)) for moment in (_moment() for _ in range(4096)))
 
 
-def _pool(names: list[str], make: Any) -> tuple[tuple[str, ...], ...]:  # noqa: ANN401 - a function of the name
+def _pool(names: list[str], make: Any) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(dump(make(name)) for _ in range(VARIANTS)) for name in names)
 
 
@@ -119,9 +119,7 @@ def _canvas(name: str) -> dict[str, Any]:
         "in_control": in_control,
         "last_entered_control_at": entered.strftime("%Y-%m-%dT%H:%M:%S.000+00:00") if in_control else None,
         "last_exited": iso(received[-1]) if received and _dice.random() < 0.7 else None,  # noqa: PLR2004
-        "steps_received": [
-            {**step, "last_received": iso(at)} for step, at in zip(steps, received, strict=True)
-        ],
+        "steps_received": [{**step, "last_received": iso(at)} for step, at in zip(steps, received, strict=True)],
     }
     return canvas | ({"is_in_control": in_control} if _dice.random() < 0.3 else {})  # noqa: PLR2004
 
@@ -143,8 +141,7 @@ _CANVASES += [f"Journey {number:02d}" for number in range(1, 12)]
 _CAMPAIGN_IDS = {name: _uuid() for name in _CAMPAIGNS}
 _CANVAS_IDS = {name: _uuid() for name in _CANVASES}
 _CANVAS_STEPS = {
-    name: [{"name": f"Day {2 * day} mail", "api_canvas_step_id": _uuid()} for day in range(4)]
-    for name in _CANVASES
+    name: [{"name": f"Day {2 * day} mail", "api_canvas_step_id": _uuid()} for day in range(4)] for name in _CANVASES
 }
 
 EVENTS = _pool(_EVENTS, _happening)

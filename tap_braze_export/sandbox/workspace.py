@@ -21,8 +21,9 @@ from tap_braze_export.sandbox.attributes import attribute_list
 from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps
 from tap_braze_export.sandbox.faults import Faults
 from tap_braze_export.sandbox.limits import RateLimit
-from tap_braze_export.sandbox.segments import GivenUser, MadeUser, Segment, User, answers_to, identity
-from tap_braze_export.sandbox.users import Population, possible_indexes
+from tap_braze_export.sandbox.lookup import answers_to, identity, possible_indexes
+from tap_braze_export.sandbox.segments import GivenUser, MadeUser, Segment, User
+from tap_braze_export.sandbox.users import Population
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -121,7 +122,7 @@ class Workspace:
         people = self.population = Population(self.options.seed)
         odd: list[GivenUser] = []
         if self.options.odd_users:
-            shipped = (resources.files(__package__) / "odd_users.jsonl").read_text("utf-8").splitlines()
+            shipped = (resources.files("tap_braze_export.sandbox") / "odd_users.jsonl").read_text("utf-8").splitlines()
             odd = [GivenUser(json.loads(line)) for line in shipped[: self.options.users]]
         made = self._made = range(self.options.users - len(odd))
         self.segments = {
@@ -168,13 +169,12 @@ class Workspace:
             if self.running(export.segment.id):
                 return False
             if options.bucket:
-                delivery = BucketDelivery(
-                    export, self.folder, self.faults, options.users_per_file, options.bucket
-                )
+                delivery = BucketDelivery(export, self.folder, self.faults, options.users_per_file, options.bucket)
                 export.steps = delivery.steps()
             else:
                 export.steps = hosted_steps(export, self.folder, self.faults, options.users_per_file)
                 export.url = self._signed_url(export)
+            self._forget_expired()
             self.exports.append(export)
             self.most_running = max(self.most_running, len(self.running()))
         if options.hold or (options.looks and not options.bucket):
@@ -187,6 +187,14 @@ class Workspace:
             export.proceed()
             self._note_completion(export)
         return True
+
+    def _forget_expired(self) -> None:
+        """Keep the disk of a long-lived sandbox free of archives that nobody can fetch any more."""
+        for export in list(self.exports):
+            if not export.running and self.clock() > export.requested_at + LINK_LIVES:
+                self.exports.remove(export)
+                if export.archive:
+                    export.archive.unlink(missing_ok=True)
 
     def _work(self, export: Export) -> None:
         while not self.stopped.is_set() and (step := export.upcoming()):
@@ -276,9 +284,7 @@ class Workspace:
             for user in [*segment.given, *(user for file in segment.files or [] for user in file)]
         ]
         candidates += [
-            MadeUser(self.population, index)
-            for index in sorted(possible_indexes(told))
-            if index in self._made
+            MadeUser(self.population, index) for index in sorted(possible_indexes(told)) if index in self._made
         ]
         return [user for user in candidates if answers_to(identity(user), kind, wanted)]
 
@@ -289,6 +295,11 @@ class Workspace:
             self.most_ids_in_flight = max(self.most_ids_in_flight, self._in_flight)
         heavy = {"canvases_received", "campaigns_received"} & selection.names
         return self.ids_limit if heavy or self.ids_fast_limit is None else self.ids_fast_limit
+
+    def violate(self) -> None:
+        """Count an ids request above the limit."""
+        with self._lock:
+            self.violations += 1
 
     def leave_ids(self) -> None:
         """Count an ids request that ends."""
