@@ -65,6 +65,12 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.seen.append(Seen(self.command, self.path, self.headers, body))
                 answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                try:
+                    self.give(answer)
+                except OSError:  # the client had enough
+                    self.close_connection = True
+
+            def give(self, answer: Answer) -> None:
                 if callable(answer):
                     answer(self)
                     return
@@ -75,7 +81,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_POST = do_GET  # noqa: N815  http.server's name
+            do_HEAD = do_POST = do_GET  # noqa: N815  http.server's names
 
             def log_message(self, *_: object) -> None:
                 """Tests read `seen`."""
