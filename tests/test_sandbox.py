@@ -516,6 +516,19 @@ def test_delay_lets_time_pass() -> None:
     assert waited == [90]
 
 
+def test_delay_passes_between_trickling_files(tmp_path: Path) -> None:
+    """Before each later file, and before the end."""
+    waited: list[float] = []
+    options: dict[str, Any] = {"users_per_file": 10, "delay": 5, "wait": waited.append, "faults": ["slow-trickle"]}
+    with Sandbox(users=25, bucket_url=str(tmp_path), **options) as sandbox:
+        start(sandbox)
+        for worker in sandbox.workspace._workers:
+            worker.join()
+        assert len(files_below(tmp_path)) == 3
+        assert not sandbox.workspace.running()
+    assert waited == [5, 5, 5]
+
+
 def test_closing_ends_a_delayed_export_at_once() -> None:
     with Sandbox(users=3, delay=3600) as sandbox:
         assert start(sandbox).status_code == 201
@@ -1189,6 +1202,12 @@ def test_command_refuses_bad_options() -> None:
         ["--deny", "x"],
     ):
         assert CliRunner().invoke(main, options).exit_code == 2
+
+
+def test_command_refuses_an_unknown_bucket() -> None:
+    refused = CliRunner().invoke(main, ["--bucket-url", "nowhere://bucket"])
+    assert refused.exit_code == 1
+    assert refused.output.startswith("Error: cannot use the bucket: Protocol not known: nowhere")
 
 
 def test_command_says_when_a_port_is_taken(sandbox: Sandbox) -> None:

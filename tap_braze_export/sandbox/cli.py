@@ -59,7 +59,13 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other people.")
 @click.option("--port", default=0, show_default=True, help="Port of the REST server; 0 is any free one.")
 @click.option("--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one.")
-@click.option("--delay", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds an export takes.")
+@click.option(
+    "--delay",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds an export takes, and each late file.",
+)
 @click.option("--bucket-url", help="Deliver here instead: a folder, s3://bucket/prefix or other fsspec URL.")
 @click.option("--bucket-options", callback=_json_object, help="fsspec options for the bucket, as JSON.")
 @click.option("--api-key", "api_keys", multiple=True, default=["sandbox-key"], show_default=True, help="Accept it.")
