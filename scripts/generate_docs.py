@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tap_braze_export.tap import TapBrazeExport
 
 ROOT = Path(__file__).parents[1]
@@ -39,13 +40,21 @@ SELECTORS = (
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists below their key, as people write them, and never uses anchors."""
+    """Writes as people do: lists of names on a line, other lists indented below their key, no anchors."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         super().increase_indent(flow, indentless=False)
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
+
+
+def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flat = all(isinstance(item, str) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+
+_Dumper.add_representer(list, _represent_list)
 
 
 def _yaml(value: object) -> str:
@@ -102,9 +111,7 @@ def env_example(schema: dict[str, Any]) -> str:
     parts = [ENV_HEADER]
     for name, spec in schema["properties"].items():
         text = _text(spec) or _label(name, spec)
-        comment = textwrap.fill(
-            text, 100, initial_indent="# ", subsequent_indent="# ", break_long_words=False
-        )
+        comment = textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
         default = spec.get("default")
         value = "" if default is None else default if isinstance(default, str) else json.dumps(default)
         off = "" if name in schema.get("required", ()) else "# "
@@ -116,9 +123,7 @@ def readme_table(schema: dict[str, Any]) -> str:
     """The settings as a table."""
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, spec in schema["properties"].items():
-        kind = " or ".join(f"`{choice}`" for choice in spec.get("enum", ()) if choice is not None) or _kind(
-            spec
-        )
+        kind = " or ".join(f"`{choice}`" for choice in spec.get("enum", ()) if choice is not None) or _kind(spec)
         notes = [kind, *(["required"] if name in schema.get("required", ()) else [])]
         notes += ["secret"] if spec.get("secret") else []
         default = "" if spec.get("default") is None else f"`{json.dumps(spec['default']).strip(chr(34))}`"
@@ -146,9 +151,7 @@ def generated() -> dict[Path, str]:
         ROOT / ".env.example": env_example(schema),
     }
     # Discovery needs no configuration.
-    for entry in TapBrazeExport(config={}, parse_env_config=False, validate_config=False).catalog_dict[
-        "streams"
-    ]:
+    for entry in TapBrazeExport(config={}, parse_env_config=False, validate_config=False).catalog_dict["streams"]:
         path = ROOT / "catalog" / f"{entry['tap_stream_id']}.json"
         made[path] = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
     return made
@@ -167,9 +170,7 @@ def main() -> int:
         outdated = True
         if check:
             name = str(path.relative_to(ROOT))
-            diff = difflib.unified_diff(
-                found.splitlines(), text.splitlines(), name, "make generate", lineterm="", n=1
-            )
+            diff = difflib.unified_diff(found.splitlines(), text.splitlines(), name, "make generate", lineterm="", n=1)
             sys.stderr.write("\n".join(diff) + "\n")
         else:
             path.parent.mkdir(exist_ok=True)
