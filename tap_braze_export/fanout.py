@@ -99,10 +99,7 @@ class Reader:
                 continue
             result.lines += 1
             try:
-                user = decode(line)
-                braze_id = to_string(user.get("braze_id"))
-                if braze_id is UNFIT or braze_id == "":
-                    raise UnreadableLineError
+                braze_id, user = decode_user(line)
             except UnreadableLineError:
                 result.rejected.append((number, line))
                 continue
@@ -125,11 +122,11 @@ class Reader:
         return rendered
 
 
-def decode(line: bytes) -> dict[str, Any]:
-    """A line as an object: every digit kept (numbers with a fraction as `Decimal`), every text storable.
+def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
+    """A line's `braze_id` and object: every digit kept (fractions as `Decimal`), every text storable.
 
     Raises:
-        UnreadableLineError: If it is no JSON object.
+        UnreadableLineError: If it is no JSON object or has no `braze_id`.
     """
     try:
         value = _DECODER.decode(line)
@@ -139,7 +136,11 @@ def decode(line: bytes) -> dict[str, Any]:
         odd = True
     if not isinstance(value, dict):
         raise UnreadableLineError
-    return _storable(value) if odd else value
+    user = _storable(value) if odd else value
+    braze_id = to_string(user.get("braze_id"))
+    if braze_id is UNFIT or braze_id == "":
+        raise UnreadableLineError
+    return braze_id, user
 
 
 def _decode_odd(line: bytes) -> Any:

@@ -50,15 +50,16 @@ class ExportFiles(FileStream):
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         """The run's files, one row each, whose counts are filled in while the children are synced."""
-        for self._delivery in self._deliveries.deliveries():
+        for delivery in self._deliveries.deliveries():
+            self._delivery = delivery
             yield {
-                "export_id": self._delivery.export_id,
-                "file": self._delivery.name,
-                "source": self._delivery.source,
-                "segment_id": self._delivery.segment_id or None,
-                "exported_at": self._delivery.exported_at,
+                "export_id": delivery.export_id,
+                "file": delivery.name,
+                "source": delivery.source,
+                "segment_id": delivery.segment_id or None,
+                "exported_at": delivery.exported_at,
                 "read_at": timestamp(self._clock.now()),
-                "bytes": self._delivery.size,
+                "bytes": delivery.size,
                 **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
             }
 
