@@ -200,9 +200,7 @@ def test_queued_start_without_object_prefix_is_an_error(server: Server, braze: B
 
 
 @pytest.mark.parametrize("prefix", ["../../etc", "a/b", "..", "a\nb", 7, {"a": 1}, "x" * 300])
-def test_object_prefix_that_is_no_folder_name_is_refused(
-    server: Server, braze: Braze, prefix: object
-) -> None:
+def test_object_prefix_that_is_no_folder_name_is_refused(server: Server, braze: Braze, prefix: object) -> None:
     server.answers = [as_json({"object_prefix": prefix})]
 
     assert "is no folder's name" in refused(start, braze, BrazeError)
@@ -231,9 +229,7 @@ def test_details_are_passed_on(server: Server, braze: Braze) -> None:
 def test_unknown_segment_is_named(server: Server, braze: Braze, status: int) -> None:
     server.answers = [as_json({"message": "Segment not found"}, status)]
 
-    assert f"(segment {SEGMENT}) was refused with {status} (Segment not found)" in refused(
-        details, braze, BrazeError
-    )
+    assert f"(segment {SEGMENT}) was refused with {status} (Segment not found)" in refused(details, braze, BrazeError)
 
 
 @pytest.mark.parametrize(
@@ -386,9 +382,7 @@ def test_bad_request_tells_what_braze_says_on_one_line(server: Server, braze: Br
 def test_personal_data_in_an_ids_refusal_is_not_told(server: Server, braze: Braze, said: str) -> None:
     server.answers = [as_json({"message": said}, 400)]
 
-    assert (
-        refused(export_ids, braze, BrazeError) == "POST /users/export/ids (identifiers) was refused with 400"
-    )
+    assert refused(export_ids, braze, BrazeError) == "POST /users/export/ids (identifiers) was refused with 400"
 
 
 def test_harmless_ids_refusal_is_told(server: Server, braze: Braze) -> None:
@@ -397,9 +391,7 @@ def test_harmless_ids_refusal_is_told(server: Server, braze: Braze) -> None:
     assert "(The max number of ids per request was exceeded)" in refused(export_ids, braze, BrazeError)
 
 
-@pytest.mark.parametrize(
-    "body", [f'{{"message": "bad key {KEY}"}}'.encode(), b"<html>proxy</html>", b'{"message":{}}']
-)
+@pytest.mark.parametrize("body", [f'{{"message": "bad key {KEY}"}}'.encode(), b"<html>proxy</html>", b'{"message":{}}'])
 def test_key_and_foreign_bodies_are_not_told(server: Server, braze: Braze, body: bytes) -> None:
     server.answers = [(400, {}, body)]
 
@@ -424,9 +416,7 @@ def test_redirect_is_not_followed(server: Server, braze: Braze, call: Callable[[
 
 @pytest.mark.parametrize("api_url", ["rest.iad-01.braze.com", "https://", "ftp://example.org"])
 def test_impossible_api_url_is_told(api_url: str) -> None:
-    assert "api_url is no proper address" in refused(
-        start, Braze(api_url, KEY, clock=FakeClock()), BrazeError
-    )
+    assert "api_url is no proper address" in refused(start, Braze(api_url, KEY, clock=FakeClock()), BrazeError)
 
 
 # 429
@@ -445,9 +435,7 @@ def test_impossible_api_url_is_told(api_url: str) -> None:
 def test_running_export_is_told_from_the_rate_limit(
     server: Server, braze: Braze, call: Callable[[Braze], object], message: str, remaining: str
 ) -> None:
-    server.answers = [
-        as_json({"message": message}, 429, X_RateLimit_Remaining=remaining, X_RateLimit_Reset="1")
-    ]
+    server.answers = [as_json({"message": message}, 429, X_RateLimit_Remaining=remaining, X_RateLimit_Reset="1")]
 
     assert message in refused(call, braze, RunningExportError)
     assert len(server.seen) == 1
@@ -458,9 +446,7 @@ def test_rate_limit_waits_until_its_reset(
     server: Server, braze: Braze, clock: FakeClock, call: Callable[[Braze], object]
 ) -> None:
     reset = int(clock.time) + 120
-    limited = as_json(
-        {"message": "Rate limited"}, 429, X_RateLimit_Remaining="0", X_RateLimit_Reset=str(reset)
-    )
+    limited = as_json({"message": "Rate limited"}, 429, X_RateLimit_Remaining="0", X_RateLimit_Reset=str(reset))
     server.answers = [limited, as_json({"object_prefix": PREFIX, "users": []})]
 
     call(braze)
@@ -478,9 +464,7 @@ def test_retry_after_is_honoured(server: Server, braze: Braze, clock: FakeClock)
 
 
 @pytest.mark.parametrize("reset", ["99999999999", "nan", "-5"])
-def test_senseless_reset_does_not_wait_for_ever(
-    server: Server, braze: Braze, clock: FakeClock, reset: str
-) -> None:
+def test_senseless_reset_does_not_wait_for_ever(server: Server, braze: Braze, clock: FakeClock, reset: str) -> None:
     server.answers = [as_json({}, 429, X_RateLimit_Remaining="0", X_RateLimit_Reset=reset), STARTED]
 
     start(braze)
@@ -531,9 +515,7 @@ def test_slow_failures_end_by_time(server: Server) -> None:
     assert len(server.seen) < 8
 
 
-def test_repeats_are_logged_without_the_url(
-    server: Server, braze: Braze, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeats_are_logged_without_the_url(server: Server, braze: Braze, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tap_braze_export")
     server.answers = [hang_up, as_json({"name": "All"}, 200)]
 
@@ -573,3 +555,44 @@ def test_told_to_end_it_does_not_repeat(server: Server, braze: Braze, clock: Fak
 
     assert "the run was told to end" in refused(details, braze, BrazeError)
     assert len(server.seen) == 1
+
+
+class FailingSession(requests.Session):
+    """Fails before any request is made, and remembers the time that it was given."""
+
+    def __init__(self, failure: requests.RequestException) -> None:
+        super().__init__()
+        self.failure = failure
+        self.timeouts: list[object] = []
+
+    def request(self, *_: object, **options: Any) -> requests.Response:  # type: ignore[override]
+        self.timeouts.append(options["timeout"])
+        raise self.failure
+
+
+@pytest.mark.parametrize("call", ALL)
+def test_every_call_has_time_limits(clock: FakeClock, call: Callable[[Braze], object]) -> None:
+    """Connect 10 s; read 60 s, and 5 minutes for the ids export, which assembles whole profiles."""
+    with FailingSession(requests.ConnectTimeout(f"{KEY}?segment_id=")) as session:
+        refused(call, Braze("https://rest.example.org", KEY, clock=clock, session=session), BrazeError)
+
+    assert session.timeouts == [(10, 300 if call is export_ids else 60)] * 8
+
+
+@pytest.mark.parametrize("call", ALL)
+def test_read_timeout_is_repeated_unless_it_may_have_started_an_export(
+    clock: FakeClock, call: Callable[[Braze], object]
+) -> None:
+    with FailingSession(requests.ReadTimeout(f"{KEY}?segment_id=")) as session:
+        braze = Braze("https://rest.example.org", KEY, clock=clock, session=session)
+        assert "ReadTimeout" in refused(call, braze, AnswerLostError if call in STARTS else BrazeError)
+
+    assert len(session.timeouts) == (1 if call in STARTS else 8)
+
+
+def test_untrusted_certificate_is_told_at_once(clock: FakeClock) -> None:
+    with FailingSession(requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED]")) as session:
+        braze = Braze("https://rest.example.org", KEY, clock=clock, session=session)
+        assert "REQUESTS_CA_BUNDLE" in refused(start, braze, BrazeError)
+
+    assert len(session.timeouts) == 1
