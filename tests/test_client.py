@@ -565,7 +565,7 @@ class FailingSession(requests.Session):
         self.failure = failure
         self.timeouts: list[object] = []
 
-    def request(self, *_: object, **options: Any) -> requests.Response:  # type: ignore[override]
+    def request(self, *_: object, **options: Any) -> requests.Response:
         self.timeouts.append(options["timeout"])
         raise self.failure
 
