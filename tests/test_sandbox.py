@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.sandbox.cli import main
 from tap_braze_export.sandbox.faults import FAULTS
+from tap_braze_export.sandbox.segments import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -460,6 +461,23 @@ def test_cancelled_export_makes_room() -> None:
         assert fetch(url).status_code == 403
 
 
+def test_cancelled_export_is_not_written_on() -> None:
+    """Otherwise a stopping sandbox would write a big export for minutes."""
+    written: list[int] = []
+
+    class CancelledMeanwhile(Segment):
+        def parts(self, *_: object) -> Iterator[Iterator[bytes]]:
+            for number in range(9):
+                written.append(number)
+                yield iter([b"{}"])
+                braze.workspace.cancel(self.id)
+
+    with Sandbox(users=0) as braze:
+        braze.workspace.segments["mine"] = CancelledMeanwhile("mine", "Mine", braze.workspace.population)
+        start(braze, "mine")
+    assert written == [0, 1]
+
+
 def test_control_group_knows_fewer_fields() -> None:
     with Sandbox(users=2000, odd_users=False) as sandbox:
         answer = post(sandbox, "/users/export/global_control_group", {"fields_to_export": EVERYTHING}).json()
@@ -693,6 +711,7 @@ def test_ids_export_finds_users_by_every_identifier() -> None:
             for user in users
             if {"external_id", "user_aliases", "phone"} <= user.keys()
             and user["user_aliases"]
+            and user["phone"].startswith("+")
             and "device_id" in user["devices"][0]
         )
         for wanted in (
@@ -700,6 +719,7 @@ def test_ids_export_finds_users_by_every_identifier() -> None:
             {"user_aliases": plain["user_aliases"]},
             {"braze_id": plain["braze_id"]},
             {"phone": plain["phone"]},
+            {"phone": plain["phone"].removeprefix("+")},
             {"device_id": plain["devices"][0]["device_id"]},
             {"email_address": plain["email"]},
         ):
@@ -1081,6 +1101,13 @@ def test_fault_bad_line(sandbox: Sandbox) -> None:
         json.loads(lines[0])
     assert isinstance(json.loads(lines[1]), list)
     assert len(lines) == 32
+
+
+def test_bad_lines_stand_in_the_first_member_only() -> None:
+    with Sandbox(users=20, users_per_file=10, faults=["bad-line", "no-braze-id", "duplicate-user"]) as sandbox:
+        content = download(sandbox).content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert [len(archive.read(name).splitlines()) for name in archive.namelist()] == [14, 10]
 
 
 def test_fault_no_braze_id(sandbox: Sandbox) -> None:
