@@ -82,7 +82,6 @@ def _meltano(environment: dict[str, str]) -> str:
     """Run the pipeline, its log on the terminal as it comes, and return that log."""
     ours = {
         "TAP_BRAZE_EXPORT_SPOOL_DIR": str(FOLDER / "spool"),
-        "TAP_BRAZE_EXPORT_FINGERPRINTS_URL": str(FOLDER / "fingerprints"),
         "TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS": "1",
         "TARGET_DUCKDB_FILEPATH": str(DATABASE),
         # Bookmarks of the demo stay with the demo's files.
@@ -117,8 +116,7 @@ def main() -> None:
     """Run the demo; what it starts ends with it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    again = " (users that did not change are skipped)" if DATABASE.exists() else ""
-    _say(f"A sandbox Braze with {USERS:,} users -> tap-braze-export -> {DATABASE.relative_to(ROOT)}{again}")
+    _say(f"A sandbox Braze with {USERS:,} users -> tap-braze-export -> {DATABASE.relative_to(ROOT)}")
     with _sandbox() as environment:
         began = time.monotonic()
         log = _meltano(environment)

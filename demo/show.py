@@ -22,10 +22,7 @@ def _print(title: str, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     sys.stdout.write("\n".join(lines) + "\n\n")
 
 
-def main(database: str, answers: str) -> None:
-    """Ask the database; one title, the comment's first line, stands before each statement."""
-    duckdb = importlib.import_module("duckdb")  # only the loader's environment has it
-    connection = duckdb.connect(database, read_only=True)
+def _answer(connection: Any, answers: str) -> None:
     tables = connection.execute(
         "select table_name from information_schema.tables where table_schema = 'braze' order by 1"
     ).fetchall()
@@ -39,6 +36,15 @@ def main(database: str, answers: str) -> None:
             title = statement.strip().splitlines()[0].removeprefix("--").strip()
             result = connection.execute(statement)
             _print(title, [column[0] for column in result.description], result.fetchall())
+
+
+def main(database: str, answers: str) -> None:
+    """Ask the database; one title, the comment's first line, stands before each statement."""
+    duckdb = importlib.import_module("duckdb")  # only the loader's environment has it
+    try:
+        _answer(duckdb.connect(database, read_only=True), answers)
+    except duckdb.Error as error:
+        raise SystemExit(f"demo: {error}") from None
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def plugin_facts(schema: dict[str, Any]) -> dict[str, Any]:
     required = schema.get("required", ["api_url", "api_key"])
     return {
         "capabilities": sorted(capability.value for capability in TapBrazeExport.capabilities),
+        "select": ["*.*", *(f"!{entry['tap_stream_id']}.*" for entry in streams() if _left_out(entry))],
         "settings_group_validation": [[*required, name] for name in SELECTORS],
         "settings": [setting(name, spec) for name, spec in schema["properties"].items()],
     }
@@ -132,6 +133,18 @@ def readme_table(schema: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def streams() -> list[dict[str, Any]]:
+    """The catalog's entries. Discovery needs no configuration."""
+    tap = TapBrazeExport(config={}, parse_env_config=False, validate_config=False)
+    return list(tap.catalog_dict["streams"])
+
+
+def _left_out(entry: dict[str, Any]) -> bool:
+    """Whether a stream is deselected by default; Meltano selects everything that it is not told to leave out."""
+    (own,) = [item["metadata"] for item in entry["metadata"] if not item["breadcrumb"]]
+    return own.get("selected", own.get("selected-by-default")) is False
+
+
 def _replace(path: Path, made: str, *, indent: int = 0) -> str:
     """The file with what stands between its two marker lines replaced."""
     pattern = re.compile(rf"(^[^\n]*{BEGIN}[^\n]*\n).*?(^[^\n]*{END})", re.DOTALL | re.MULTILINE)
@@ -150,8 +163,7 @@ def generated() -> dict[Path, str]:
         ROOT / "README.md": _replace(ROOT / "README.md", readme_table(schema)),
         ROOT / ".env.example": env_example(schema),
     }
-    # Discovery needs no configuration.
-    for entry in TapBrazeExport(config={}, parse_env_config=False, validate_config=False).catalog_dict["streams"]:
+    for entry in streams():
         path = ROOT / "catalog" / f"{entry['tap_stream_id']}.json"
         made[path] = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
     return made
