@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VERSION = 1
 _DIGEST_BYTES = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -27,8 +32,10 @@ class Bookmark:
         asked_for: The fields requested, custom attributes as `custom_attributes.<name>`.
         shape: Hash of everything that shapes rows: fields, selection, schema, settings.
         running: Whether files may still come.
+        in_bucket: Whether they come into the company's bucket.
         users: Users emitted so far.
         last_users: Users of the export before this one.
+        digests: Of the files that were emitted.
     """
 
     source: str
@@ -38,9 +45,10 @@ class Bookmark:
     asked_for: tuple[str, ...]
     shape: str
     running: bool = True
+    in_bucket: bool = False
     users: int = 0
     last_users: int | None = None
-    _emitted: dict[bytes, None] = field(default_factory=dict, repr=False)
+    digests: dict[bytes, None] = field(default_factory=dict, repr=False)
 
     @property
     def exported_at(self) -> str:
@@ -54,12 +62,23 @@ class Bookmark:
 
     def has_emitted(self, file: str) -> bool:
         """Whether the target was given this file."""
-        return _digest(file) in self._emitted
+        return _digest(file) in self.digests
 
     def emitted(self, file: str, users: int) -> None:
         """Note that a file's rows are written."""
-        self._emitted[_digest(file)] = None
+        self.digests[_digest(file)] = None
         self.users += users
+
+    def emitted_whole(self, name: str, files: list[str]) -> None:
+        """Note that an object was emitted to its end: one digest stands for all its files."""
+        for file in files:
+            self.digests.pop(_digest(file), None)
+        self.digests[_digest(name)] = None
+
+    @property
+    def files(self) -> int:
+        """How many files, or objects of several files, the target was given."""
+        return len(self.digests)
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in STATE; 4,000 files take 43 KB."""
@@ -71,10 +90,11 @@ class Bookmark:
             "asked_for": list(self.asked_for),
             "shape": self.shape,
             "running": self.running,
+            "in_bucket": self.in_bucket,
             "users": self.users,
             "last_users": self.last_users,
-            "files": len(self._emitted),
-            "emitted": base64.urlsafe_b64encode(b"".join(self._emitted)).decode(),
+            "files": self.files,
+            "emitted": base64.urlsafe_b64encode(b"".join(self.digests)).decode(),
         }
         return entry
 
@@ -95,14 +115,26 @@ class Bookmark:
                 asked_for=tuple(entry["asked_for"]),
                 shape=entry["shape"],
                 running=entry["running"],
+                in_bucket=entry["in_bucket"],
                 users=entry["users"],
                 last_users=entry["last_users"],
-                _emitted=dict.fromkeys(
+                digests=dict.fromkeys(
                     digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
                 ),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("no entry of an export") from error
+
+
+def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
+    """The exports in the value of `bookmarks.export_files`; of another version or form, none."""
+    try:
+        found = [Bookmark.from_dict(entry) for entry in state["exports"]] if state["version"] == VERSION else []
+    except (KeyError, TypeError, ValueError):
+        found = []
+    if state and not found:
+        _log.info("STATE holds no export that this version can read: starting anew")
+    return {bookmark.key: bookmark for bookmark in found}
 
 
 def timestamp(seconds: float) -> str:

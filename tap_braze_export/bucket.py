@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 _CHUNK = 2**20
 _TRIES = 5
+_MOST_DATES = 10
+"""Up to so many dates all are looked at each time; of more, old ones without a file of the export only once."""
+_BARREN_DAYS = 3
 _SECRET_LENGTH = 4  # shorter option texts are words such as "on"
 _EXTRAS = {
     "s3": "s3",
@@ -83,6 +87,7 @@ class Bucket:
         except Exception as error:  # noqa: BLE001  each cloud library has its own
             raise ConfigError(f"bucket_url or bucket_options cannot be used: {self._said(error)}") from None
         self._root = str(root).rstrip("/")
+        self._barren: dict[str, set[str]] = {}
 
     def objects(self, export_id: str, segment_id: str | None) -> list[BucketObject]:
         """The files of an export that are there now, by name.
@@ -93,14 +98,33 @@ class Bucket:
             export_id: The export's `object_prefix`.
             segment_id: Its segment; None looks below all, for the control group, whose segment is not known.
         """
-        folder = "/".join([self._root, "segment-export", *([segment_id] if segment_id else [])])
-        found = self._tried("listed", lambda: self._find(folder))
         objects = []
-        for path, info in found.items():
-            parts = path.split("/")
-            if parts[-2:-1] == [export_id] and info.get("type") == "file" and info.get("size"):
-                objects.append(BucketObject(file_name(path), path, info["size"], _version(info)))
+        dates = self._tried("listed", lambda: self._dates(segment_id))
+        for date in dates:
+            barren = self._barren.setdefault(export_id, set())
+            if date in barren and len(dates) > _MOST_DATES:
+                continue
+            infos = [info for info in self._listed(f"{date}/{export_id}") if info["type"] == "file" and info["size"]]
+            objects += [
+                BucketObject(file_name(info["name"]), info["name"], info["size"], _version(info)) for info in infos
+            ]
+            if not infos and date.rpartition("/")[2] < self._days_ago(_BARREN_DAYS):
+                barren.add(date)
         return sorted(objects, key=lambda item: item.name)
+
+    def export_ids(self, segment_id: str) -> set[str]:
+        """The exports of a segment whose files have begun to come in the last days."""
+        recent = [
+            date
+            for date in self._tried("listed", lambda: self._dates(segment_id))
+            if date.rpartition("/")[2] >= self._days_ago(_BARREN_DAYS)
+        ]
+        return {
+            info["name"].rstrip("/").rpartition("/")[2]
+            for date in recent
+            for info in self._listed(date)
+            if info["type"] == "directory"
+        }
 
     def fetch(self, wanted: BucketObject, path: Path) -> None:
         """Copy a file to `path`, complete or not at all.
@@ -123,11 +147,30 @@ class Bucket:
             return str(error)
         return None
 
-    def _find(self, folder: str) -> dict[str, dict[str, Any]]:
-        found = self._files.find(folder, detail=True)
-        if not found and isinstance(self._files, LocalFileSystem) and not self._files.isdir(self._root):
-            raise FileNotFoundError
-        return found if isinstance(found, dict) else {}
+    def _dates(self, segment_id: str | None) -> list[str]:
+        """The folders of dates, of one segment or of all."""
+        top = f"{self._root}/segment-export"
+        segments = [f"{top}/{segment_id}"] if segment_id else self._folders(top)
+        dates = [date for segment in segments for date in self._folders(segment)]
+        if not dates:
+            self._list()  # is it the export that is not there, or the bucket?
+        return dates
+
+    def _folders(self, path: str) -> list[str]:
+        return [info["name"].rstrip("/") for info in self._ls(path) if info["type"] == "directory"]
+
+    def _listed(self, path: str) -> list[dict[str, Any]]:
+        return self._tried("listed", lambda: self._ls(path))
+
+    def _ls(self, path: str) -> list[dict[str, Any]]:
+        """What is in a folder; an object store's folder exists only while something is in it."""
+        try:
+            return list(self._files.ls(path, detail=True))
+        except FileNotFoundError:
+            return []
+
+    def _days_ago(self, days: int) -> str:
+        return datetime.fromtimestamp(self._clock.now() - days * 86_400, UTC).date().isoformat()
 
     def _list(self) -> None:
         try:

@@ -24,7 +24,7 @@ from tap_braze_export.answers import (
     succeeded,
     texts,
 )
-from tap_braze_export.errors import BrazeError, ConfigError
+from tap_braze_export.errors import BrazeError, ConfigError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -188,9 +188,18 @@ class Braze:
             if url is not None and urlsplit(url)[:2] != urlsplit(self._api_url)[:2]:
                 raise BrazeError(f"{_ATTRIBUTES} names a next page on another host: it is not followed")
 
-    def export_ids(self, body: Mapping[str, Any]) -> IdsAnswer:
-        """Export the users of one request's identifiers, at most 50."""
-        response = self._request(_IDS, "identifiers", private=True, body=body)
+    def export_ids(self, body: Mapping[str, Any], *, waits: bool = True) -> IdsAnswer:
+        """Export the users of one request's identifiers, at most 50.
+
+        Args:
+            body: Identifiers and `fields_to_export`.
+            waits: Whether to wait here when the rate limit is used up.
+
+        Raises:
+            RateLimitError: If it is used up and `waits` is false.
+            RefusedError: If Braze finds fault with the request.
+        """
+        response = self._request(_IDS, "identifiers", private=True, body=body, waits=waits)
         try:
             answer = msgspec.json.decode(response.content, type=_IdsBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -237,6 +246,7 @@ class Braze:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         private: bool = False,
+        waits: bool = True,
     ) -> requests.Response:
         """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
 
@@ -247,10 +257,11 @@ class Braze:
             params: Its query.
             body: Its JSON body.
             private: Whether the request is about single people, so that answers may name them.
+            waits: Whether to wait when the rate limit is used up.
         """
         request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
-        waits = backoff.expo(max_value=60)
-        next(waits)  # backoff's generators give one 0 before the first wait
+        pauses = backoff.expo(max_value=60)
+        next(pauses)  # backoff's generators give one 0 before the first wait
         started = self._clock.now()
         failures = 0
         while True:
@@ -258,8 +269,10 @@ class Braze:
                 return self._once(endpoint, what, request, private=private)
             except AgainError as again:
                 problem, until = again.problem, again.until
+            if until is not None and not waits:
+                raise RateLimitError(f"{endpoint} ({what}) failed: {problem}", until)
             now = self._clock.now()
-            wait = backoff.full_jitter(next(waits))
+            wait = backoff.full_jitter(next(pauses))
             if until is not None:
                 # Jitter after the window's end, lest all clients come back in the same instant.
                 wait = min(max(until - now, 0) + 1 + wait, _LIMIT_WAIT_SECONDS)

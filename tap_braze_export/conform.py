@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 UNFIT: Final[Any] = object()
 """What a conforming function returns for a value that does not fit the type."""
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+MOST_DIGITS = 4300
+"""Digits of the longest integer that Python, and with it most loaders, reads without being asked."""
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+_WIDEST_EXPONENT = 400
 _DATE_TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?(?:(UTC|[Zz])|([+-]\d\d):?(\d\d))", re.ASCII
 )
@@ -32,6 +36,20 @@ _MILLISECONDS_FROM = 10**11
 _BEYOND_TIME = 10**17
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FURTHEST_OFFSET = timedelta(hours=15, minutes=59)
+
+
+def read_number(text: str) -> Decimal | str:
+    """The number that JSON writes with a fraction or exponent, every digit kept.
+
+    One that no double and no database column holds stays text, because it would end the load or become infinite there.
+    """
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # the exponent is beyond even Decimal's
+        return text
+    double = float(text)
+    fits = math.isfinite(double) and bool(double) == bool(number) and abs(number.adjusted()) <= _WIDEST_EXPONENT
+    return number if fits and len(text) <= MOST_DIGITS else text
 
 
 def to_string(value: Any) -> Any:
@@ -65,15 +83,13 @@ def to_number(value: Any) -> Any:
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value):
             return UNFIT
-        value = Decimal(value)
+        value = read_number(value)
     if not isinstance(value, (int, Decimal)):
         return UNFIT
     try:
-        double = float(value)
+        return value if math.isfinite(value) else UNFIT
     except OverflowError:
         return UNFIT
-    fits = math.isfinite(double) and (double != 0.0 or value == 0)
-    return value if fits else UNFIT
 
 
 def to_boolean(value: Any) -> Any:
@@ -112,9 +128,11 @@ def to_timestamp(value: Any) -> Any:
     number = to_number(value)
     if number is UNFIT or abs(number) >= _BEYOND_TIME:
         return UNFIT
-    milliseconds = number if abs(number) >= _MILLISECONDS_FROM else number * 1000
+    microseconds = number * (1000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000)
+    if microseconds != int(microseconds):
+        return UNFIT
     try:
-        instant = _EPOCH + timedelta(microseconds=int(milliseconds * 1000))
+        instant = _EPOCH + timedelta(microseconds=int(microseconds))
     except OverflowError:
         return UNFIT
     whole = instant.microsecond % 1000 == 0

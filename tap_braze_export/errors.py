@@ -4,6 +4,8 @@ TapError                 ends the run: one ERROR line, exit code 1
 ├── ConfigError          the user changes a setting
 ├── BrazeError           Braze refused a call
 │   ├── AuthError        the key is wrong or lacks a permission (401, 403)
+│   ├── RefusedError     this one request cannot be answered (400); another one may
+│   ├── RateLimitError   the rate limit is used up (429): the caller slows all its requests down
 │   ├── RunningExportError   the segment is already being exported (429 with free rate limit)
 │   └── AnswerLostError  a POST was sent and no answer came back: it may have started something
 └── ExportError          this export is given up; the others go on and the run fails at its end
@@ -36,6 +38,18 @@ class BrazeError(TapError):
 
 class AuthError(BrazeError):
     """The API key is wrong, or lacks the permission that the message names."""
+
+
+class RefusedError(BrazeError):
+    """Braze found fault with this very request: repeated, it would be refused again."""
+
+
+class RateLimitError(BrazeError):
+    """The rate limit is used up until `until`: epoch seconds, 0 if Braze does not say."""
+
+    def __init__(self, message: str, until: float) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 class RunningExportError(BrazeError):

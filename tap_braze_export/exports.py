@@ -1,4 +1,4 @@
-"""The life of a segment or control-group export: start, adopt, wait, cancel; its entry in STATE."""
+"""The life of segment and control-group exports: so many at a time, from start or adoption to the last file."""
 
 from __future__ import annotations
 
@@ -6,102 +6,62 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.arrival import Hosted
-from tap_braze_export.bookmarks import VERSION, Bookmark
+import requests
+
+from tap_braze_export.adoption import Left
+from tap_braze_export.arrival import Hosted, InBucket
+from tap_braze_export.bookmarks import VERSION, read_bookmarks
+from tap_braze_export.bucket import Bucket
+from tap_braze_export.callback import Callbacks
 from tap_braze_export.delivery import Download
-from tap_braze_export.errors import AnswerLostError, AuthError, BrazeError, ExportError, RunningExportError
+from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError
+from tap_braze_export.journal import Entry, Journal
 from tap_braze_export.progress import duration
-from tap_braze_export.schema import GLOBAL_CONTROL_GROUP
+from tap_braze_export.start import SEGMENT, Source, Start, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import requests
-
+    from tap_braze_export.adoption import LeftOver
     from tap_braze_export.arrival import Arrival
-    from tap_braze_export.client import Braze, Started
+    from tap_braze_export.client import Braze
     from tap_braze_export.clock import Clock
     from tap_braze_export.files import ExportFile
     from tap_braze_export.progress import Progress
-    from tap_braze_export.selection import RequestedFields
     from tap_braze_export.spool import Spool
 
-SEGMENT = "segment"
-_LONGEST_INTERVAL = 60.0
-_GROWTH = 1.5
 _ESTIMATE_TOLERANCE = 0.2
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Something that Braze can be asked to export."""
-
-    kind: str
-    """`segment` or `global_control_group`."""
-    segment_id: str
-    fields: RequestedFields
-
-    def __str__(self) -> str:
-        return "the Global Control Group" if self.kind == GLOBAL_CONTROL_GROUP else f"segment {self.segment_id}"
-
-
-class _Turn:
-    """When something is looked at next: at intervals that grow to a minute."""
-
-    def __init__(self, clock: Clock, first_interval: float) -> None:
-        self._clock = clock
-        self._first = self._interval = float(first_interval)
-        self.next = clock.now()
-
-    @property
-    def due(self) -> bool:
-        return self.next <= self._clock.now()
-
-    def took(self, *, fruitful: bool) -> None:
-        """Set the next time, soon if there was something."""
-        self._interval = self._first if fruitful else self._interval
-        self.next = self._clock.now() + self._interval
-        self._interval = min(self._interval * _GROWTH, max(_LONGEST_INTERVAL, self._first))
-
-
-@dataclass
-class _Waiting:
-    """An export still to be started."""
-
-    source: Source
-    turn: _Turn
-    since: float
-    told: bool = False
-
-
-@dataclass
+@dataclass(eq=False)
 class _Running:
     """An export running in Braze."""
 
     source: Source
     arrival: Arrival
-    turn: _Turn
+    turn: Turn
+    late: bool = False
+    """Whether it ended in an earlier run and is only looked at for files that came afterwards."""
 
 
 class Exports:
-    """Runs the configured exports in Braze, so many at a time, and gives their files as they arrive.
+    """Runs the configured exports in Braze and gives their files as they arrive: `Deliveries`.
 
     Args:
         sources: What to export, in this order.
         client: Braze.
         clock: Time and waiting.
-        spool: Takes the downloads.
-        session: Fetches them; it knows no key.
+        spool: Takes downloads and journals.
         progress: Is told while there is nothing to read.
         config: The tap's settings.
+        state: The value of `bookmarks.export_files` that the run was given.
         shape: Hash of everything that shapes rows.
         remember: Writes STATE; called as soon as an export has been started, before any waiting.
 
     Attributes:
-        bookmarks: The exports of this run by source and segment, as STATE remembers them.
+        bookmarks: The exports by source and segment, as STATE remembers them.
         failures: Why exports were given up.
-        all_proven: Whether every export so far is known to be complete.
     """
 
     def __init__(
@@ -111,65 +71,97 @@ class Exports:
         client: Braze,
         clock: Clock,
         spool: Spool,
-        session: requests.Session,
         progress: Progress,
         config: Mapping[str, Any],
+        state: Mapping[str, Any],
         shape: str,
         remember: Callable[[], None],
     ) -> None:
-        self.bookmarks: dict[tuple[str, str], Bookmark] = {}
+        self.bookmarks = read_bookmarks(state)
         self.failures: list[str] = []
-        self.all_proven = True
+        self._resync = state.get("resync")
         self._client = client
         self._clock = clock
         self._spool = spool
-        self._session = session
+        self._session = requests.Session()
         self._progress = progress
         self._config = config
-        self._shape = shape
         self._remember = remember
         self._timeout = config["export_timeout_minutes"] * 60
         self._since = clock.now()
-        self._waiting = [_Waiting(source, self._new_turn(), clock.now()) for source in sources]
+        url = config.get("bucket_url")
+        self._bucket = Bucket(url, config.get("bucket_options", {}), clock=clock) if url else None
+        self._callbacks = Callbacks(config.get("callback_url"), config.get("callback_listen"))
+        self._journals = {source.key: Journal(spool, config["api_url"], source.key) for source in sources}
+        self._starts = [
+            Start(
+                source,
+                self.bookmarks.get(source.key),
+                shape=shape,
+                client=client,
+                clock=clock,
+                journal=self._journals[source.key],
+                bucket=self._bucket,
+                callbacks=self._callbacks,
+                config=config,
+            )
+            for source in sources
+        ]
         self._running: list[_Running] = []
-        self._delivered: Bookmark
+        self._whole: dict[tuple[str, str], bool] = {}
+        self._delivered: _Running
+
+    # Deliveries
 
     def deliveries(self) -> Iterator[ExportFile]:
         """The files of all exports, in whatever order Braze delivers them."""
-        while self._waiting or self._running:
-            self._start_due()
-            fruitful = False
-            for running in [running for running in self._running if running.turn.due]:
-                for file in self._look(running):
-                    fruitful = True
-                    self._delivered = file.bookmark
-                    yield file
-            if not fruitful:
-                self._wait()
+        try:
+            for journal in self._journals.values():
+                journal.lock()
+            with self._callbacks:
+                for start in list(self._starts):
+                    self._look_back(start)
+                while self._starts or self._running:
+                    yield from self._round()
+        finally:
+            for journal in self._journals.values():
+                journal.unlock()
+
+    def give_up(self, error: ExportError) -> None:
+        """Fetch the last delivery once more if it was damaged, else drop its export; the others go on."""
+        running = self._delivered
+        try:
+            if not isinstance(error, DamagedFileError):
+                raise error
+            running.arrival.damaged(error)
+        except ExportError as final:
+            self._drop(running, final)
 
     def state(self) -> dict[str, Any]:
         """The value of `bookmarks.export_files` in STATE."""
-        return {"version": VERSION, "exports": [b.to_dict() for b in self.bookmarks.values()], "resync": None}
+        exports = [bookmark.to_dict() for bookmark in self.bookmarks.values()]
+        return {"version": VERSION, "exports": exports, "resync": self._resync}
 
     def unsafe_to_delete(self) -> str:
         """Why loaders must not delete what this run did not emit; empty if they may."""
         if self.failures:
             return "an export failed"
-        if not self.all_proven:
-            return "an export was only assumed to be complete; a callback proves it"
-        for bookmark in self.bookmarks.values():
+        for key in self._journals:
+            bookmark = self.bookmarks[key]
+            name = " ".join(key).strip()
+            if not self._whole[key]:
+                return f"this run did not itself emit every file of {name}, or only assumed that it had every file"
             if not bookmark.users:
-                return f"segment {bookmark.segment_id} had no user"
+                return f"{name} had no user"
             if bookmark.last_users and bookmark.users < bookmark.last_users / 2:
-                return (
-                    f"segment {bookmark.segment_id} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
-                )
+                return f"{name} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
         return ""
 
     def finish(self) -> None:
         """Compare with Braze's estimates, where the key may ask for them: they are rough, so never a failure."""
-        for bookmark in self.bookmarks.values():
-            if bookmark.source != SEGMENT or bookmark.running:
+        for key in self._journals:
+            bookmark = self.bookmarks.get(key)
+            if bookmark is None or bookmark.source != SEGMENT or bookmark.running:
                 continue
             try:
                 estimate = self._client.segment_size(bookmark.segment_id)
@@ -184,140 +176,134 @@ class Exports:
                     f"{estimate:,}",
                 )
 
-    def give_up(self, error: ExportError) -> None:
-        """Drop the export of the last delivery, which cannot be read; the others go on."""
-        self._drop(self._delivered, error)
+    # From start to end
 
-    def _drop(self, bookmark: Bookmark, error: ExportError) -> None:
-        running = next(running for running in self._running if running.arrival.bookmark is bookmark)
-        self._fail(running.source, f"export {bookmark.export_id}: {error}")
-        self._end(running)
-        del self.bookmarks[bookmark.key]
+    def _look_back(self, start: Start) -> None:
+        left = start.look_back()
+        if left is None:
+            return
+        if left.left is Left.RUNNING:
+            self._follow(start, left)
+        elif self._bucket is not None:
+            arrival = self._in_bucket(left, self._bucket, settle=None)
+            self._running.append(_Running(start.source, arrival, self._new_turn(), late=True))
+
+    def _round(self) -> Iterator[ExportFile]:
+        """Start what can be started, look at what is due, wait if there was nothing."""
+        for start in [start for start in self._starts if start.turn.due and self._may_start(start)]:
+            self._start(start)
+        fruitful = False
+        for running in [running for running in self._running if running.turn.due]:
+            for file in self._look(running):
+                fruitful = True
+                self._delivered = running
+                yield file
+        turns = [start.turn.next for start in self._starts] + [running.turn.next for running in self._running]
+        if not fruitful and turns and (seconds := min(turns) - self._clock.now()) > 0:
+            names = [running.arrival.bookmark.export_id for running in self._running]
+            self._progress.waiting(names or [str(start.source) for start in self._starts], self._since)
+            self._clock.sleep(seconds)
+
+    def _may_start(self, start: Start) -> bool:
+        if any(running.source is start.source for running in self._running):
+            return False  # late files first
+        most: int = self._config["concurrent_exports"]
+        return sum(not running.late for running in self._running) < most
+
+    def _start(self, start: Start) -> None:
+        try:
+            found = start.attempt()
+        except AuthError:
+            raise
+        except (BrazeError, ExportError) as error:
+            self._starts.remove(start)
+            self._fail(start.source, str(error))
+        else:
+            if found is not None:
+                self._follow(start, found)
+
+    def _follow(self, start: Start, found: LeftOver) -> None:
+        """Wait for the files of an export, after writing down that it runs."""
+        source, bookmark, journal = start.source, found.bookmark, self._journals[start.source.key]
+        self._starts.remove(start)
+        arrival: Arrival
+        if found.url is not None:
+            arrival = self._hosted(found, found.url)
+        elif self._bucket is not None:
+            arrival = self._in_bucket(found, self._bucket, settle=self._config["settle_minutes"] * 60)
+        else:
+            journal.forget()
+            self._fail(
+                source,
+                f"Braze answered without a url, so it delivers export {bookmark.export_id} into this workspace's own "
+                "bucket: set bucket_url (and bucket_options) to that bucket",
+            )
+            return
+        journal.write(Entry(bookmark, found.url, found.token))
+        self.bookmarks[bookmark.key] = bookmark
+        self._whole[bookmark.key] = not bookmark.files
+        self._running.append(_Running(source, arrival, self._new_turn()))
+        self._remember()
+
+    def _hosted(self, found: LeftOver, url: str) -> Hosted:
+        path = self._spool.folder(found.bookmark.export_id) / "download"
+        deadline = found.bookmark.requested_at + self._timeout
+        download = Download(url, path=path, session=self._session, clock=self._clock, deadline=deadline)
+        return Hosted(found.bookmark, download, path)
+
+    def _in_bucket(self, found: LeftOver, bucket: Bucket, *, settle: float | None) -> InBucket:
+        self._callbacks.expect(found.token)
+        return InBucket(
+            found.bookmark,
+            bucket,
+            self._spool.folder(found.bookmark.export_id),
+            clock=self._clock,
+            settle_seconds=settle,
+            called_back=lambda: self._callbacks.received(found.token),
+        )
 
     def _look(self, running: _Running) -> Iterator[ExportFile]:
-        arrival, found = running.arrival, False
+        arrival, found = running.arrival, 0
+        bookmark = arrival.bookmark
         try:
             for file in arrival.look():
-                found = True
+                found += 1
                 yield file
                 if running not in self._running:
                     return
-            if not arrival.complete and self._clock.now() > arrival.bookmark.requested_at + self._timeout:
-                waited = duration(self._clock.now() - arrival.bookmark.requested_at)
+            overdue = self._clock.now() - (bookmark.requested_at + self._timeout)
+            if not arrival.complete and not running.late and overdue > 0:
+                waited = duration(self._clock.now() - bookmark.requested_at)
                 raise ExportError(f"{waited} after it was requested {arrival.overdue()}")  # noqa: TRY301
         except ExportError as error:
-            self._drop(arrival.bookmark, error)
+            self._drop(running, error)
             return
-        if arrival.complete:
-            arrival.bookmark.running = False
-            self.all_proven = self.all_proven and arrival.proven
+        running.turn.took(fruitful=bool(found))
+        if running.late:
+            if found:
+                _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, found)
             self._end(running)
-        running.turn.took(fruitful=found)
+        elif arrival.complete:
+            bookmark.running = False
+            self._whole[bookmark.key] &= arrival.proven
+            self._journals[bookmark.key].forget()
+            self._end(running)
+
+    def _drop(self, running: _Running, error: ExportError) -> None:
+        bookmark = running.arrival.bookmark
+        self._fail(running.source, f"export {bookmark.export_id}: {error}")
+        if not running.late:
+            self._journals[bookmark.key].forget()
+            self.bookmarks.pop(bookmark.key, None)
+        self._end(running)
 
     def _end(self, running: _Running) -> None:
         self._running.remove(running)
         self._spool.clear(running.arrival.bookmark.export_id)
 
-    def _wait(self) -> None:
-        turns = [item.turn.next for item in self._waiting] + [item.turn.next for item in self._running]
-        if turns and (seconds := min(turns) - self._clock.now()) > 0:
-            names = [running.arrival.bookmark.export_id for running in self._running]
-            self._progress.waiting(names or [str(waiting.source) for waiting in self._waiting], self._since)
-            self._clock.sleep(seconds)
-
-    def _start_due(self) -> None:
-        for waiting in [waiting for waiting in self._waiting if waiting.turn.due]:
-            if len(self._running) >= self._config["concurrent_exports"]:
-                return
-            self._start(waiting)
-
-    def _start(self, waiting: _Waiting) -> None:
-        source, requested_at = waiting.source, self._clock.now()
-        try:
-            started = self._post(source)
-        except AuthError:
-            raise
-        except RunningExportError:
-            self._already_running(waiting)
-        except AnswerLostError as error:
-            _log.warning("%s; asking again in a while shows whether Braze has received it", error)
-            waiting.turn.took(fruitful=False)
-        except BrazeError as error:
-            self._waiting.remove(waiting)
-            self._fail(source, str(error))
-        else:
-            self._waiting.remove(waiting)
-            self._started(source, started, requested_at)
-
-    def _post(self, source: Source) -> Started:
-        output_format = self._config["output_format"]
-        if source.kind == GLOBAL_CONTROL_GROUP:
-            return self._client.start_control_group_export(
-                fields_to_export=source.fields.fields_to_export, output_format=output_format
-            )
-        return self._client.start_segment_export(
-            source.segment_id,
-            fields_to_export=source.fields.fields_to_export,
-            custom_attributes_to_export=source.fields.custom_attributes_to_export,
-            output_format=output_format,
-        )
-
-    def _started(self, source: Source, started: Started, requested_at: float) -> None:
-        _log.info(
-            "Asked Braze for %s: export %s, %d fields",
-            source,
-            started.object_prefix,
-            len(source.fields.asked_for),
-        )
-        bookmark = Bookmark(
-            source=source.kind,
-            segment_id=source.segment_id,
-            export_id=started.object_prefix,
-            requested_at=requested_at,
-            asked_for=source.fields.asked_for,
-            shape=self._shape,
-        )
-        if started.url is None:
-            self._fail(
-                source,
-                "Braze answered without a url, so this workspace delivers exports into its own bucket: "
-                "set bucket_url (and bucket_options) to that bucket",
-            )
-            return
-        self.bookmarks[bookmark.key] = bookmark
-        path = self._spool.folder(bookmark.export_id) / "download"
-        download = Download(
-            started.url,
-            path=path,
-            session=self._session,
-            clock=self._clock,
-            deadline=requested_at + self._timeout,
-        )
-        self._running.append(_Running(source, Hosted(bookmark, download, path), self._new_turn()))
-        self._remember()
-
-    def _already_running(self, waiting: _Waiting) -> None:
-        source, choice = waiting.source, self._config["on_running_export"]
-        waited = self._clock.now() - waiting.since
-        if choice == "fail" or waited > self._timeout:
-            self._waiting.remove(waiting)
-            self._fail(
-                source,
-                f"Braze is already exporting it{f', for {duration(waited)} now' if waited else ''}: wait until that "
-                "export has ended, or set on_running_export to wait or cancel",
-            )
-            return
-        if choice == "cancel":
-            self._client.cancel_segment_export(source.segment_id)
-        if not waiting.told:
-            waiting.told = True
-            action = "cancelled that export" if choice == "cancel" else "waiting until it has ended"
-            _log.info("Braze is already exporting %s: %s", source, action)
-        waiting.turn.took(fruitful=False)
-
     def _fail(self, source: Source, reason: str) -> None:
         _log.warning("Giving up %s: %s", source, reason)
         self.failures.append(f"{source}: {reason}")
 
-    def _new_turn(self) -> _Turn:
-        return _Turn(self._clock, self._config["poll_interval_seconds"])
+    def _new_turn(self) -> Turn:
+        return Turn(self._clock, self._config["poll_interval_seconds"])

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from bisect import bisect_left
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tap_braze_export.conform import CONFORM, UNFIT, to_string
-from tap_braze_export.schema import BY_PATH, DEVICE_IDS, EXPORTED_AT, RESCUED, SEGMENT_MEMBERS
+from tap_braze_export.conform import CONFORM, MOST_DIGITS, UNFIT, read_number, to_string
+from tap_braze_export.schema import BY_PATH, DEVICE_IDS, EXPORTED_AT, RESCUED, SEGMENT_MEMBERS, USER_ALIASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
-_DECODER = msgspec.json.Decoder(float_hook=Decimal)
-_LONGEST_INT = 4300
-"""Digits of the longest integer that Python converts without being asked."""
-_UNSTORABLE = dict.fromkeys([0, *range(0xD800, 0xE000)], "\N{REPLACEMENT CHARACTER}")
-"""NUL and lone surrogates, which no database stores as text."""
+_DECODER = msgspec.json.Decoder(float_hook=read_number)
+_MOST_LEVELS = 500
+"""Lists and objects inside each other; loaders written in Python give up before 1,000, depending on their own stack."""
+_UNSTORABLE = re.compile(
+    rb"(?P<kept>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u0000|u[dD][89a-fA-F])[\s\S])"
+    rb"|\\u[0-9a-fA-F]{4}|\xed[\xa0-\xbf][\x80-\xbf]"
+)
+"""Escapes to be kept as they are; then NUL and lone surrogates, escaped or raw, which no database stores as text."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class FanOut:
 
 
 class UnreadableLineError(ValueError):
-    """A line that is no JSON object, or has no `braze_id`."""
+    """A line that is no JSON object, has no `braze_id`, or is nested too deeply."""
 
 
 class Reader:
@@ -123,20 +127,19 @@ class Reader:
 
 
 def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
-    """A line's `braze_id` and object: every digit kept (fractions as `Decimal`), every text storable.
+    """A line's `braze_id` and object: every digit kept, every text storable.
 
     Raises:
-        UnreadableLineError: If it is no JSON object or has no `braze_id`.
+        UnreadableLineError: If it is no JSON object, has no `braze_id`, or is nested too deeply.
     """
     try:
-        value = _DECODER.decode(line)
-        odd = b"\\u0000" in line
+        user = _decode_odd(line) if b"\\u0000" in line else _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        value = _decode_odd(line)
-        odd = True
-    if not isinstance(value, dict):
+        user = _decode_odd(line)
+    if not isinstance(user, dict):
         raise UnreadableLineError
-    user = _storable(value) if odd else value
+    if line.count(b"{") + line.count(b"[") > _MOST_LEVELS and _is_too_deep(user):
+        raise UnreadableLineError
     braze_id = to_string(user.get("braze_id"))
     if braze_id is UNFIT or braze_id == "":
         raise UnreadableLineError
@@ -144,12 +147,12 @@ def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _decode_odd(line: bytes) -> Any:
-    """What only the standard library reads: lone surrogates, and integers of any length."""
+    """What only the standard library reads, integers of any length; and what has to be made storable first."""
     try:
         return json.loads(
-            line.decode("utf-8", "surrogatepass"),
-            parse_float=Decimal,
-            parse_int=lambda digits: int(digits) if len(digits) < _LONGEST_INT else Decimal(digits),
+            _UNSTORABLE.sub(lambda found: found["kept"] or b"\\ufffd", line),
+            parse_float=read_number,
+            parse_int=lambda text: int(text) if len(text.lstrip("-")) <= MOST_DIGITS else text,
             parse_constant=_refuse_constant,
         )
     except (ValueError, RecursionError) as error:
@@ -160,14 +163,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are not JSON
 
 
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.translate(_UNSTORABLE)
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    if isinstance(value, dict):
-        return {_storable(name): _storable(item) for name, item in value.items()}
-    return value
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        items = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [inner for item in items for inner in item if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 class _Objects:
@@ -178,6 +181,7 @@ class _Objects:
         selection = by_path.get(path)
         own = [column for column in table.fields if column.name not in table.given]
         inner = {place[-1]: place for place in BY_PATH if place and place[:-1] == path}
+        self._path = path
         self._stream = table.stream if selection else None
         self._keys = table.keys
         self._given = table.given
@@ -204,10 +208,8 @@ class _Objects:
             source: The object as decoded.
             given: The columns that it does not hold itself: ids of its owner, `exported_at`.
             found: Takes the rows, by stream and key.
-            rescued: Takes what fits nowhere, where this stream is not selected: the owner's rescued data.
+            rescued: Takes what fits nowhere.
         """
-        if self._stream:
-            rescued = {}
         row = self._blank.copy()
         for name, value in source.items():
             conform = self._conform.get(name)
@@ -221,34 +223,35 @@ class _Objects:
             if row.get(name) is None:
                 row[name] = _device_key(row, source, rows) if name == "device_key" else ""
         for name, objects in self._lists.items():
-            if (value := source.get(name)) is not None:
-                objects.collect_list(value, name, row, found, rescued)
+            if (value := source.get(name)) is not None and (strange := objects.collect_list(value, row, found)):
+                rescued[name] = strange
         if self._stream:
             if rescued and RESCUED in row:
                 row[RESCUED] = rescued
             rows[tuple([row[name] for name in self._keys])] = row
 
-    def collect_list(
-        self,
-        value: Any,
-        name: str,
-        owner: dict[str, Any],
-        found: dict[str, RowsByKey],
-        rescued: dict[str, Any],
-    ) -> None:
-        """Add the rows of a list of objects; what is no object goes to the owner's rescued data."""
-        if isinstance(value, dict) and name == "user_aliases":
+    def collect_list(self, value: Any, owner: dict[str, Any], found: dict[str, RowsByKey]) -> Any:
+        """Add the rows of a list of objects.
+
+        Returns:
+            What the owner has to rescue: a value that is no list; the items that are no objects and, where this stream
+            is not selected, what its own rows would have rescued.
+        """
+        if isinstance(value, dict) and self._path == USER_ALIASES.path:
             value = [value]  # Braze's table of fields calls it an object, its examples show a list
         if not isinstance(value, list):
-            rescued[name] = value
-            return
+            return value
         given = {column: owner[column] for column in (*self._given, EXPORTED_AT) if column in owner}
+        strange: list[Any] = []
         for item in value:
             if isinstance(item, dict):
+                rescued: dict[str, Any] = {}
                 self.collect(item, given, found, rescued)
-        strange = [item for item in value if item is not None and not isinstance(item, dict)]
-        if strange:
-            rescued[name] = strange
+                if rescued and not self._stream:
+                    strange.append(rescued)
+            elif item is not None:
+                strange.append(item)
+        return strange
 
 
 def _conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict[str, Any]], Any]:
@@ -298,8 +301,13 @@ def _device_key(row: dict[str, Any], device: dict[str, Any], rows: RowsByKey) ->
             return str(value) if name in row else _digest(value.encode(), 16)
     content = {name: value for name, value in device.items() if value is not None}
     key = f"anonymous-{_digest(_CANONICAL.encode(content), 8)}"
-    alike = [key, *(f"{key}-{ordinal}" for ordinal in range(2, len(rows) + 2))]
-    return next(candidate for candidate in alike if (row["braze_id"], candidate) not in rows)
+
+    def alike(ordinal: int) -> str:
+        return key if ordinal == 1 else f"{key}-{ordinal}"
+
+    # The ordinals of one key have no gap, so that a list of a million equal devices takes no million looks each.
+    ordinals = range(1, len(rows) + 1)
+    return alike(1 + bisect_left(ordinals, 1, key=lambda ordinal: (row["braze_id"], alike(ordinal)) not in rows))
 
 
 def _digest(content: bytes, size: int) -> str:

@@ -1,27 +1,23 @@
-"""What a run emits piece by piece: delivered files on local disk, fetched once more if they are damaged."""
+"""What a run emits piece by piece, each piece covered by one STATE: delivered files, or groups of ids requests."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tap_braze_export import archive
-from tap_braze_export.errors import DamagedFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tap_braze_export.archive import Block, Member
     from tap_braze_export.bookmarks import Bookmark
     from tap_braze_export.errors import ExportError
 
-_log = logging.getLogger(__name__)
-
 
 class Delivery(Protocol):
-    """What is emitted together and then covered by one STATE: a delivered file, or a group of ids requests."""
+    """Users that are emitted together."""
 
     @property
     def export_id(self) -> str:
@@ -75,7 +71,7 @@ class Deliveries(Protocol):
         """What is to be emitted, in the order it arrives."""
 
     def give_up(self, error: ExportError) -> None:
-        """Go on without the last delivery and what belongs to it: it cannot be read."""
+        """Go on without the last delivery: it cannot be read, now or at all."""
 
     def state(self) -> dict[str, Any]:
         """The value of `bookmarks.export_files` in STATE."""
@@ -87,66 +83,13 @@ class Deliveries(Protocol):
         """Why loaders must not delete what this run did not emit; empty if they may."""
 
 
-class FetchedObject:
-    """An object as Braze delivered it: one gzip stream, or a zip of several files.
-
-    Args:
-        name: The object's name.
-        path: Where it stands on local disk.
-        fetch: Fetches it there again.
-    """
-
-    def __init__(self, name: str, path: Path, fetch: Callable[[], None]) -> None:
-        self._name = name
-        self._path = path
-        self._fetch = fetch
-        self._fetched_again = False
-
-    def members(self) -> list[Member]:
-        """The files in it.
-
-        Raises:
-            DamagedFileError: If it is damaged, also when fetched once more.
-        """
-        try:
-            return archive.members(self._path, self._name)
-        except DamagedFileError as error:
-            self._fetch_again(error)
-            return archive.members(self._path, self._name)
-
-    def blocks(self, member: Member) -> Iterator[Block]:
-        """The lines of one file; after a second fetch, those that were not given yet.
-
-        Raises:
-            DamagedFileError: As above.
-        """
-        given = 0
-        while True:
-            try:
-                for block in archive.blocks(self._path, member):
-                    if block.first_line > given:
-                        given = block.first_line + len(block.lines) - 1
-                        yield block
-            except DamagedFileError as error:
-                self._fetch_again(error)
-            else:
-                return
-
-    def _fetch_again(self, error: DamagedFileError) -> None:
-        if self._fetched_again:
-            raise error
-        self._fetched_again = True
-        _log.warning("%s; fetching it once more", error)
-        self._fetch()
-
-
 @dataclass(frozen=True)
 class ExportFile:
-    """One delivered file and the export that it belongs to: a `Delivery`."""
+    """A delivered file on local disk and the export that it belongs to: a `Delivery`."""
 
     bookmark: Bookmark
     member: Member
-    delivered: FetchedObject
+    path: Path
     invalid_user_ids: Sequence[dict[str, str]] = ()
 
     @property
@@ -156,7 +99,7 @@ class ExportFile:
 
     @property
     def name(self) -> str:
-        """Its name in `export_files`."""
+        """The object's name, with its member where it is a zip."""
         return self.member.name
 
     @property
@@ -180,8 +123,8 @@ class ExportFile:
         return self.member.size
 
     def blocks(self) -> Iterator[Block]:
-        """Its lines; see `FetchedObject.blocks`."""
-        return self.delivered.blocks(self.member)
+        """Its lines; see `archive.blocks`."""
+        return archive.blocks(self.path, self.member)
 
     def emitted(self, users: int) -> None:
         """Note that all its rows are written."""

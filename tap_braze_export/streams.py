@@ -6,19 +6,19 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import requests
 from typing_extensions import override
 
 from tap_braze_export import schema
 from tap_braze_export.bookmarks import timestamp
 from tap_braze_export.client import Braze
 from tap_braze_export.errors import ExportError, TapError
-from tap_braze_export.exports import SEGMENT, Exports, Source
+from tap_braze_export.exports import Exports
 from tap_braze_export.fanout import Reader, Rows
 from tap_braze_export.progress import Progress
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
 from tap_braze_export.selection import RequestedFields
 from tap_braze_export.spool import Spool
+from tap_braze_export.start import SEGMENT, Source
 from tap_braze_export.stream import FileStream
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _SHAPING_SETTINGS = ("custom_attributes", "stream_maps", "stream_map_config", "flattening_enabled")
 _MOST_LINE_NUMBERS = 10
+_OUTPUT_PER_STATE = 100
+"""Bytes of output for each byte of STATE, but for the first and the last: thousands of small files share one STATE."""
 
 
 class ExportFiles(FileStream):
@@ -46,6 +48,7 @@ class ExportFiles(FileStream):
         self._clock = tap.clock
         self._delivery: Delivery
         self._rejected = 0
+        self._state_written = self._state_bytes = 0
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
@@ -143,20 +146,24 @@ class ExportFiles(FileStream):
             self.emit(Rows.of([msgspec.json.encode(row)]), record["exported_at"])
         self._delivery.emitted(record["users"])
         self._progress.read(self._delivery.name, users=record["users"], seconds=self._clock.now() - started)
-        self._write_state()
+        if self._writer.written - self._state_written >= self._state_bytes * _OUTPUT_PER_STATE:
+            self._write_state()
 
     def _write_state(self) -> None:
+        before = self._writer.written
         self.stream_state.clear()
         self.stream_state.update(self._deliveries.state())
         self._tap.state_writer.write_state(self.tap_state)
+        self._state_written = self._writer.written
+        self._state_bytes = self._state_written - before
 
     def _fail_if_incomplete(self) -> None:
         problems = list(self._deliveries.failures)
         most = self.config["max_rejected_lines"]
         if self._rejected > most:
             problems.append(
-                f"{self._rejected} lines could not be read, more than max_rejected_lines ({most}) allows; they are kept "
-                f"in {self._spool.root / 'rejected'}: look at them, then raise the setting or ask Braze"
+                f"{self._rejected} lines could not be read, more than max_rejected_lines ({most}) allows; they are "
+                f"kept in {self._spool.root / 'rejected'}: look at them, then raise the setting or ask Braze"
             )
         if problems:
             raise TapError("; ".join(problems))
@@ -194,9 +201,9 @@ class ExportFiles(FileStream):
             client=self._client,
             clock=self._clock,
             spool=self._spool,
-            session=requests.Session(),
             progress=self._progress,
             config=config,
+            state=dict(self.stream_state),
             shape=self._shape(fields),
             remember=self._write_state,
         )

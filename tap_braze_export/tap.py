@@ -57,18 +57,7 @@ IDENTIFIER_SETTINGS = (
 )
 """Any of these makes the run a resync."""
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
-_NOT_YET = (
-    *IDENTIFIER_SETTINGS,
-    *(
-        "bucket_url",
-        "callback_url",
-        "callback_listen",
-        "fingerprints_url",
-        "workers",
-        "dask_scheduler",
-        "batch_config",
-    ),
-)
+_NOT_YET = (*IDENTIFIER_SETTINGS, "fingerprints_url", "workers", "dask_scheduler", "batch_config")
 
 
 def _strings(name: str, title: str, description: str) -> th.Property[Any]:

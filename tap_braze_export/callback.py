@@ -1,0 +1,160 @@
+"""Braze's callback: the one proof that an export in a bucket is complete."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import secrets
+import threading
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+import msgspec
+from typing_extensions import override
+
+from tap_braze_export.errors import ConfigError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_MOST_BYTES = 64 * 1024
+_SECONDS = 10
+_log = logging.getLogger(__name__)
+
+
+def new_token() -> str:
+    """What an export's callback carries so that nobody else can send it."""
+    return secrets.token_urlsafe(24)
+
+
+class _Body(msgspec.Struct):
+    success: bool
+
+
+class _Request(http.server.BaseHTTPRequestHandler):
+    """One callback. Anything but a known token is answered 404."""
+
+    server: _Server
+    timeout = _SECONDS
+    server_version = "tap-braze-export"
+    sys_version = ""
+
+    def do_POST(self) -> None:
+        """Take the word that an export is complete."""
+        token = parse_qs(urlsplit(self.path).query).get("token", [""])[-1]
+        if not self.server.callbacks.expects(token):
+            self._answer(HTTPStatus.NOT_FOUND)
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _MOST_BYTES:
+            self._answer(HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            success = msgspec.json.decode(self.rfile.read(int(length)), type=_Body).success
+        except msgspec.MsgspecError:
+            self._answer(HTTPStatus.BAD_REQUEST)
+            return
+        if success:
+            self.server.callbacks.receive(token)
+        self._answer(HTTPStatus.OK)
+
+    @override
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Other methods and broken requests: nothing is here."""
+        self._answer(HTTPStatus.NOT_FOUND)
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the request line holds the token."""
+
+    def _answer(self, status: HTTPStatus) -> None:
+        self.close_connection = True
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    callbacks: Callbacks
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hangs up or dawdles is no concern of the run."""
+
+
+class Callbacks:
+    """Listens for callbacks while it is open, where the settings ask for it.
+
+    Args:
+        url: The setting `callback_url`, under which Braze reaches this machine.
+        listen: The setting `callback_listen`, `host:port`.
+    """
+
+    def __init__(self, url: str | None, listen: str | None) -> None:
+        self._url = url
+        self._listen = listen
+        self._received: dict[str, bool] = {}
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Self:
+        """Open the port.
+
+        Raises:
+            ConfigError: If it cannot be listened on.
+        """
+        if self._listen:
+            host, _, port = self._listen.rpartition(":")
+            try:
+                self._server = _Server((host.strip("[]"), int(port)), _Request)
+            except (OSError, ValueError, OverflowError):
+                raise ConfigError(
+                    f"callback_listen {self._listen} cannot be listened on: name a free host:port of this machine"
+                ) from None
+            self._server.callbacks = self
+            threading.Thread(target=self._server.serve_forever, name="callback", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the port."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that are listened on."""
+        if self._server is None:
+            raise RuntimeError("no callback_listen")
+        return self._server.server_address[0], self._server.server_address[1]  # type: ignore[return-value]
+
+    def endpoint(self, token: str) -> str | None:
+        """The address that Braze is asked to call: `callback_url` with the token added."""
+        if not self._url:
+            return None
+        self._received.setdefault(token, False)
+        parts = urlsplit(self._url)
+        query = "&".join(part for part in (parts.query, urlencode({"token": token})) if part)
+        return urlunsplit(parts._replace(query=query))
+
+    def expect(self, token: str) -> None:
+        """Accept the callback of an export that an earlier run has started."""
+        if token:
+            self._received.setdefault(token, False)
+
+    def expects(self, token: str) -> bool:
+        """Whether an export with this token runs."""
+        return token in self._received
+
+    def receive(self, token: str) -> None:
+        """Note a callback."""
+        self._received[token] = True
+        _log.info("Braze calls back: an export is complete")
+
+    def received(self, token: str) -> bool:
+        """Whether Braze has called back."""
+        return self._received.get(token, False)
