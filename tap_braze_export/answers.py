@@ -98,7 +98,7 @@ def refused(
     status = response.status_code
     said = _said(response, secrets, personal=personal)
     refusal = f"{endpoint} ({what}) was refused with {status}{f' ({said})' if said else ''}"
-    error: Exception = BrazeError(refusal)
+    error: Exception = BrazeError(refusal, status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         error = AuthError(
             f"{refusal}: api_key needs the permission {endpoint.permission}, must belong to the instance of"

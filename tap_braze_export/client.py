@@ -197,7 +197,7 @@ class Braze:
 
         Raises:
             RateLimitError: If it is used up and `waits` is false.
-            RefusedError: If Braze finds fault with the request.
+            BrazeError: With status 400 if Braze finds fault with this very request.
         """
         response = self._request(_IDS, "identifiers", private=True, body=body, waits=waits)
         try:

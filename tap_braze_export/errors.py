@@ -4,7 +4,6 @@ TapError                 ends the run: one ERROR line, exit code 1
 ├── ConfigError          the user changes a setting
 ├── BrazeError           Braze refused a call
 │   ├── AuthError        the key is wrong or lacks a permission (401, 403)
-│   ├── RefusedError     this one request cannot be answered (400); another one may
 │   ├── RateLimitError   the rate limit is used up (429): the caller slows all its requests down
 │   ├── RunningExportError   the segment is already being exported (429 with free rate limit)
 │   └── AnswerLostError  a POST was sent and no answer came back: it may have started something
@@ -33,15 +32,19 @@ class ConfigError(TapError):
 
 
 class BrazeError(TapError):
-    """Braze refused a call, or could not be reached."""
+    """Braze refused a call, or could not be reached.
+
+    Attributes:
+        status: Of the answer that refused it, where there was one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AuthError(BrazeError):
     """The API key is wrong, or lacks the permission that the message names."""
-
-
-class RefusedError(BrazeError):
-    """Braze found fault with this very request: repeated, it would be refused again."""
 
 
 class RateLimitError(BrazeError):
