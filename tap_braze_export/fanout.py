@@ -150,7 +150,7 @@ def _decode_odd(line: bytes) -> Any:
     """What only the standard library reads, integers of any length; and what has to be made storable first."""
     try:
         return json.loads(
-            _UNSTORABLE.sub(lambda found: found["kept"] or b"\\ufffd", line),
+            _UNSTORABLE.sub(lambda found: found["kept"] or b"\\ufffd", line).decode(),
             parse_float=read_number,
             parse_int=lambda text: int(text) if len(text.lstrip("-")) <= MOST_DIGITS else text,
             parse_constant=_refuse_constant,
