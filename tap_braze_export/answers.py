@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 import urllib3.exceptions
 
-from tap_braze_export.errors import (
-    AnswerLostError,
-    AuthError,
-    BrazeError,
-    RefusedError,
-    RunningExportError,
-    foreign_text,
-)
+from tap_braze_export.errors import AnswerLostError, AuthError, BrazeError, RunningExportError, foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -115,8 +108,6 @@ def refused(
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         problem = f"Braze answered {status}"
         error = _lost(what, problem) if endpoint.starts_export else AgainError(problem)
-    elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
-        error = RefusedError(refusal)
     elif status == HTTPStatus.NOT_FOUND:
         error = BrazeError(
             f"{refusal}: there is no such thing, or api_url is not the REST endpoint of your instance"
