@@ -156,10 +156,12 @@ def _replace(path: Path, made: str, *, indent: int = 0) -> str:
 def generated() -> dict[Path, str]:
     """Each generated file and what belongs in it."""
     schema = config_schema()
-    facts = _yaml(plugin_facts(schema))
+    facts = plugin_facts(schema)
+    # `meltano add --from-ref` drops a definition's select; the README tells its users to add it.
+    definition = {name: fact for name, fact in facts.items() if name != "select"}
     made = {
-        ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", facts, indent=6),
-        ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", facts),
+        ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
+        ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
         ROOT / "README.md": _replace(ROOT / "README.md", readme_table(schema)),
         ROOT / ".env.example": env_example(schema),
     }

@@ -42,9 +42,7 @@ def loader(name: str, program: str | None = None) -> Path:
     return _installed(PLUGINS / "loaders" / name / "venv" / "bin" / (program or name))
 
 
-def load(
-    name: str, config: Mapping[str, Any], messages: bytes, folder: Path
-) -> subprocess.CompletedProcess[str]:
+def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) -> subprocess.CompletedProcess[str]:
     """Feed Singer messages to a loader; the caller looks at the exit code and at standard error."""
     path = folder / f"{name}.config.json"
     path.write_text(json.dumps(config), encoding="utf-8")
@@ -71,9 +69,7 @@ def duckdb_counts(path: Path, schema: str = SCHEMA) -> dict[str, int]:
     """Rows per table."""
     query = f"select table_name from information_schema.tables where table_schema = '{schema}'"
     tables = sorted(row["table_name"] for row in duckdb_rows(path, query))
-    union = " union all ".join(
-        f'select \'{name}\' as name, count(*) as n from "{schema}"."{name}"' for name in tables
-    )
+    union = " union all ".join(f'select \'{name}\' as name, count(*) as n from "{schema}"."{name}"' for name in tables)
     return {row["name"]: row["n"] for row in duckdb_rows(path, union)} if tables else {}
 
 
@@ -116,9 +112,7 @@ class Project:
 
     def meltano(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Meltano without the surroundings' settings; a failing run fails the test."""
-        inherited = {
-            key: value for key, value in os.environ.items() if key in {"HOME", "LANG", "PATH", "TMPDIR"}
-        }
+        inherited = {key: value for key, value in os.environ.items() if key in {"HOME", "LANG", "PATH", "TMPDIR"}}
         ours = {"MELTANO_CLI_LOG_COLORS": "false", "NO_COLOR": "1", "MELTANO_AUTO_INSTALL": "false"}
         done = subprocess.run(
             [str(_installed(MELTANO)), *arguments],

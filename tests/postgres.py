@@ -53,9 +53,7 @@ class Postgres:
             *("-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1"),
         ]
         environment = {**os.environ, "PGCLIENTENCODING": "UTF8"}
-        done = subprocess.run(
-            command, input=sql, env=environment, capture_output=True, encoding="utf-8", check=False
-        )
+        done = subprocess.run(command, input=sql, env=environment, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -73,8 +71,7 @@ class Postgres:
     def counts(self, schema: str) -> dict[str, int]:
         """Rows per table of a schema."""
         return {
-            table: self.rows(f'select count(*) as n from "{schema}"."{table}"')[0]["n"]
-            for table in self.tables(schema)
+            table: self.rows(f'select count(*) as n from "{schema}"."{table}"')[0]["n"] for table in self.tables(schema)
         }
 
 

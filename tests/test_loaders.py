@@ -209,9 +209,7 @@ def test_every_row_arrives_as_it_was_sent(destination: Destination, rows: int, t
     assert destination.counts() == dict.fromkeys(STREAMS, rows)
     for stream, rows_sent in sent.items():
         specs = STREAMS[stream][0]
-        expected = [
-            {name: destination.shown(specs[name], value) for name, value in row.items()} for row in rows_sent
-        ]
+        expected = [{name: destination.shown(specs[name], value) for name, value in row.items()} for row in rows_sent]
         loaded = [{name: row[name] for name in specs} for row in destination.rows(stream)]
         assert _sorted(stream, loaded) == _sorted(stream, expected)
 
@@ -263,9 +261,7 @@ VOLATILE = {"exported_at"}
 def _content(destination: Destination, stream: str) -> set[str]:
     """The rows of a table as a set, without what differs from run to run."""
     return {
-        json.dumps(
-            {name: value for name, value in row.items() if name not in VOLATILE and name[:5] != "_sdc_"}
-        )
+        json.dumps({name: value for name, value in row.items() if name not in VOLATILE and name[:5] != "_sdc_"})
         for row in destination.rows(stream)
     }
 
@@ -285,9 +281,7 @@ def test_meltano_runs_twice_and_the_tables_stay(
 
     project.meltano("run", "tap-braze-export", destination.loader)
     # target-jsonl appends; and the log of exports has a line for each.
-    growth = {
-        stream: 2 for stream in first if stream == "export_files" or destination.loader == "target-jsonl"
-    }
+    growth = {stream: 2 for stream in first if stream == "export_files" or destination.loader == "target-jsonl"}
     assert destination.counts() == {stream: count * growth.get(stream, 1) for stream, count in first.items()}
     before.pop("export_files")
     assert {stream: _content(destination, stream) for stream in before} == before
