@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -12,7 +11,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
-from singer_sdk.exceptions import ConfigValidationError, SingerSDKError
+from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, SingerSDKError, StreamMapConfigError
 from typing_extensions import override
 
 from tap_braze_export.errors import TapError
@@ -98,14 +97,12 @@ def describe(error: Exception) -> str:
     """A failure in one line. Of an unforeseen one only its place is told: its text may hold personal data."""
     if isinstance(error, ConfigValidationError):
         text = f"Configuration: {'; '.join(error.errors)}"
+    elif isinstance(error, (MapExpressionError, StreamMapConfigError)):
+        text = f"stream_maps: {error}"
     elif isinstance(error, (TapError, SingerSDKError, NotImplementedError)):
         text = str(error)
     elif isinstance(error, click.ClickException):
         text = error.format_message()
-    elif isinstance(error, json.JSONDecodeError):
-        text = (
-            f"A file given with --config, --catalog or --state is not JSON (line {error.lineno}, column {error.colno})"
-        )
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:

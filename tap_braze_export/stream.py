@@ -11,12 +11,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Stream
+from singer_sdk.exceptions import MapExpressionError
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib.catalog import Metadata
 from singer_sdk.singerlib.messages import ActivateVersionMessage
 from typing_extensions import override
 
+from tap_braze_export.errors import TapError
 from tap_braze_export.schema import EXPORTED_AT
 from tap_braze_export.selection import Selection
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     from singer_sdk.helpers.types import Context, Record
-    from singer_sdk.singerlib import MetadataMapping
+    from singer_sdk.singerlib import MetadataMapping, RecordMessage
     from singer_sdk.tap_base import Tap
 
     from tap_braze_export.fanout import Rows
@@ -77,10 +79,22 @@ class FileStream(Stream):
         for record in rows.objects():
             if self.limit_reached:
                 return
-            for message in self._generate_record_messages(record):
+            for message in self._mapped(record):
                 message.time_extracted = time_extracted
                 self._writer.write_message(message)
             self._count(1)
+
+    def _mapped(self, record: Record) -> list[RecordMessage]:
+        """What stream maps and flattening make of a row."""
+        try:
+            return list(self._generate_record_messages(record))
+        except MapExpressionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - expressions may do anything, and their errors may quote the row
+            raise TapError(
+                f"stream_maps: an expression for {self.name} fails on a row with {type(error).__name__}: "
+                "most columns can be null, so test for that"
+            ) from None
 
     def finish(self) -> None:
         """Log the run's record count, in the one metric line of this stream."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from singer_sdk import Tap
 from singer_sdk import typing as th
+from singer_sdk.cli import plugin_cli
 from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.plugin_base import PluginBase
+from singer_sdk.singerlib import Schema
+from singer_sdk.singerlib.catalog import Metadata
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
@@ -16,9 +20,17 @@ from tap_braze_export import streams
 from tap_braze_export.checks import check
 from tap_braze_export.cli import Command
 from tap_braze_export.clock import Clock
-from tap_braze_export.configuration import describe_errors, environment_errors
+from tap_braze_export.configuration import (
+    check_config_file,
+    checked_catalog,
+    checked_state,
+    describe_errors,
+    environment_errors,
+    forget_unknown_log_levels,
+)
+from tap_braze_export.errors import ConfigError
 from tap_braze_export.messages import MessageWriter
-from tap_braze_export.schema import ATTRIBUTE_TYPES, Field
+from tap_braze_export.schema import ATTRIBUTE_TYPES, EXPORTED_AT, Field
 from tap_braze_export.signals import Signals
 
 if TYPE_CHECKING:
@@ -235,11 +247,35 @@ class TapBrazeExport(Tap):
     ).to_dict()
 
     def __init__(self, *, parse_env_config: bool = False, **options: Any) -> None:
-        """Refuse what the environment holds before the SDK stumbles over it."""
-        if parse_env_config and (errors := environment_errors(self.config_jsonschema, self.name)):
-            raise ConfigValidationError("environment", errors=errors)
+        """Refuse what the environment holds before the SDK stumbles over it, or after it has read a .env file."""
+        if parse_env_config:
+            self._check_environment()
         options.setdefault("message_writer", MessageWriter(self.signals))
-        super().__init__(parse_env_config=parse_env_config, **options)
+        try:
+            super().__init__(parse_env_config=parse_env_config, **options)
+        except ValueError:
+            if parse_env_config:
+                self._check_environment()
+            raise
+
+    @classmethod
+    def _check_environment(cls) -> None:
+        if errors := environment_errors(cls):
+            raise ConfigValidationError("environment", errors=errors) from None
+
+    @override
+    def setup_mapper(self) -> None:
+        """Let a catalog made by hand leave out what is in every row anyway: the keys and exported_at."""
+        tables = {stream.table.stream: stream.table for stream in STREAMS}
+        for entry in self.input_catalog.streams if self.input_catalog else ():
+            if table := tables.get(entry.tap_stream_id):
+                entry.key_properties = entry.key_properties or table.keys
+                entry.schema.properties = entry.schema.properties or {}
+                for name in (*table.keys, EXPORTED_AT):
+                    definition = Schema.from_dict(table.json_schema["properties"][name])
+                    entry.schema.properties.setdefault(name, definition)
+                    entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
+        super().setup_mapper()
 
     @override
     def discover_streams(self) -> Sequence[Stream]:
@@ -252,18 +288,28 @@ class TapBrazeExport(Tap):
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        errors = [*describe_errors(self), *(self._rules() if raise_errors else ())]
-        if errors and raise_errors:
-            raise ConfigValidationError("settings", errors=errors)
+        missing, wrong = describe_errors(self)
+        errors = [*missing, *wrong, *(self._rules() if raise_errors else ())]
+        if wrong or (errors and raise_errors):
+            raise ConfigValidationError("settings", errors=errors if raise_errors else wrong)
         return errors
+
+    @override
+    def load_state(self, state: dict[str, Any]) -> None:
+        bookmarks = state.get("bookmarks", {})
+        super().load_state({"bookmarks": {name: bookmarks[name] for name in bookmarks if name == "export_files"}})
 
     def _rules(self) -> list[str]:
         """What the settings must fulfil together."""
         config, errors = self.config, []
-        if not _is_safe(str(config.get("api_url", "https://"))):
+        if not _is_safe(str(config.get("api_url", "https://not-given"))):
             errors.append(
                 "api_url must be an https address such as https://rest.iad-01.braze.com, since the key is sent to it"
             )
+        if not str(config.get("api_key", "not given")).strip():
+            errors.append("api_key is empty: set it to a REST API key of Braze")
+        if not all(str(segment_id).strip() for segment_id in config.get("segment_ids") or ()):
+            errors.append("segment_ids holds an empty text: name segments by their API identifiers")
         if not any(config.get(setting) for setting in _SOURCES):
             errors.append(
                 "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
@@ -279,6 +325,15 @@ class TapBrazeExport(Tap):
 
     # The command line
 
+    @plugin_cli
+    def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
+        """The command; a log level that does not exist would end it before it can say so."""
+        unknown = forget_unknown_log_levels(cls.name)
+        command: click.Command = vars(PluginBase)["cli"].method(cls)
+        for variable in unknown:
+            cls.logger.warning("%s names no log level: INFO is used", variable)
+        return command
+
     @classmethod
     @override
     def get_singer_command(cls) -> click.Command:
@@ -290,8 +345,33 @@ class TapBrazeExport(Tap):
 
     @classmethod
     @override
+    def invoke(cls, *, catalog: IO[str] | None = None, state: IO[str] | None = None, **options: Any) -> None:
+        super().invoke(catalog=checked_catalog(catalog), state=checked_state(state), **options)
+
+    @classmethod
+    @override
+    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
+        for path in value:
+            if path != "ENV":
+                check_config_file(path)
+        return super().cb_config(ctx, param, value)
+
+    @classmethod
+    @override
+    def cb_discover(cls, ctx: click.Context, param: click.Option, value: bool) -> None:
+        if value:
+            given = ctx.params["config"]
+            tap = cls(config=given.config, parse_env_config=given.parse_env, validate_config=False, setup_mapper=False)
+            tap.run_discovery()
+            ctx.exit()
+
+    @classmethod
+    @override
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
         """Check what can be checked without starting an export; --test=schema stays the SDK's."""
+        known = [choice.value for choice in CliTestOptionValue]
+        if value not in known:
+            raise ConfigError(f"--test takes no value but {', '.join(known)}")
         if value != CliTestOptionValue.All.value:
             super().cb_test(ctx, param, value)
             return
@@ -302,10 +382,10 @@ class TapBrazeExport(Tap):
 
 def _is_safe(api_url: str) -> bool:
     """Whether a key may be sent there: https, or plain http to this machine."""
-    url = urlsplit(api_url.strip())
-    if url.scheme == "http":
-        try:
+    try:
+        url = urlsplit(api_url.strip())
+        if url.scheme == "http":
             return url.hostname == "localhost" or ip_address(url.hostname or "").is_loopback
-        except ValueError:
-            return False
-    return url.scheme == "https"
+        return url.scheme == "https" and bool(url.hostname)
+    except ValueError:
+        return False
