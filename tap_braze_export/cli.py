@@ -72,6 +72,7 @@ class Command(click.Command):
             sys.stdout.flush()
         except Interruption:
             code = 128 + self.signals.received
+            self.signals.finish()
             self._end_output()
             name = signal.Signals(self.signals.received).name
             self.logger.info("Ended by %s; the next run continues from the last STATE", name)

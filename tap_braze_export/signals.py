@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 4.0
 """After this long without a line boundary a blocking call (a slow answer, a full pipe) is broken off."""
 
+_LAST_SECONDS = 0.8
+
 
 class Interruption(BaseException):
     """The run was told to end. No `Exception`, so that nobody takes it for a failure to report or retry."""
@@ -47,6 +49,11 @@ class Signals:
         """
         if self.received:
             raise Interruption
+
+    def finish(self) -> None:
+        """Give the end of the output, and the log's last lines, a second: whoever should read them may be stuck."""
+        self.writing = self._last_chance = True
+        signal.setitimer(signal.ITIMER_REAL, _LAST_SECONDS)
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         if not self.received:

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from tap_braze_export.selection import Selection
     from tap_braze_export.tap import TapBrazeExport
 
-_SHAPING_SETTINGS = ("custom_attributes", "stream_maps", "stream_map_config", "flattening_enabled")
+_SHAPING_SETTINGS = (
+    "stream_maps",
+    "stream_map_config",
+    "faker_config",
+    "flattening_enabled",
+    "flattening_max_depth",
+    "flattening_max_key_length",
+    "flattening_separator",
+)
 _MOST_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 100
 """Bytes of output for each byte of STATE, but for the first and the last: thousands of small files share one STATE."""
@@ -171,11 +179,13 @@ class ExportFiles(FileStream):
     def _activate_versions(self, family: list[FileStream]) -> None:
         if not self.config.get("emit_activate_version_messages"):
             return
-        if self._rejected or (reason := self._deliveries.unsafe_to_delete()):
-            self.logger.warning(
-                "No ACTIVATE_VERSION, loaders keep the rows of earlier runs: %s",
-                "lines could not be read" if self._rejected else reason,
-            )
+        reason = self._deliveries.unsafe_to_delete()
+        if self._rejected:
+            reason = "lines could not be read"
+        elif not self.config.get("segment_ids"):
+            reason = "no segment was exported"
+        if reason:
+            self.logger.warning("No ACTIVATE_VERSION, loaders keep the rows of earlier runs: %s", reason)
             return
         for stream in family:
             stream.activate_version()
@@ -209,7 +219,8 @@ class ExportFiles(FileStream):
         )
 
     def _sources(self, fields: RequestedFields) -> list[Source]:
-        sources = [Source(SEGMENT, segment_id, fields) for segment_id in self.config.get("segment_ids", ())]
+        segment_ids = dict.fromkeys(self.config.get("segment_ids", ()))
+        sources = [Source(SEGMENT, segment_id, fields) for segment_id in segment_ids]
         if self.config.get("global_control_group"):
             if SEGMENT_MEMBERS.stream in self._selections:
                 sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
@@ -219,7 +230,13 @@ class ExportFiles(FileStream):
 
     def _shape(self, fields: RequestedFields) -> str:
         """A hash that is equal only if an export gives the same rows."""
-        columns = {name: sorted(selection.names) for name, selection in self._selections.items()}
+        columns = {
+            name: {
+                column.name: [column.type.name, {member.name: member.type.name for member in column.members}]
+                for column in selection.columns
+            }
+            for name, selection in self._selections.items()
+        }
         dropped = {
             name: {column: sorted(members) for column, members in selection.dropped.items()}
             for name, selection in self._selections.items()

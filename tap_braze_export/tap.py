@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from singer_sdk import Tap
 from singer_sdk import typing as th
 from singer_sdk.cli import plugin_cli
 from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib import Schema
 from singer_sdk.singerlib.catalog import Metadata
@@ -275,7 +277,9 @@ class TapBrazeExport(Tap):
                     definition = Schema.from_dict(table.json_schema["properties"][name])
                     entry.schema.properties.setdefault(name, definition)
                     entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
-        super().setup_mapper()
+        # The mapper takes __else__ out of the settings that it is given.
+        self.mapper = PluginMapper(plugin_config=copy.deepcopy(dict(self.config)), logger=self.logger)
+        self.mapper.register_raw_streams_from_catalog(self.catalog)
 
     @override
     def discover_streams(self) -> Sequence[Stream]:
