@@ -299,7 +299,7 @@ def _device_key(row: dict[str, Any], device: dict[str, Any], rows: RowsByKey) ->
         value = to_string(device.get(name))
         if value is not UNFIT and value != "":
             return str(value) if name in row else _digest(value.encode(), 16)
-    content = {name: value for name, value in device.items() if value is not None}
+    content = {name: value for name, value in device.items() if value is not None and value != ""}
     key = f"anonymous-{_digest(_CANONICAL.encode(content), 8)}"
 
     def alike(ordinal: int) -> str:
