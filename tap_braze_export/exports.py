@@ -190,15 +190,17 @@ class Exports:
 
     def _round(self) -> Iterator[ExportFile]:
         """Start what can be started, look at what is due, wait if there was nothing."""
-        for start in [start for start in self._starts if start.turn.due and self._may_start(start)]:
-            self._start(start)
+        for start in list(self._starts):
+            if start.turn.due and self._may_start(start):
+                self._start(start)
         fruitful = False
         for running in [running for running in self._running if running.turn.due]:
             for file in self._look(running):
                 fruitful = True
                 self._delivered = running
                 yield file
-        turns = [start.turn.next for start in self._starts] + [running.turn.next for running in self._running]
+        turns = [start.turn.next for start in self._starts if self._may_start(start)]
+        turns += [running.turn.next for running in self._running]
         if not fruitful and turns and (seconds := min(turns) - self._clock.now()) > 0:
             names = [running.arrival.bookmark.export_id for running in self._running]
             self._progress.waiting(names or [str(start.source) for start in self._starts], self._since)
