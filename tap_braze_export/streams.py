@@ -14,7 +14,10 @@ from tap_braze_export.client import Braze
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports import Exports
 from tap_braze_export.fanout import Reader, Rows
+from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
+from tap_braze_export.lanes import Threads
 from tap_braze_export.progress import Progress
+from tap_braze_export.resync import Resync
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
 from tap_braze_export.selection import RequestedFields
 from tap_braze_export.spool import Spool
@@ -154,7 +157,8 @@ class ExportFiles(FileStream):
             self.emit(Rows.of([msgspec.json.encode(row)]), record["exported_at"])
         self._delivery.emitted(record["users"])
         self._progress.read(self._delivery.name, users=record["users"], seconds=self._clock.now() - started)
-        if self._writer.written - self._state_written >= self._state_bytes * _OUTPUT_PER_STATE:
+        enough = self._writer.written - self._state_written >= self._state_bytes * _OUTPUT_PER_STATE
+        if enough or self._is_resync:
             self._write_state()
 
     def _write_state(self) -> None:
@@ -206,13 +210,34 @@ class ExportFiles(FileStream):
             stream.name: stream.selection for stream in self._children if stream.selected
         }
         fields = RequestedFields.of(self._selections.values(), config.get("extra_export_fields", ()))
-        self._deliveries: Deliveries = Exports(
+        self._deliveries: Deliveries = self._resync(fields) if self._is_resync else self._exports(fields)
+
+    @property
+    def _is_resync(self) -> bool:
+        return any(self.config.get(setting) for setting in IDENTIFIER_SETTINGS)
+
+    def _resync(self, fields: RequestedFields) -> Resync:
+        if self.config.get("segment_ids") or self.config.get("global_control_group"):
+            self.logger.info("Identifiers are given, so this run is a resync: no segment is exported")
+        return Resync(
+            fields,
+            client=self._client,
+            clock=self._clock,
+            lanes=Threads(),
+            spool=self._spool,
+            config=self.config,
+            state=dict(self.stream_state),
+            shape=self._shape(fields),
+        )
+
+    def _exports(self, fields: RequestedFields) -> Exports:
+        return Exports(
             self._sources(fields),
             client=self._client,
             clock=self._clock,
             spool=self._spool,
             progress=self._progress,
-            config=config,
+            config=self.config,
             state=dict(self.stream_state),
             shape=self._shape(fields),
             remember=self._write_state,

@@ -31,6 +31,7 @@ from tap_braze_export.configuration import (
     forget_unknown_log_levels,
 )
 from tap_braze_export.errors import ConfigError
+from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.messages import MessageWriter
 from tap_braze_export.schema import ATTRIBUTE_TYPES, EXPORTED_AT, Field
 from tap_braze_export.signals import Signals
@@ -60,18 +61,8 @@ STREAMS: Sequence[type[FileStream]] = (
     streams.InvalidUserIds,
 )
 
-IDENTIFIER_SETTINGS = (
-    "external_ids",
-    "braze_ids",
-    "emails",
-    "phones",
-    "device_ids",
-    "user_aliases",
-    "identifiers_url",
-)
-"""Any of these makes the run a resync."""
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
-_NOT_YET = (*IDENTIFIER_SETTINGS, "fingerprints_url", "workers", "dask_scheduler", "batch_config")
+_NOT_YET = ("fingerprints_url", "workers", "dask_scheduler", "batch_config")
 
 
 def _strings(name: str, title: str, description: str) -> th.Property[Any]:
