@@ -14,6 +14,9 @@ unexport VIRTUAL_ENV
 MELTANO_VERSION := 4.4.1
 AS_OF := UV_EXCLUDE_NEWER=2026-11-20T00:00:00Z
 
+# Azure's stand-in for tests; those for S3 and GCS come with the dependency group `test`.
+AZURITE_VERSION := 3.37.0
+
 .PHONY: help setup demo test lint generate clean
 
 help: ## list the targets
@@ -24,7 +27,7 @@ setup: .venv/.synced .meltano/.installed ## install the tap, Meltano and the plu
 demo: setup ## 20,000 made-up users from the sandbox into DuckDB, and three answers in SQL
 	@.venv/bin/python demo/run.py
 
-test: setup ## run the whole test suite; installs Debian's postgresql if there is none
+test: setup .cache/azurite/.installed ## run the whole test suite; installs Debian's postgresql and npm if there are none
 	@scripts/prerequisites.sh postgresql
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)
 
@@ -49,6 +52,11 @@ $(UV):
 $(MELTANO): Makefile | $(UV)
 	@$(AS_OF) $(UV) venv --quiet --allow-existing --python $(PYTHON) .cache/meltano
 	@$(AS_OF) $(UV) pip install --quiet --python .cache/meltano meltano==$(MELTANO_VERSION)
+	@touch $@
+
+.cache/azurite/.installed: Makefile
+	@scripts/prerequisites.sh npm
+	@npm install --prefix $(@D) --no-fund --no-audit --loglevel=error azurite@$(AZURITE_VERSION) >/dev/null
 	@touch $@
 
 .meltano/.installed: meltano.yml pyproject.toml $(MELTANO)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what a bare Debian lacks: `prerequisites.sh uv` or `prerequisites.sh postgresql`.
+# Brings what a bare Debian lacks: `prerequisites.sh uv`, `postgresql` or `npm`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,8 +42,11 @@ case "${1:-}" in
     # Debian keeps initdb outside of PATH. The packaged cluster that apt may start is left alone.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || apt_install postgresql
     ;;
+  npm)
+    command -v npm >/dev/null || apt_install npm
+    ;;
   *)
-    echo "usage: $0 uv|postgresql" >&2
+    echo "usage: $0 uv|postgresql|npm" >&2
     exit 2
     ;;
 esac
