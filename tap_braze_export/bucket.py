@@ -13,7 +13,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.disk import file_name, private_file
-from tap_braze_export.errors import ConfigError, DamagedFileError, ExportError, TapError, foreign_text
+from tap_braze_export.errors import (
+    ConfigError,
+    DamagedFileError,
+    ExportError,
+    OutOfReachError,
+    TapError,
+    foreign_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -217,7 +224,7 @@ class Bucket:
                         " environment) and that they may list and get objects"
                     ) from None
                 if tries >= _TRIES or self._clock.stopped:
-                    raise ExportError(f"the bucket could not be {done} {tries} times: {said}") from None
+                    raise OutOfReachError(f"the bucket could not be {done} {tries} times: {said}") from None
             _log.info("The bucket could not be %s: %s; tried again", done, said)
             self._clock.sleep(backoff.full_jitter(next(waits)))
 

@@ -15,7 +15,7 @@ import urllib3.exceptions
 
 from tap_braze_export.bucket import Bucket, BucketObject
 from tap_braze_export.disk import file_name, free_bytes, full, private_file
-from tap_braze_export.errors import ExportError
+from tap_braze_export.errors import ExportError, OutOfReachError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +132,7 @@ class Download:
     def _failed(self, problem: str) -> bool:
         self._failures += 1
         if self._failures >= _FAILED_LOOKS:
-            raise ExportError(
+            raise OutOfReachError(
                 f"{self.name} could not be fetched {self._failures} times in a row, the last time because of:"
                 f" {problem}. Check the way from this machine to the store"
             )

@@ -8,7 +8,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tap_braze_export.errors import ExportError
+from tap_braze_export.errors import ExportError, OutOfReachError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def free_bytes(directory: Path) -> int:
 
 def full(directory: Path) -> ExportError:
     """The error of a disk without room."""
-    return ExportError(f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk")
+    return OutOfReachError(f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ TapError                 ends the run: one ERROR line, exit code 1
 │   ├── RunningExportError   the segment is already being exported (429 with free rate limit)
 │   └── AnswerLostError  a POST was sent and no answer came back: it may have started something
 └── ExportError          this export is given up; the others go on and the run fails at its end
+    ├── OutOfReachError  not for good: the next run continues the export
     └── DamagedFileError a delivered file cannot be read; it is fetched once more first
 
 The message is the whole error for the person on call: what, which, why, what to do. It never holds the API
@@ -65,6 +66,10 @@ class AnswerLostError(BrazeError):
 
 class ExportError(TapError):
     """One export cannot be read to its end."""
+
+
+class OutOfReachError(ExportError):
+    """This run cannot get an export's files, because of the network or the disk; the next one may continue it."""
 
 
 class DamagedFileError(ExportError):
