@@ -51,19 +51,19 @@ def left_over(
         has_bucket: Whether a bucket is configured.
     """
     if entry and known:
-        same = known.export_id == entry.bookmark.export_id
+        same = (known.requested_at, known.export_id) == (entry.bookmark.requested_at, entry.bookmark.export_id)
         if known.requested_at > entry.bookmark.requested_at or (same and not known.running):
             entry = None  # another machine went on since, or the target has confirmed the end
-    bookmark = entry.bookmark if entry else known
+        elif not same:
+            known = None
+    bookmark = known or (entry.bookmark if entry else None)
     if bookmark is None:
         return None
-    if known and known.export_id == bookmark.export_id:
-        bookmark = known
     url, token = (entry.url, entry.token) if entry else (None, "")
     if not bookmark.running:
         late = has_bucket and bookmark.in_bucket and bookmark.shape == wanted.shape
         return LeftOver(Left.ENDED, bookmark) if late else None
-    if reason := _unusable(bookmark, wanted, timeout=timeout, reachable=bool(url) or has_bucket):
+    if reason := _unusable(bookmark, wanted, timeout=timeout, has_url=bool(url), has_bucket=has_bucket):
         _log.warning("Export %s of %s is not continued: %s", bookmark.export_id, " ".join(bookmark.key).strip(), reason)
         return None
     if not bookmark.export_id:
@@ -73,12 +73,14 @@ def left_over(
     return LeftOver(Left.RUNNING, bookmark, url, token)
 
 
-def _unusable(bookmark: Bookmark, wanted: Bookmark, *, timeout: float, reachable: bool) -> str:
+def _unusable(bookmark: Bookmark, wanted: Bookmark, *, timeout: float, has_url: bool, has_bucket: bool) -> str:
     if wanted.requested_at > bookmark.requested_at + timeout:
         return "its export_timeout_minutes are over"
     if not bookmark.export_id:
         return ""
-    if not reachable:
+    if bookmark.in_bucket and not has_bucket:
+        return "it goes into a bucket, and bucket_url is not set"
+    if not bookmark.in_bucket and not has_url:
         return "its download link was in the journal of another spool_dir"
     if bookmark.shape != wanted.shape and not set(wanted.asked_for) <= set(bookmark.asked_for):
         return "it was not asked for every field that is selected now"

@@ -129,11 +129,12 @@ class Bookmark:
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
     """The exports in the value of `bookmarks.export_files`; of another version or form, none."""
     try:
-        found = [Bookmark.from_dict(entry) for entry in state["exports"]] if state["version"] == VERSION else []
+        if state and state["version"] != VERSION:
+            raise ValueError("STATE of another version")  # noqa: TRY301
+        found = [Bookmark.from_dict(entry) for entry in state["exports"]] if state else []
     except (KeyError, TypeError, ValueError):
         found = []
-    if state and not found:
-        _log.info("STATE holds no export that this version can read: starting anew")
+        _log.warning("STATE is of another version or damaged, so it is not used: starting anew")
     return {bookmark.key: bookmark for bookmark in found}
 
 

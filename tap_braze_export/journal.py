@@ -7,7 +7,7 @@ that keeps a second run away from the same segment.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -80,8 +80,9 @@ class Journal:
             return None
 
     def write(self, entry: Entry) -> None:
-        """Remember a running export, atomically."""
-        content = {"bookmark": entry.bookmark.to_dict(), "url": entry.url, "token": entry.token}
+        """Remember a running export, atomically; not its files: what the target has, only STATE knows."""
+        bookmark = replace(entry.bookmark, digests={}, users=0)
+        content = {"bookmark": bookmark.to_dict(), "url": entry.url, "token": entry.token}
         part = self.path.with_suffix(".part")
         with private_file(part) as file:
             file.write(msgspec.json.encode(content))
