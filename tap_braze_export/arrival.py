@@ -48,8 +48,8 @@ class Arrival(Protocol):
             DamagedFileError: If it was fetched once more already.
         """
 
-    def overdue(self) -> str:
-        """What it can mean that the deadline has passed, and what to do."""
+    def overdue(self, deadline: float) -> str:
+        """What it can mean that the deadline has passed, and what to do; empty if every file came before it."""
 
 
 class Hosted:
@@ -94,7 +94,7 @@ class Hosted:
         self._fetched_again = True
         self._path.unlink()
 
-    def overdue(self) -> str:
+    def overdue(self, deadline: float) -> str:  # noqa: ARG002 - a download comes as a whole
         """See `Arrival`."""
         return (
             "its download is still not there (403 or 404). Braze may need longer: raise export_timeout_minutes. Or the "
@@ -136,32 +136,40 @@ class InBucket:
         self._called_back = called_back
         self._seen: dict[str, BucketObject] = {}
         self._damaged: dict[str, BucketObject] = {}
-        self._last_new = clock.now()
+        self._listed = clock.now()
+        self._last_new = self._not_before = self._listed
+        """When a listing first showed the newest file, and when the listing before it did not."""
 
     def look(self) -> Iterator[ExportFile]:
-        """See `Arrival`."""
+        """See `Arrival`. Quiet is from listing to listing: how long files take to be read says nothing."""
         self.proven = self._called_back()  # asked before the listing, which then holds every file
-        for found in self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None):
-            if self._seen.get(found.name) != found:
-                self._seen[found.name] = found
-                self._last_new = self._clock.now()
-            elif found.name not in self._damaged:
-                continue
-            if not self.bookmark.has_emitted(found.name):
+        now = self._clock.now()
+        objects = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
+        new = {found.path: found for found in objects if self._seen.get(found.path) != found}
+        if new:
+            self._seen |= new
+            self._last_new, self._not_before = now, self._listed
+        self._listed = now
+        settled = self._settle is None or (bool(self._seen) and now - self._last_new >= self._settle)
+        ended = self.proven or settled
+        for found in objects:
+            # A damaged file may be a half-written one: it has until the end to grow, and is then fetched once more.
+            due = found.path in new or (ended and found.path in self._damaged)
+            if due and not self.bookmark.has_emitted(found.name):
                 yield from self._read(found)
-        quiet = self._clock.now() - self._last_new
-        settled = self._settle is None or (bool(self._seen) and quiet >= self._settle)
-        self.complete = not self._damaged and (self.proven or settled)
+        self.complete = ended and not self._damaged
 
     def damaged(self, error: DamagedFileError) -> None:
         """See `Arrival`. A file that has changed meanwhile was still being written: that is no second damage."""
-        if self._damaged.get(self._current.name) == self._current:
+        if self._damaged.get(self._current.path) == self._current:
             raise error
-        _log.warning("%s; fetching it once more at the next look", error)
-        self._damaged[self._current.name] = self._current
+        _log.warning("%s; fetching it once more when it has changed, or the export has ended", error)
+        self._damaged[self._current.path] = self._current
 
-    def overdue(self) -> str:
+    def overdue(self, deadline: float) -> str:
         """See `Arrival`."""
+        if self._seen and self._not_before <= deadline:
+            return ""
         if self._seen:
             return (
                 "files are still coming, or one of them stays incomplete: raise export_timeout_minutes, and set "
@@ -181,12 +189,12 @@ class InBucket:
         except DamagedFileError as error:
             self.damaged(error)
             return
-        before = self._damaged.get(found.name)
+        before = self._damaged.get(found.path)
         for member in members:
             if not self.bookmark.has_emitted(member.name):
                 yield ExportFile(self.bookmark, member, self._path)
-                if self._damaged.get(found.name) != before:
+                if self._damaged.get(found.path) != before:
                     return
-        self._damaged.pop(found.name, None)
+        self._damaged.pop(found.path, None)
         self.bookmark.emitted_whole(found.name, [member.name for member in members])
         self._path.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -14,9 +14,10 @@ from tap_braze_export.bookmarks import VERSION, read_bookmarks
 from tap_braze_export.bucket import Bucket
 from tap_braze_export.callback import Callbacks
 from tap_braze_export.delivery import Download
-from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError
+from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, OutOfReachError
 from tap_braze_export.journal import Entry, Journal
 from tap_braze_export.progress import duration
+from tap_braze_export.signals import Interruption
 from tap_braze_export.start import SEGMENT, Source, Start, Turn
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Exports:
                 while self._starts or self._running:
                     yield from self._round()
         finally:
+            self._session.close()
             for journal in self._journals.values():
                 journal.unlock()
 
@@ -135,7 +137,7 @@ class Exports:
                 raise error
             running.arrival.damaged(error)
         except ExportError as final:
-            self._drop(running, final)
+            self._give_up(running, final)
 
     def state(self) -> dict[str, Any]:
         """The value of `bookmarks.export_files` in STATE."""
@@ -147,9 +149,9 @@ class Exports:
         if self.failures:
             return "an export failed"
         for key in self._journals:
-            bookmark = self.bookmarks[key]
+            bookmark = self.bookmarks.get(key)
             name = " ".join(key).strip()
-            if not self._whole[key]:
+            if bookmark is None or bookmark.running or not self._whole.get(key):
                 return f"this run did not itself emit every file of {name}, or only assumed that it had every file"
             if not bookmark.users:
                 return f"{name} had no user"
@@ -161,7 +163,7 @@ class Exports:
         """Compare with Braze's estimates, where the key may ask for them: they are rough, so never a failure."""
         for key in self._journals:
             bookmark = self.bookmarks.get(key)
-            if bookmark is None or bookmark.source != SEGMENT or bookmark.running:
+            if bookmark is None or bookmark.source != SEGMENT or bookmark.running or not bookmark.export_id:
                 continue
             try:
                 estimate = self._client.segment_size(bookmark.segment_id)
@@ -186,10 +188,12 @@ class Exports:
             self._follow(start, left)
         elif self._bucket is not None:
             arrival = self._in_bucket(left, self._bucket, settle=None)
-            self._running.append(_Running(start.source, arrival, self._new_turn(), late=True))
+            self._running.insert(0, _Running(start.source, arrival, self._new_turn(), late=True))
 
     def _round(self) -> Iterator[ExportFile]:
         """Start what can be started, look at what is due, wait if there was nothing."""
+        if self._clock.stopped:
+            raise Interruption
         for start in list(self._starts):
             if start.turn.due and self._may_start(start):
                 self._start(start)
@@ -207,10 +211,11 @@ class Exports:
             self._clock.sleep(seconds)
 
     def _may_start(self, start: Start) -> bool:
-        if any(running.source is start.source for running in self._running):
-            return False  # late files first
+        if any(running.late for running in self._running):
+            return False  # late files before anything else
+        others = sum(other.may_run for other in self._starts if other is not start)
         most: int = self._config["concurrent_exports"]
-        return sum(not running.late for running in self._running) < most
+        return len(self._running) + others < most
 
     def _start(self, start: Start) -> None:
         try:
@@ -218,6 +223,8 @@ class Exports:
         except AuthError:
             raise
         except (BrazeError, ExportError) as error:
+            if self._clock.stopped:
+                raise Interruption from None
             self._starts.remove(start)
             self._fail(start.source, str(error))
         else:
@@ -228,20 +235,24 @@ class Exports:
         """Wait for the files of an export, after writing down that it runs."""
         source, bookmark, journal = start.source, found.bookmark, self._journals[start.source.key]
         self._starts.remove(start)
+        journal.write(Entry(bookmark, found.url, found.token))
         arrival: Arrival
         if found.url is not None:
-            arrival = self._hosted(found, found.url)
+            try:
+                arrival = self._hosted(found, found.url)
+            except ExportError as error:
+                journal.forget()
+                self._fail(source, f"export {bookmark.export_id}: {error}")
+                return
         elif self._bucket is not None:
             arrival = self._in_bucket(found, self._bucket, settle=self._config["settle_minutes"] * 60)
         else:
-            journal.forget()
             self._fail(
                 source,
                 f"Braze answered without a url, so it delivers export {bookmark.export_id} into this workspace's own "
-                "bucket: set bucket_url (and bucket_options) to that bucket",
+                "bucket: set bucket_url (and bucket_options) to that bucket, and the next run continues with it",
             )
             return
-        journal.write(Entry(bookmark, found.url, found.token))
         self.bookmarks[bookmark.key] = bookmark
         self._whole[bookmark.key] = not bookmark.files
         self._running.append(_Running(source, arrival, self._new_turn()))
@@ -273,35 +284,44 @@ class Exports:
                 yield file
                 if running not in self._running:
                     return
-            overdue = self._clock.now() - (bookmark.requested_at + self._timeout)
-            if not arrival.complete and not running.late and overdue > 0:
-                waited = duration(self._clock.now() - bookmark.requested_at)
-                raise ExportError(f"{waited} after it was requested {arrival.overdue()}")  # noqa: TRY301
+            waited, deadline = self._clock.now() - bookmark.requested_at, bookmark.requested_at + self._timeout
+            over = waited > self._timeout and not arrival.complete and not running.late
+            if over and (meaning := arrival.overdue(deadline)):
+                raise ExportError(f"{duration(waited)} after it was requested {meaning}")  # noqa: TRY301
         except ExportError as error:
-            self._drop(running, error)
+            self._give_up(running, error)
             return
         running.turn.took(fruitful=bool(found))
-        if running.late:
-            if found:
-                _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, found)
-            self._end(running)
-        elif arrival.complete:
-            bookmark.running = False
-            self._whole[bookmark.key] &= arrival.proven
-            self._journals[bookmark.key].forget()
-            self._end(running)
+        if running.late and found:
+            _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, found)
+        if arrival.complete:
+            self._running.remove(running)
+            if not running.late:
+                bookmark.running = False
+                self._whole[bookmark.key] &= arrival.proven
+            self._remember()  # before the journal and the download go: a run that is killed here continues with them
+            self._clear(running)
 
-    def _drop(self, running: _Running, error: ExportError) -> None:
+    def _give_up(self, running: _Running, error: ExportError) -> None:
+        if self._clock.stopped:
+            raise Interruption from None  # it was broken off, it is not broken
         bookmark = running.arrival.bookmark
         self._fail(running.source, f"export {bookmark.export_id}: {error}")
+        self._running.remove(running)
+        if isinstance(error, OutOfReachError):
+            return
+        if not running.late:
+            self.bookmarks.pop(bookmark.key, None)
+            if bookmark.last_users is not None:  # the next export is compared with it
+                nothing = replace(bookmark, export_id="", running=False, in_bucket=False, digests={})
+                self.bookmarks[bookmark.key] = replace(nothing, users=bookmark.last_users)
+        self._clear(running)
+
+    def _clear(self, running: _Running) -> None:
+        bookmark = running.arrival.bookmark
         if not running.late:
             self._journals[bookmark.key].forget()
-            self.bookmarks.pop(bookmark.key, None)
-        self._end(running)
-
-    def _end(self, running: _Running) -> None:
-        self._running.remove(running)
-        self._spool.clear(running.arrival.bookmark.export_id)
+        self._spool.clear(bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
         _log.warning("Giving up %s: %s", source, reason)

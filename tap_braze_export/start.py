@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tap_braze_export.adoption import Left, LeftOver, left_over
 from tap_braze_export.bookmarks import Bookmark
 from tap_braze_export.callback import new_token
-from tap_braze_export.errors import AnswerLostError, BrazeError, ExportError, RunningExportError
+from tap_braze_export.errors import AnswerLostError, BrazeError, ExportError, OutOfReachError, RunningExportError
 from tap_braze_export.journal import Entry
 from tap_braze_export.progress import duration
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SEGMENT = "segment"
 _CLOCKS_DIFFER = 120
 """Seconds between this machine's request and the time that Braze puts into the export's name."""
+_LOST_ANSWERS = 8
+"""After so many requests in a row without an answer something is wrong with the way to Braze."""
 _LONGEST_INTERVAL = 60.0
 _GROWTH = 1.5
 _log = logging.getLogger(__name__)
@@ -114,9 +116,14 @@ class Start:
         self._callbacks = callbacks
         self._config = config
         self._timeout = config["export_timeout_minutes"] * 60
-        self._since = clock.now()
         self._unanswered: LeftOver | None = None
-        self._refused = False
+        self._refused_since: float | None = None
+        self._lost = 0
+
+    @property
+    def may_run(self) -> bool:
+        """Whether Braze may be running it already: it was asked for, and the answer was lost."""
+        return self._unanswered is not None
 
     def look_back(self) -> LeftOver | None:
         """What an earlier run left that is `RUNNING` or `ENDED`; an unanswered request is remembered for `attempt`."""
@@ -144,6 +151,7 @@ class Start:
             AuthError: The key lacks the permission.
             BrazeError: Braze refuses.
             ExportError: Braze runs another export of it, and the settings say not to wait (any longer).
+            OutOfReachError: Answers are lost again and again.
         """
         if found := self._recognise():
             return found
@@ -155,10 +163,14 @@ class Start:
         except RunningExportError:
             self._wait_for_other()
         except AnswerLostError as error:
-            _log.warning("%s; the next request will show whether Braze has received it", error)
             self._unanswered = self._unanswered or asked
+            self._lost += 1
+            if self._lost >= _LOST_ANSWERS:
+                raise OutOfReachError(f"{error}: {self._lost} times in a row, run again later") from None
+            _log.warning("%s; the next request will show whether Braze has received it", error)
         except BrazeError:
-            self._journal.forget()
+            if self._unanswered is None:  # else the request before this one may still have started something
+                self._journal.forget()
             raise
         else:
             bookmark = replace(asked.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
@@ -199,30 +211,39 @@ class Start:
 
     def _wait_for_other(self) -> None:
         choice = "wait" if self._unanswered else self._config["on_running_export"]
+        self._lost = 0
         if self._unanswered is None:
             self._journal.forget()
-        waited = self._clock.now() - self._since
+        first = self._refused_since is None
+        self._refused_since = self._refused_since or self._clock.now()
+        waited = self._clock.now() - self._refused_since
         if choice == "fail" or waited > self._timeout:
             raise ExportError(
                 f"Braze is already exporting it{f', for {duration(waited)} now' if waited > 1 else ''}: wait until it "
                 "has ended, or set on_running_export to wait or cancel"
             )
-        if choice == "cancel" and self.source.kind == SEGMENT:
+        if not first:
+            return
+        if choice == "cancel" and self.source.kind == SEGMENT:  # the control group's export cannot be cancelled
             self._client.cancel_segment_export(self.source.segment_id)
-        if not self._refused:
-            action = "cancelled that export" if choice == "cancel" else "waiting until it has ended"
-            _log.info("Braze is already exporting %s: %s", self.source, action)
-        self._refused = True
+            _log.info("Braze is already exporting %s: cancelled that export", self.source)
+        else:
+            _log.info("Braze is already exporting %s: waiting until it has ended", self.source)
 
     def _recognise(self) -> LeftOver | None:
         """The export of a request without an answer: in a bucket, by the time in its folder's name."""
         asked = self._unanswered
         if asked is None or self._bucket is None or self.source.kind == GLOBAL_CONTROL_GROUP:
             return None
-        for export_id in self._bucket.export_ids(self.source.segment_id):
-            started = export_id.rpartition("-")[2]
-            if started.isdecimal() and abs(int(started) - asked.bookmark.requested_at) <= _CLOCKS_DIFFER:
-                _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
-                bookmark = replace(asked.bookmark, export_id=export_id, in_bucket=True)
-                return replace(asked, left=Left.RUNNING, bookmark=bookmark)
-        return None
+        known = self._last.export_id if self._last else ""
+        nearest = {
+            abs(int(started) - asked.bookmark.requested_at): export_id
+            for export_id in self._bucket.export_ids(self.source.segment_id)
+            if export_id != known and (started := export_id.rpartition("-")[2]).isdecimal()
+        }
+        if not nearest or min(nearest) > _CLOCKS_DIFFER:
+            return None
+        export_id = nearest[min(nearest)]
+        _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
+        bookmark = replace(asked.bookmark, export_id=export_id, in_bucket=True)
+        return replace(asked, left=Left.RUNNING, bookmark=bookmark)
