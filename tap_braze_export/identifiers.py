@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import logging
+import os
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,7 +160,8 @@ class Identifiers:
             ) from None
         except Exception as error:  # noqa: BLE001  each of fsspec's libraries has its own
             # The error's name only: its text may hold the address with its signature, or credentials.
-            reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+            code = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(code) if isinstance(code, int) else type(error).__name__
             raise ConfigError(
                 f"identifiers_url {_without_secrets(self._url)} cannot be read ({reason}): check the address, and that"
                 " this machine may read it (bucket_options go with it where the scheme is that of bucket_url)"

@@ -69,6 +69,7 @@ class Pace:
         if (said.limit, window) != (self._limit, self._window):
             self._limit, self._window = said.limit, window
             self._settle()
+            self._due = min(self._due, now + self._interval)
         if said.remaining is None or said.reset < self._reset:
             return
         # The answer is old by now: what was sent after this request has used up a part of what it says remains.
