@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.server
 import logging
 import secrets
+import socket
 import threading
+import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _MOST_BYTES = 64 * 1024
-_SECONDS = 10
+_SECONDS = 10.0
+_MOST_CALLERS = 64
 _log = logging.getLogger(__name__)
 
 
@@ -33,17 +37,17 @@ class _Body(msgspec.Struct):
 
 
 class _Request(http.server.BaseHTTPRequestHandler):
-    """One callback. Anything but a known token is answered 404."""
+    """One callback. Anything but the right path with a known token is answered 404."""
 
     server: _Server
-    timeout = _SECONDS
     server_version = "tap-braze-export"
     sys_version = ""
 
     def do_POST(self) -> None:
         """Take the word that an export is complete."""
-        token = parse_qs(urlsplit(self.path).query).get("token", [""])[-1]
-        if not self.server.callbacks.expects(token):
+        url = urlsplit(self.path)
+        token = parse_qs(url.query).get("token", [""])[-1]
+        if not self.server.callbacks.expects(url.path, token):
             self._answer(HTTPStatus.NOT_FOUND)
             return
         length = self.headers.get("Content-Length", "")
@@ -77,8 +81,33 @@ class _Request(http.server.BaseHTTPRequestHandler):
 
 
 class _Server(http.server.ThreadingHTTPServer):
+    """Gives each caller a thread and some seconds, however slowly its bytes come, and takes not too many at a time."""
+
     daemon_threads = True
     callbacks: Callbacks
+    seconds: float
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._callers: dict[Any, float] = {}
+        super().__init__(address, _Request)
+
+    @override
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self._callers[request] = time.monotonic()
+        return len(self._callers) <= _MOST_CALLERS
+
+    @override
+    def shutdown_request(self, request: Any) -> None:
+        self._callers.pop(request, None)
+        super().shutdown_request(request)
+
+    @override
+    def service_actions(self) -> None:
+        for request, since in list(self._callers.items()):
+            if time.monotonic() - since > self.seconds:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -91,11 +120,13 @@ class Callbacks:
     Args:
         url: The setting `callback_url`, under which Braze reaches this machine.
         listen: The setting `callback_listen`, `host:port`.
+        seconds: What a caller has time for.
     """
 
-    def __init__(self, url: str | None, listen: str | None) -> None:
+    def __init__(self, url: str | None, listen: str | None, *, seconds: float = _SECONDS) -> None:
         self._url = url
         self._listen = listen
+        self._seconds = seconds
         self._received: dict[str, bool] = {}
         self._server: _Server | None = None
 
@@ -108,12 +139,12 @@ class Callbacks:
         if self._listen:
             host, _, port = self._listen.rpartition(":")
             try:
-                self._server = _Server((host.strip("[]"), int(port)), _Request)
+                self._server = _Server((host.strip("[]"), int(port)))
             except (OSError, ValueError, OverflowError):
                 raise ConfigError(
                     f"callback_listen {self._listen} cannot be listened on: name a free host:port of this machine"
                 ) from None
-            self._server.callbacks = self
+            self._server.callbacks, self._server.seconds = self, self._seconds
             threading.Thread(target=self._server.serve_forever, name="callback", daemon=True).start()
         return self
 
@@ -146,9 +177,10 @@ class Callbacks:
         if token:
             self._received.setdefault(token, False)
 
-    def expects(self, token: str) -> bool:
-        """Whether an export with this token runs."""
-        return token in self._received
+    def expects(self, path: str, token: str) -> bool:
+        """Whether Braze was given this address, and the export runs; a proxy may have cut the start of the path."""
+        expected = urlsplit(self._url or "").path or "/"
+        return bool(path) and expected.endswith(path) and token in self._received
 
     def receive(self, token: str) -> None:
         """Note a callback."""

@@ -236,6 +236,7 @@ class Exports:
         source, bookmark, journal = start.source, found.bookmark, self._journals[start.source.key]
         self._starts.remove(start)
         journal.write(Entry(bookmark, found.url, found.token))
+        self._callbacks.expect(found.token)
         arrival: Arrival
         if found.url is not None:
             try:
@@ -265,7 +266,6 @@ class Exports:
         return Hosted(found.bookmark, download, path)
 
     def _in_bucket(self, found: LeftOver, bucket: Bucket, *, settle: float | None) -> InBucket:
-        self._callbacks.expect(found.token)
         return InBucket(
             found.bookmark,
             bucket,
