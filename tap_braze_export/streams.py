@@ -162,9 +162,11 @@ class ExportFiles(FileStream):
             self._write_state()
 
     def _write_state(self) -> None:
-        before = self._writer.written
+        before, state = self._writer.written, self._deliveries.state()
+        if before == self._state_written and state == self.stream_state:
+            return  # the last message says the same
         self.stream_state.clear()
-        self.stream_state.update(self._deliveries.state())
+        self.stream_state.update(state)
         self._tap.state_writer.write_state(self.tap_state)
         self._state_written = self._writer.written
         self._state_bytes = self._state_written - before
