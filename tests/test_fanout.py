@@ -352,6 +352,7 @@ def test_streams_do_not_need_each_other() -> None:
     """Each stream alone gives the same rows as all together."""
     lines = SAMPLES.read_bytes().splitlines()
     together = rows(read(*lines))
+    for stream, expected in together.items():
         (alone,) = rows(read(*lines, selections=selected(only=[stream]))).items()
         assert (alone[0], sorted(alone[1], key=str)) == (stream, sorted(expected, key=str))
 
