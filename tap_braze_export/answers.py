@@ -96,7 +96,8 @@ def refused(
         error = AuthError(
             f"{refusal}: api_key needs the permission {endpoint.permission}, must belong to the instance of"
             " api_url, and this machine's address must be on the key's IP allow-list, if it has one."
-            " A key cannot be edited: create a new one with what is missing"
+            " A key cannot be edited: create a new one with what is missing",
+            status,
         )
     elif endpoint.starts_export and _is_running(status, said, RateLimit.of(response)):
         error = RunningExportError(

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from tap_braze_export.client import Braze
-from tap_braze_export.errors import TapError
+from tap_braze_export.delivery import Bucket
+from tap_braze_export.errors import AuthError, TapError
 from tap_braze_export.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
     from tap_braze_export.tap import TapBrazeExport
 
+    Check = tuple[str, str, str]
+    """What was looked at, the verdict, and why."""
+
 WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
+_KEY = "API key"
+_ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
 def check(tap: TapBrazeExport) -> None:
     """Print the checklist.
 
     Raises:
-        TapError: If something fails.
+        TapError: If something fails; it names all that does.
     """
     failed = []
     for subject, verdict, remark in _checks(tap):
@@ -31,21 +39,90 @@ def check(tap: TapBrazeExport) -> None:
         raise TapError("; ".join(failed))
 
 
-def _checks(tap: TapBrazeExport) -> Iterator[tuple[str, str, str]]:
+def _checks(tap: TapBrazeExport) -> Iterator[Check]:
     config = tap.config
-    client = Braze(config["api_url"], config["api_key"], clock=tap.clock)
-    for segment_id in config.get("segment_ids", ()):
-        subject = f"Segment {segment_id}"
-        try:
-            name = client.segment_details(segment_id).get("name")
-        except TapError as error:
-            yield subject, FAILS, str(error)
-        else:
-            yield subject, WORKS, str(name)
+    yield from _in_braze(tap)
+    if bucket_url := config.get("bucket_url"):
+        yield _bucket(bucket_url, tap)
+    yield _attempt("Spool directory", Spool(config.get("spool_dir"), clock=tap.clock).open)
+    for permission in _permissions(config):
+        yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
+
+
+def _in_braze(tap: TapBrazeExport) -> Iterator[Check]:
+    """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
+    config = tap.config
+    segment_ids = list(dict.fromkeys(config.get("segment_ids", ())))
+    verdicts: list[Check] = []
     try:
-        Spool(config.get("spool_dir"), clock=tap.clock).open()
+        client = Braze(config["api_url"], config["api_key"], clock=tap.clock)
+        verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
+        if config.get("discover_custom_attributes") or not segment_ids:
+            verdicts.append(_attributes(client, needed=bool(config.get("discover_custom_attributes"))))
     except TapError as error:
-        yield "Spool directory", FAILS, str(error)
-    else:
-        yield "Spool directory", WORKS, ""
-    yield "Permission users.export.segment", UNKNOWN, "only an export can show it, and --test starts none"
+        yield _KEY, FAILS, str(error)
+        for segment_id in segment_ids:
+            yield f"Segment {segment_id}", UNKNOWN, "without a key that works"
+        return
+    known = any(verdict == WORKS for _, verdict, _ in verdicts)
+    yield (_KEY, WORKS, "") if known else (_KEY, UNKNOWN, "it may call nothing that --test calls")
+    yield from verdicts
+
+
+def _segment(client: Braze, segment_id: str) -> Check:
+    subject = f"Segment {segment_id}"
+    try:
+        name = client.segment_details(segment_id).get("name")
+    except AuthError as error:
+        return subject, UNKNOWN, _lacks("segments.details", error)
+    except TapError as error:
+        return subject, FAILS, str(error)
+    return subject, WORKS, str(name)
+
+
+def _attributes(client: Braze, *, needed: bool) -> Check:
+    permission = "custom_attributes.get"
+    subject = f"Permission {permission}"
+    try:
+        next(client.custom_attributes(), None)
+    except AuthError as error:
+        lacks = _lacks(permission, error)
+        return (
+            (subject, FAILS, f"{error}; or switch discover_custom_attributes off")
+            if needed
+            else (subject, UNKNOWN, lacks)
+        )
+    except TapError as error:
+        return subject, FAILS, str(error)
+    return subject, WORKS, ""
+
+
+def _lacks(permission: str, error: AuthError) -> str:
+    """Why a 403 proves nothing; a 401 is the key's own failure and raised."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        raise error
+    return f"the key lacks the permission {permission}"
+
+
+def _bucket(bucket_url: str, tap: TapBrazeExport) -> Check:
+    try:
+        problem = Bucket(bucket_url, tap.config.get("bucket_options", {}), clock=tap.clock).check()
+    except TapError as error:
+        problem = str(error)
+    return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
+
+
+def _attempt(subject: str, attempt: Callable[[], object]) -> Check:
+    try:
+        attempt()
+    except TapError as error:
+        return subject, FAILS, str(error)
+    return subject, WORKS, ""
+
+
+def _permissions(config: Mapping[str, Any]) -> Iterator[str]:
+    """What the run will need of the key and only the run can prove."""
+    if config.get("segment_ids"):
+        yield "users.export.segment"
+    if config.get("global_control_group"):
+        yield "users.export.global_control_group"

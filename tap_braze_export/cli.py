@@ -33,8 +33,9 @@ _CHATTY = (
     "adlfs",
     "azure",
     "asyncio",
+    "singer_sdk.mapper",
 )
-"""Libraries that log URLs with their signatures, and keys, when the level is DEBUG."""
+"""What logs signed URLs, keys, or the value of a stream map's filter, when the level is DEBUG."""
 _NOISE = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
 """What the SDK says once per stream, or about nothing."""
 

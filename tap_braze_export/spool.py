@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ class Spool:
             ConfigError: If it cannot be made or written.
         """
         try:
+            if self.root.exists() and self.root.stat().st_mode & stat.S_ISVTX:
+                raise ConfigError(f"spool_dir {self.root} is shared by all users: name a directory of the tap's own")
             for folder in (self.root, *(self.root / name for name in ("exports", "journal", "rejected"))):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)

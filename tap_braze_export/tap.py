@@ -268,9 +268,13 @@ class TapBrazeExport(Tap):
                     definition = Schema.from_dict(table.json_schema["properties"][name])
                     entry.schema.properties.setdefault(name, definition)
                     entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
-        # The mapper takes __else__ out of the settings that it is given.
+        # The mapper takes __else__ out of the settings that it is given, and knows no column of a deselected stream,
+        # though a dry run syncs such streams, too.
         self.mapper = PluginMapper(plugin_config=copy.deepcopy(dict(self.config)), logger=self.logger)
-        self.mapper.register_raw_streams_from_catalog(self.catalog)
+        catalog = copy.deepcopy(self.catalog)
+        for entry in catalog.streams:
+            entry.metadata.root.selected = True
+        self.mapper.register_raw_streams_from_catalog(catalog)
 
     @override
     def discover_streams(self) -> Sequence[Stream]:
