@@ -16,9 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fakes import FakeClock
 from singer_sdk.exceptions import SingerSDKError
 
+from tap_braze_export.cli import describe
 from tap_braze_export.errors import TapError
 from tap_braze_export.signals import Signals
 from tap_braze_export.tap import TapBrazeExport
@@ -229,18 +231,31 @@ class Ended(Output):
         return error
 
 
-def command(*arguments: str, stdin: bytes = b"", cwd: Path | None = None, **variables: str) -> Ended:
+def command(*arguments: str, **variables: str) -> Ended:
     """Run the installed command to its end."""
     done = subprocess.run(
         [COMMAND, *arguments],
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment(**variables),
-        cwd=cwd,
         timeout=SECONDS,
         check=False,
     )
     return Ended(done.stdout, done.returncode, done.stderr.decode())
+
+
+def refusal(*arguments: str, **variables: str) -> str:
+    """The ERROR line of a command line that fails, found without a process of its own."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        made = TapBrazeExport.get_singer_command()
+        try:
+            made.invoke(made.make_context("tap-braze-export", list(arguments)))
+        except Exception as error:  # noqa: BLE001 - as the command itself does
+            return describe(error)
+    raise AssertionError(f"{arguments} did not fail")
 
 
 def written(folder: Path, content: Any, name: str = "config.json") -> str:

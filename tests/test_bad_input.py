@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from runs import selecting, settings, sync
 
 from tap_braze_export.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 USERS = selecting(["users", "export_files"])
 BAD_LINES = [b'{"braze_id": "5fbd99bac125ca40511f2cb1", "first_name": ', b'["no", "object"]']

@@ -395,6 +395,13 @@ def test_else_null_keeps_only_what_is_mapped(sandbox: Sandbox, tmp_path: Path) -
     assert run.states[-1]["bookmarks"]["export_files"]["exports"]
 
 
+def test_stream_map_of_a_deselected_stream(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It waits for the day when the stream is selected."""
+    maps = {"apps": {"title": "name"}, "segment_members": {"__filter__": "is_member"}}
+    run = sync(settings(sandbox, tmp_path, stream_maps=maps), catalog=selecting(["users"]))
+    assert dict(run.counts) == {"users": 39}
+
+
 def test_flattening(sandbox: Sandbox, tmp_path: Path) -> None:
     """Flattened rows have the columns that the flattened schema announces."""
     campaigns = [{"api_campaign_id": "c1", "engaged": {"opened_email": True}}]
