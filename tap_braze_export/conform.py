@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UNFIT: Final[Any] = object()
 """What a conforming function returns for a value that does not fit the type."""
 
+MOST_LEVELS = 500
+"""Lists and objects inside each other; loaders written in Python give up before 1,000, depending on their own stack."""
 MOST_DIGITS = 4300
 """Digits of the longest integer that Python, and with it most loaders, reads without being asked."""
 

@@ -6,56 +6,40 @@ RECORD message holds between its constant head and tail.
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import json
 import re
 from bisect import bisect_left
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tap_braze_export.conform import CONFORM, MOST_DIGITS, UNFIT, read_number, to_string
+from tap_braze_export.columns import conformer
+from tap_braze_export.conform import MOST_DIGITS, MOST_LEVELS, UNFIT, read_number, to_string
+from tap_braze_export.device_key import key_by_content, key_by_id
+from tap_braze_export.rows import Rows
 from tap_braze_export.schema import BY_PATH, DEVICE_IDS, EXPORTED_AT, RESCUED, SEGMENT_MEMBERS, USER_ALIASES
+from tap_braze_export.strict import RefusedError, StrictReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tap_braze_export.archive import Block
-    from tap_braze_export.schema import Field
     from tap_braze_export.selection import Selection
 
     RowsByKey = dict[tuple[Any, ...], dict[str, Any]]
+    RenderedRows = list[tuple[str, bytes]]
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
-_MOST_LEVELS = 500
-"""Lists and objects inside each other; loaders written in Python give up before 1,000, depending on their own stack."""
 _UNSTORABLE = re.compile(
     rb"(?P<kept>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u0000|u[dD][89a-fA-F])[\s\S])"
     rb"|\\u[0-9a-fA-F]{4}|\xed[\xa0-\xbf][\x80-\xbf]"
 )
 """Escapes to be kept as they are; then NUL and lone surrogates, escaped or raw, which no database stores as text."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one stream from one block of lines, as JSON lines."""
-
-    jsonl: bytes
-    """Each row followed by a newline."""
-    count: int
-
-    @classmethod
-    def of(cls, rows: Iterable[bytes]) -> Rows:
-        """The rendered rows, joined."""
-        lines = [*rows, b""]
-        return cls(b"\n".join(lines), len(lines) - 1)
-
-    def objects(self) -> Iterator[dict[str, Any]]:
-        """The rows as objects, for stream maps and flattening."""
-        return map(_DECODER.decode, self.jsonl.split(b"\n")[:-1])
 
 
 @dataclass
@@ -77,13 +61,16 @@ class UnreadableLineError(ValueError):
 class Reader:
     """Reads the lines of one export into the rows of the selected streams."""
 
-    def __init__(self, selections: Mapping[str, Selection], *, exported_at: str, segment_id: str) -> None:
+    def __init__(
+        self, selections: Mapping[str, Selection], *, exported_at: str, segment_id: str, strict: bool = True
+    ) -> None:
         """Compile the selections.
 
         Args:
             selections: The selected streams by name.
             exported_at: The value of that column in every row.
             segment_id: The segment that every user of the export is a member of; empty where there is none.
+            strict: Whether lines that are exactly as the schema says take the fast path.
         """
         self._given = {EXPORTED_AT: exported_at}
         self._membership: dict[str, Any] | None = None
@@ -93,37 +80,86 @@ class Reader:
             self._membership = {name: value for name, value in row.items() if name in names}
         by_path = {s.table.path: s for s in selections.values() if s.table.path is not None}
         self._user = _Objects((), by_path)
+        self._strict = StrictReader(by_path, exported_at=exported_at) if strict else None
 
     def read(self, block: Block) -> FanOut:
-        """The rows of a block. Of a user that stands in it twice, the last one wins."""
+        """The rows of a block, in no order. Of a user that stands in it twice, the last one wins."""
+        with _uncollected():
+            return self._read(block)
+
+    def _read(self, block: Block) -> FanOut:
         result = FanOut()
-        users: dict[str, list[tuple[str, bytes]]] = {}
+        lines: dict[str, tuple[int, bytes]] = {}
+        strict: dict[str, Any] = {}
+        careful: dict[str, RenderedRows] = {}
         for number, line in enumerate(block.lines, block.first_line):
             if not line or line.isspace():
                 continue
             result.lines += 1
             try:
-                braze_id, user = decode_user(line)
+                if (user := self._decode_strictly(line)) is not None:
+                    braze_id = user.braze_id
+                    strict[braze_id] = user
+                    careful.pop(braze_id, None)
+                else:
+                    braze_id, rows = self._read_carefully(line)
+                    careful[braze_id] = rows
+                    strict.pop(braze_id, None)
             except UnreadableLineError:
                 result.rejected.append((number, line))
                 continue
-            result.duplicates += braze_id in users
-            users[braze_id] = self._render(braze_id, user)
-        result.users = len(users)
-        by_stream: dict[str, list[bytes]] = {}
-        for rows in users.values():
-            for stream, row in rows:
-                by_stream.setdefault(stream, []).append(row)
-        result.rows = {stream: Rows.of(lines) for stream, lines in by_stream.items()}
+            result.duplicates += braze_id in lines
+            lines[braze_id] = number, line
+        if self._strict is not None:
+            result.rows, refused = self._strict.fan_out([*strict.values()])
+            for braze_id in refused:
+                try:
+                    careful[braze_id] = self._read_carefully(lines[braze_id][1])[1]
+                except UnreadableLineError:
+                    result.rejected.append(lines.pop(braze_id))
+        result.users = len(lines)
+        _append(result.rows, careful.values())
+        if self._membership:
+            members = [self._membership | {"braze_id": braze_id} for braze_id in lines]
+            result.rows[SEGMENT_MEMBERS.stream] = Rows(_ENCODER.encode_lines(members), len(members))
         return result
 
-    def _render(self, braze_id: str, user: dict[str, Any]) -> list[tuple[str, bytes]]:
+    def _decode_strictly(self, line: bytes) -> Any:
+        """The user as a struct; None if the line has to take the careful path."""
+        try:
+            return self._strict.decode(line) if self._strict is not None else None
+        except RefusedError:
+            return None
+
+    def _read_carefully(self, line: bytes) -> tuple[str, RenderedRows]:
+        braze_id, user = decode_user(line)
+        if self._strict is not None:
+            self._strict.learn(user)
         found: dict[str, RowsByKey] = {}
         self._user.collect(user, {"braze_id": braze_id} | self._given, found, {})
-        rendered = [(stream, _ENCODER.encode(row)) for stream, rows in found.items() for row in rows.values()]
-        if self._membership:
-            rendered.append((SEGMENT_MEMBERS.stream, _ENCODER.encode(self._membership | {"braze_id": braze_id})))
-        return rendered
+        return braze_id, [(stream, _ENCODER.encode(row)) for stream, rows in found.items() for row in rows.values()]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector away from objects that make no cycles: it takes a tenth of the time otherwise."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _append(rows: dict[str, Rows], more: Iterable[RenderedRows]) -> None:
+    by_stream: dict[str, list[bytes]] = {}
+    for rendered in more:
+        for stream, row in rendered:
+            by_stream.setdefault(stream, []).append(row)
+    for stream, lines in by_stream.items():
+        strict = rows.get(stream, Rows(b"", 0))
+        rows[stream] = Rows(strict.jsonl + b"\n".join([*lines, b""]), strict.count + len(lines))
 
 
 def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -138,7 +174,7 @@ def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
         user = _decode_odd(line)
     if not isinstance(user, dict):
         raise UnreadableLineError
-    if line.count(b"{") + line.count(b"[") > _MOST_LEVELS and _is_too_deep(user):
+    if line.count(b"{") + line.count(b"[") > MOST_LEVELS and _is_too_deep(user):
         raise UnreadableLineError
     braze_id = to_string(user.get("braze_id"))
     if braze_id is UNFIT or braze_id == "":
@@ -165,7 +201,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _is_too_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(_MOST_LEVELS):
+    for _ in range(MOST_LEVELS):
         items = (item.values() if isinstance(item, dict) else item for item in level)
         level = [inner for item in items for inner in item if isinstance(inner, (dict, list))]
         if not level:
@@ -193,7 +229,7 @@ class _Objects:
         }
         columns = selection.columns if selection else [column for column in own if column.name in table.keys]
         self._blank: dict[str, Any] = {column.name: None for column in columns}
-        self._conform = {column.name: _conformer(column, selection) for column in columns if column.name in self._known}
+        self._conform = {column.name: conformer(column, selection) for column in columns if column.name in self._known}
 
     def collect(
         self,
@@ -254,53 +290,12 @@ class _Objects:
         return strange
 
 
-def _conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict[str, Any]], Any]:
-    """A function of a value and the row's rescued data that returns what the column holds."""
-    name = column.name
-    to_type = CONFORM[column.type]
-
-    def conform(value: Any, rescued: dict[str, Any]) -> Any:
-        fitting = to_type(value)
-        if fitting is UNFIT:
-            rescued[name] = value
-            return None
-        return fitting
-
-    dropped = selection.dropped.get(name, frozenset()) if selection else frozenset()
-    if not column.members and not dropped:
-        return conform
-    members = {member.name: CONFORM[member.type] for member in column.members}
-    closed = name == "custom_attributes" and bool(dropped)
-
-    def conform_members(value: Any, rescued: dict[str, Any]) -> Any:
-        if not isinstance(value, dict):
-            return conform(value, rescued)
-        kept: dict[str, Any] = {}
-        for key, item in value.items():
-            to_member = members.get(key)
-            if to_member is None:
-                if key not in dropped and not closed:
-                    kept[key] = item
-            elif item is None:
-                kept[key] = None
-            else:
-                fitting = to_member(item)
-                if fitting is UNFIT:
-                    rescued[f"{name}.{key}"] = item
-                kept[key] = None if fitting is UNFIT else fitting
-        return kept
-
-    return conform_members
-
-
 def _device_key(row: dict[str, Any], device: dict[str, Any], rows: RowsByKey) -> str:
-    """The first id that is set, hashed where its column is deselected; else a hash of the content with an ordinal."""
-    for name in DEVICE_IDS:
-        value = to_string(device.get(name))
-        if value is not UNFIT and value != "":
-            return str(value) if name in row else _digest(value.encode(), 16)
-    content = {name: value for name, value in device.items() if value is not None and value != ""}
-    key = f"anonymous-{_digest(_CANONICAL.encode(content), 8)}"
+    """By id, else by content; with an ordinal where two devices of one user are alike."""
+    ids = ((name, to_string(device.get(name))) for name in DEVICE_IDS)
+    if key := key_by_id((None if text is UNFIT else text, name in row) for name, text in ids):
+        return key
+    key = key_by_content(device)
 
     def alike(ordinal: int) -> str:
         return key if ordinal == 1 else f"{key}-{ordinal}"
@@ -308,7 +303,3 @@ def _device_key(row: dict[str, Any], device: dict[str, Any], rows: RowsByKey) ->
     # The ordinals of one key have no gap, so that a list of a million equal devices takes no million looks each.
     ordinals = range(1, len(rows) + 1)
     return alike(1 + bisect_left(ordinals, 1, key=lambda ordinal: (row["braze_id"], alike(ordinal)) not in rows))
-
-
-def _digest(content: bytes, size: int) -> str:
-    return hashlib.blake2b(content, digest_size=size).hexdigest()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import MetadataMapping, RecordMessage
     from singer_sdk.tap_base import Tap
 
-    from tap_braze_export.fanout import Rows
     from tap_braze_export.messages import MessageWriter
+    from tap_braze_export.rows import Rows
     from tap_braze_export.schema import Table
 
 REPEATED_MESSAGES = ("Beginning sync of", "An unhandled error occurred while syncing")

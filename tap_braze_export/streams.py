@@ -13,11 +13,12 @@ from tap_braze_export.bookmarks import timestamp
 from tap_braze_export.client import Braze
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports import Exports
-from tap_braze_export.fanout import Reader, Rows
+from tap_braze_export.fanout import Reader
 from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.lanes import Threads
 from tap_braze_export.progress import Progress
 from tap_braze_export.resync import Resync
+from tap_braze_export.rows import Rows
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
 from tap_braze_export.selection import RequestedFields
 from tap_braze_export.spool import Spool
