@@ -129,14 +129,14 @@ class _Names(msgspec.Struct):
     def of(cls, user: bytes) -> _Names:
         try:
             who = _NAMES.decode(user)
-            if isinstance(who.braze_id, str) and b"\\u0000" not in user:
-                return who
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
+            who = cls()
+        if isinstance(who.braze_id, str) and b"\\u0000" not in user:
+            return who
         try:
             braze_id, members = decode_user(user)
         except UnreadableLineError:
-            return cls(braze_id="")
+            return cls("", who.external_id, who.user_aliases)
         return cls(braze_id, members.get("external_id"), members.get("user_aliases"))
 
     def identifiers(self) -> Iterator[tuple[str, str, str]]:

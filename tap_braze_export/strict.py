@@ -226,7 +226,7 @@ def _device_key(device: Any, level: _Level, refused: set[str]) -> str:
         setattr(device, name, UNSET)
     if key:
         return key
-    if any(getattr(device, attribute) is not UNSET for attribute in level.learned.values()):
+    if any(getattr(device, attribute, UNSET) is not UNSET for attribute in level.learned.values()):
         refused.add(device.braze_id)
     return key_by_content({name: getattr(device, name) for name in level.own})
 
@@ -236,7 +236,7 @@ def _place_learned(level: _Level, objects: Sequence[Any], refused: set[str]) -> 
     known = level.known
     rescues = level.selection is not None and RESCUED in level.selection.names
     for name, attribute in level.learned.items():
-        holders = [item for item in objects if getattr(item, attribute) is not UNSET]
+        holders = [item for item in objects if getattr(item, attribute, UNSET) is not UNSET]
         if rescues and name not in known:
             raw = ((item.braze_id, bytes(getattr(item, attribute))) for item in holders)
             refused.update(braze_id for braze_id, content in raw if is_odd(content) or may_be_deep(content))
