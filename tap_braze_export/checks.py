@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from tap_braze_export.tap import TapBrazeExport
+    from tap_braze_export.plugin import Plugin
 
     Check = tuple[str, str, str]
     """What was looked at, the verdict, and why."""
@@ -24,7 +24,7 @@ _KEY = "API key"
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
-def check(tap: TapBrazeExport) -> None:
+def check(tap: Plugin) -> None:
     """Print the checklist.
 
     Raises:
@@ -39,7 +39,7 @@ def check(tap: TapBrazeExport) -> None:
         raise TapError("; ".join(failed))
 
 
-def _checks(tap: TapBrazeExport) -> Iterator[Check]:
+def _checks(tap: Plugin) -> Iterator[Check]:
     config = tap.config
     yield from _in_braze(tap)
     if bucket_url := config.get("bucket_url"):
@@ -49,7 +49,7 @@ def _checks(tap: TapBrazeExport) -> Iterator[Check]:
         yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
 
 
-def _in_braze(tap: TapBrazeExport) -> Iterator[Check]:
+def _in_braze(tap: Plugin) -> Iterator[Check]:
     """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
     config = tap.config
     segment_ids = list(dict.fromkeys(config.get("segment_ids", ())))
@@ -104,7 +104,7 @@ def _lacks(permission: str, error: AuthError) -> str:
     return f"the key lacks the permission {permission}"
 
 
-def _bucket(bucket_url: str, tap: TapBrazeExport) -> Check:
+def _bucket(bucket_url: str, tap: Plugin) -> Check:
     try:
         problem = Bucket(bucket_url, tap.config.get("bucket_options", {}), clock=tap.clock).check()
     except TapError as error:

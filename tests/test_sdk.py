@@ -15,6 +15,7 @@ from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import JSONSchemaValidator, PluginBase, SingerCommand
 
 from tap_braze_export import cli, stream
+from tap_braze_export.plugin import Plugin
 from tap_braze_export.stream import FileStream
 from tap_braze_export.tap import TapBrazeExport
 
@@ -113,7 +114,8 @@ def test_private_overrides_stand_in_one_place() -> None:
         "_write_activate_version_message",
     }
     tap = {name for name in dir(Tap) if name.startswith("_") and not name.startswith("__")}
-    assert {name for name in vars(TapBrazeExport) if name in tap} - {"_abc_impl"} == {
+    assert {name for name in vars(TapBrazeExport) if name in tap} == {"_abc_impl"}
+    assert {name for name in vars(Plugin) if name in tap} - {"_abc_impl"} == {
         "_setup_signal_handlers",
         "_validate_config",
     }
