@@ -165,6 +165,7 @@ class FileStream(Stream):
     ) -> Generator[dict[str, Any], Any, Any]:
         if context and context["rows"]:
             self.emit(context["rows"], context["exported_at"])
+        self.context = None  # it holds a whole file's rows, also while the next file is read
         yield from ()
 
     @override
