@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -82,6 +83,8 @@ class Bucket:
         self._clock = clock
         self._secrets = list(_option_texts(options))
         scheme = urlsplit(bucket_url).scheme
+        # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
             # What fsspec would cache: one listing for ever, and file systems by their secrets.
             self._files, root = fsspec.url_to_fs(
@@ -218,7 +221,7 @@ class Bucket:
                 raise ConfigError("bucket_url names a bucket or directory that does not exist") from None
             except Exception as error:  # noqa: BLE001  each cloud library has its own
                 said = self._said(error)
-                if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
+                if _is_refusal(error):
                     raise ConfigError(
                         f"the bucket cannot be {done}: {said}. Check the credentials (bucket_options or the"
                         " environment) and that they may list and get objects"
@@ -243,6 +246,17 @@ def _option_texts(value: object) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for member in value:
             yield from _option_texts(member)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a store refuses the credentials: not each library has an error of its own for that."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return (
+        isinstance(error, PermissionError)
+        or type(error).__name__ in _CREDENTIAL_ERRORS
+        or str(status) in {"401", "403"}
+        or str(error).startswith("Forbidden: ")  # gcsfs
+    )
 
 
 def _version(info: Mapping[str, Any]) -> str:

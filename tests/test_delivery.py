@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -545,23 +544,6 @@ def test_check_of_a_directory(clock: FakeClock, tmp_path: Path) -> None:
     assert missing.check() == error
     with pytest.raises(ConfigError, match=error):
         missing.objects(EXPORT, "seg")
-
-
-@pytest.mark.parametrize(
-    ("url", "module", "command"),
-    [
-        ("abfs://container/prefix", "adlfs", "pip install 'tap-braze-export[azure]'"),
-        ("gs://bucket/prefix", "gcsfs", "pip install 'tap-braze-export[gcs]'"),
-    ],
-)
-def test_missing_extra_names_the_command(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, url: str, module: str, command: str
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-
-    with pytest.raises(ConfigError) as caught:
-        Bucket(url, {}, clock=clock)
-    assert command in str(caught.value)
 
 
 def test_unknown_scheme_is_refused(clock: FakeClock) -> None:
