@@ -10,12 +10,15 @@ from singer_sdk import typing as th
 from typing_extensions import override
 
 from tap_braze_export import streams
+from tap_braze_export.attributes import attribute_fields, discovered_types
+from tap_braze_export.client import Braze
+from tap_braze_export.errors import ConfigError
 from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.plugin import Plugin
 from tap_braze_export.schema import ATTRIBUTE_TYPES, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from singer_sdk.streams import Stream
 
@@ -219,9 +222,13 @@ class TapBrazeExport(Plugin):
         return [stream(self) for stream in STREAMS]
 
     def custom_attributes(self) -> list[Field]:
-        """The typed members of custom_attributes that the settings name."""
-        types: Mapping[str, str] = self.config.get("custom_attributes", {})
-        return [Field(name, ATTRIBUTE_TYPES[kind], "Custom attribute") for name, kind in types.items()]
+        """The typed members of custom_attributes. A catalog has them already, so Braze is asked at discovery only."""
+        config, types = self.config, {}
+        if config.get("discover_custom_attributes") and self.input_catalog is None:
+            if not (config.get("api_url") and config.get("api_key")):
+                raise ConfigError("discover_custom_attributes needs api_url and api_key, also for discovery")
+            types = discovered_types(Braze(config["api_url"], config["api_key"], clock=self.clock).custom_attributes())
+        return attribute_fields(types | config.get("custom_attributes", {}))
 
     @override
     def rules(self) -> list[str]:
