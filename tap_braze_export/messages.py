@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
@@ -22,12 +23,14 @@ class MessageWriter(MsgSpecWriter):
 
     Attributes:
         written: Bytes written so far.
+        waited: Seconds that writing took: how long the reader kept the tap waiting.
     """
 
     def __init__(self, signals: Signals | None = None) -> None:
         super().__init__()
         self._signals = signals or Signals()
         self.written = 0
+        self.waited = 0.0
 
     @override
     def write_message(self, message: Message) -> None:
@@ -48,8 +51,10 @@ class MessageWriter(MsgSpecWriter):
         while start < len(lines):
             self._signals.check()
             end = lines.find(b"\n", start + _BLOCK) + 1 or len(lines)
+            started = time.monotonic()
             self._signals.writing = True
             sys.stdout.buffer.write(memoryview(lines)[start:end])
             self._signals.writing = False
+            self.waited += time.monotonic() - started
             self.written += end - start
             start = end

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
 
 _INTERVAL = 10.0
+_WORTH_TELLING = 1.0
 
 
 class Progress:
@@ -29,7 +30,7 @@ class Progress:
         self._clock = clock
         self._logger = logger
         self._started = self._reported = clock.now()
-        self._reading = 0.0
+        self._reading = self._waited = 0.0
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
             self._bar = tqdm(unit=" users", desc="waiting", file=sys.stderr, leave=False, dynamic_ncols=True)
@@ -46,11 +47,12 @@ class Progress:
                 ", …" if len(export_ids) > 3 else "",  # noqa: PLR2004
             )
 
-    def read(self, file: str, *, users: int, seconds: float) -> None:
-        """A file was emitted."""
+    def read(self, file: str, *, users: int, seconds: float, waited: float) -> None:
+        """A file was emitted, in so many seconds, of which the reader of the output took so many."""
         self.files += 1
         self.users += users
-        self._reading += seconds
+        self._reading += max(0.0, seconds - waited)
+        self._waited += waited
         if self._bar is not None:
             self._bar.set_description(file[-40:])
             self._bar.update(users)
@@ -58,9 +60,10 @@ class Progress:
             self._logger.info("Read %s, the last one %s", self.summary(), file)
 
     def summary(self) -> str:
-        """Files, users and users a second of reading time, without the waiting."""
+        """Files, users and users a second, without the waiting for Braze and for the loader."""
         rate = f", {self.users / self._reading:,.0f} users a second" if self._reading > 0 else ""
-        return f"{self.files:,} files, {self.users:,} users in {duration(self._reading)}{rate}"
+        waited = f"; the loader took {duration(self._waited)}" if self._waited > _WORTH_TELLING else ""
+        return f"{self.files:,} files, {self.users:,} users in {duration(self._reading)}{rate}{waited}"
 
     def close(self) -> None:
         """Take the bar away and say what the run did."""

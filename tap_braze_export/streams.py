@@ -122,7 +122,7 @@ class ExportFiles(FileStream):
         self._activate_versions(family)
 
     def _read(self, record: Record) -> None:
-        started = self._clock.now()
+        started, waited = self._clock.now(), self._writer.waited
         try:
             for child_context in self.generate_child_contexts(record, None):
                 self._sync_children(child_context)
@@ -133,7 +133,12 @@ class ExportFiles(FileStream):
             row = {name: value for name, value in record.items() if name in self.selection.names}
             self.emit(Rows.of([msgspec.json.encode(row)]), record["exported_at"])
         self._delivery.emitted(record["users"])
-        self._run.progress.read(self._delivery.name, users=record["users"], seconds=self._clock.now() - started)
+        self._run.progress.read(
+            self._delivery.name,
+            users=record["users"],
+            seconds=self._clock.now() - started,
+            waited=self._writer.waited - waited,
+        )
         enough = self._writer.written - self._state_written >= self._state_bytes * _OUTPUT_PER_STATE
         if enough or self._run.is_resync:
             self._write_state()
