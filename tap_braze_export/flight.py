@@ -8,6 +8,7 @@ from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from tap_braze_export.answers import RateLimit
 from tap_braze_export.errors import BrazeError, RateLimitError
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Flight(Generic[Request]):
                 return
         else:
             self._limited_since = None
+            self._pace.answered(number, RateLimit() if isinstance(result, Exception) else result[0].limit, now)
         if isinstance(result, BrazeError) and result.status == HTTPStatus.BAD_REQUEST:
             self._landed[place] = Answer(request, result, now)
         elif isinstance(result, Exception):
@@ -150,5 +152,4 @@ class Flight(Generic[Request]):
             self._exhausted = True
         else:
             content, at = result
-            self._pace.answered(number, content.limit, now)
             self._landed[place] = Answer(request, content, at)
