@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from tap_braze_export.schema import TABLES
 from tap_braze_export.tap import TapBrazeExport
 
 ROOT = Path(__file__).parents[1]
@@ -133,10 +134,28 @@ def readme_table(schema: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def tap() -> TapBrazeExport:
+    """The tap as discovery makes it, which needs no configuration."""
+    return TapBrazeExport(config={}, parse_env_config=False, validate_config=False, setup_mapper=False)
+
+
 def streams() -> list[dict[str, Any]]:
-    """The catalog's entries. Discovery needs no configuration."""
-    tap = TapBrazeExport(config={}, parse_env_config=False, validate_config=False)
-    return list(tap.catalog_dict["streams"])
+    """The catalog's entries."""
+    return list(tap().catalog_dict["streams"])
+
+
+def without_personal_data(catalog: str) -> str:
+    """The catalog with everything deselected that identifies a person."""
+    made = json.loads(catalog)
+    tables = {table.stream: table for table in TABLES}
+    for entry in made["streams"]:
+        table = tables[entry["tap_stream_id"]]
+        personal = {("properties", column.name) for column in table.columns if column.personal}
+        for item in entry["metadata"]:
+            crumb = tuple(item["breadcrumb"])
+            if crumb[:2] in personal or (not crumb and table.personal):
+                item["metadata"]["selected"] = False
+    return json.dumps(made, indent=2) + "\n"
 
 
 def _left_out(entry: dict[str, Any]) -> bool:
@@ -165,9 +184,9 @@ def generated() -> dict[Path, str]:
         ROOT / "README.md": _replace(ROOT / "README.md", readme_table(schema)),
         ROOT / ".env.example": env_example(schema),
     }
-    for entry in streams():
-        path = ROOT / "catalog" / f"{entry['tap_stream_id']}.json"
-        made[path] = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
+    catalog = tap().catalog_json_text + "\n"
+    made[ROOT / "catalog" / "catalog.json"] = catalog
+    made[ROOT / "catalog" / "no-personal-data.json"] = without_personal_data(catalog)
     return made
 
 
@@ -193,7 +212,7 @@ def main() -> int:
     for path in strangers:
         outdated = True
         if check:
-            sys.stderr.write(f"{path.relative_to(ROOT)}: there is no such stream\n")
+            sys.stderr.write(f"{path.relative_to(ROOT)}: nothing generates this file\n")
         else:
             path.unlink()
     return int(check and outdated)

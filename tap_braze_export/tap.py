@@ -210,6 +210,13 @@ class TapBrazeExport(Plugin):
         ),
         _minimum("workers", 0, "Workers", "Processes that read files; 0 chooses", minimum=0),
         th.Property(
+            "emit_activate_version_messages",
+            th.BooleanType,
+            default=False,
+            title="ACTIVATE_VERSION",
+            description="After a run that provably emitted everything, tell loaders to delete the rows of earlier runs",
+        ),
+        th.Property(
             "dask_scheduler",
             th.StringType,
             title="Dask scheduler",
