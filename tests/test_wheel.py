@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from runs import environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,20 +24,28 @@ def uv() -> str:
     return found
 
 
-def run(*command: str, **variables: str) -> bytes:
-    """The standard output of a command that must work."""
-    cache = {name: os.environ[name] for name in ("UV_CACHE_DIR", "UV_OFFLINE") if name in os.environ}
-    done = subprocess.run(
-        command, env=environment(**cache, **variables), cwd=ROOT, capture_output=True, timeout=300, check=False
-    )
+def run(*command: str) -> subprocess.CompletedProcess[bytes]:
+    """A command's end, without the surroundings' virtual environment and settings."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_", "TAP_"))}
+    return subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, timeout=300, check=False)
+
+
+def output(done: subprocess.CompletedProcess[bytes]) -> bytes:
+    """The standard output of a command that must have worked."""
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+def with_uv(*arguments: str) -> None:
+    """Let uv do something with what it has, which `make setup` has fetched; only else ask the package index."""
+    done = run(uv(), *arguments, "--quiet", "--offline")
+    output(done if done.returncode == 0 else run(uv(), *arguments, "--quiet"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    run(uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder), "--python", sys.executable)
+    with_uv("build", "--wheel", "--out-dir", str(folder), "--python", sys.executable)
     (path,) = folder.glob("*.whl")
     return path
 
@@ -54,12 +61,12 @@ def test_contents(wheel: Path) -> None:
 
 
 def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
-    """In an empty environment, with the newest of what it asks for: --about and --discover."""
+    """In an empty environment, with nothing but what it asks for: --about and --discover."""
     python = tmp_path / "venv" / "bin" / "python"
-    run(uv(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"))
-    run(uv(), "pip", "install", "--quiet", "--python", str(python), str(wheel))
+    with_uv("venv", "--python", sys.executable, str(tmp_path / "venv"))
+    with_uv("pip", "install", "--python", str(python), str(wheel))
     tap = str(python.with_name("tap-braze-export"))
-    about = json.loads(run(tap, "--about", "--format=json"))
+    about = json.loads(output(run(tap, "--about", "--format=json")))
     assert about["name"] == "tap-braze-export"
     assert wheel.name.startswith(f"tap_braze_export-{about['version']}-")
-    assert len(json.loads(run(tap, "--discover"))["streams"]) == 14
+    assert len(json.loads(output(run(tap, "--discover")))["streams"]) == 14
