@@ -72,7 +72,8 @@ class FileStream(Stream):
             version = "" if self._stream_version is None else f',"version":{self._stream_version}'
             tail = f'{version},"time_extracted":"{exported_at}"}}\n'.encode()
             head = f'{{"type":"RECORD","stream":"{self.name}","record":'.encode()
-            self._writer.write_lines(head + rows.jsonl[:-1].replace(b"\n", tail + head) + tail)
+            for lines in rows.pieces():
+                self._writer.write_lines(head + lines[:-1].replace(b"\n", tail + head) + tail)
             self._count(rows.count)
             return
         time_extracted = datetime.fromisoformat(exported_at)

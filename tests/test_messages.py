@@ -12,6 +12,7 @@ import pytest
 from singer_sdk.singerlib.messages import RecordMessage, StateMessage
 
 from tap_braze_export.messages import MessageWriter
+from tap_braze_export.rows import Rows
 from tap_braze_export.signals import Interruption, Signals
 
 if TYPE_CHECKING:
@@ -108,3 +109,13 @@ def test_writing_is_known_to_the_signals() -> None:
         assert seen == [True] * len(seen)
         assert len(seen) > 1
         assert not signals.writing
+
+
+def test_rows_come_in_pieces_of_whole_lines() -> None:
+    """However long a line is, no piece cuts one, and nothing is missing."""
+    rows = Rows.of([b"x" * size for size in (0, 10, 3 * 2**20, 2**20 - 1, 2**20, 5, 7)])
+    pieces = list(rows.pieces())
+    assert b"".join(pieces) == rows.jsonl
+    assert len(pieces) > 2
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert list(Rows.of([]).pieces()) == []
