@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.schema import ATTRIBUTE_TYPES, Field
+from tap_braze_export.table import ATTRIBUTE_TYPES, Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,10 +11,11 @@ from tap_braze_export.errors import AuthError, TapError
 from tap_braze_export.spool import Spool
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from tap_braze_export.plugin import Plugin
+    from tap_braze_export.clock import Clock
 
     Check = tuple[str, str, str]
     """What was looked at, the verdict, and why."""
@@ -24,38 +25,36 @@ _KEY = "API key"
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
-def check(tap: Plugin) -> None:
+def check(config: Mapping[str, Any], *, clock: Clock, logger: logging.Logger) -> None:
     """Print the checklist.
 
     Raises:
         TapError: If something fails; it names all that does.
     """
     failed = []
-    for subject, verdict, remark in _checks(tap):
-        tap.logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
+    for subject, verdict, remark in _checks(config, clock):
+        logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
         if verdict == FAILS:
             failed.append(f"{subject}: {remark}")
     if failed:
         raise TapError("; ".join(failed))
 
 
-def _checks(tap: Plugin) -> Iterator[Check]:
-    config = tap.config
-    yield from _in_braze(tap)
+def _checks(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
+    yield from _in_braze(config, clock)
     if bucket_url := config.get("bucket_url"):
-        yield _bucket(bucket_url, tap)
-    yield _attempt("Spool directory", Spool(config.get("spool_dir"), clock=tap.clock).open)
+        yield _bucket(bucket_url, config, clock)
+    yield _attempt("Spool directory", Spool(config.get("spool_dir"), clock=clock).open)
     for permission in _permissions(config):
         yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
 
 
-def _in_braze(tap: Plugin) -> Iterator[Check]:
+def _in_braze(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
     """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
-    config = tap.config
     segment_ids = list(dict.fromkeys(config.get("segment_ids", ())))
     verdicts: list[Check] = []
     try:
-        client = Braze(config["api_url"], config["api_key"], clock=tap.clock)
+        client = Braze(config["api_url"], config["api_key"], clock=clock)
         verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
         if config.get("discover_custom_attributes") or not segment_ids:
             verdicts.append(_attributes(client, needed=bool(config.get("discover_custom_attributes"))))
@@ -104,9 +103,9 @@ def _lacks(permission: str, error: AuthError) -> str:
     return f"the key lacks the permission {permission}"
 
 
-def _bucket(bucket_url: str, tap: Plugin) -> Check:
+def _bucket(bucket_url: str, config: Mapping[str, Any], clock: Clock) -> Check:
     try:
-        problem = Bucket(bucket_url, tap.config.get("bucket_options", {}), clock=tap.clock).check()
+        problem = Bucket(bucket_url, config.get("bucket_options", {}), clock=clock).check()
     except TapError as error:
         problem = str(error)
     return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")

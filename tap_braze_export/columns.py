@@ -9,8 +9,8 @@ from tap_braze_export.conform import CONFORM, UNFIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tap_braze_export.schema import Field
     from tap_braze_export.selection import Selection
+    from tap_braze_export.table import Field
 
 
 def conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict[str, Any]], Any]:

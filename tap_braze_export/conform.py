@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tap_braze_export.schema import Type
+from tap_braze_export.table import Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

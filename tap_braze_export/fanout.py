@@ -20,8 +20,9 @@ from tap_braze_export.columns import conformer
 from tap_braze_export.conform import MOST_DIGITS, MOST_LEVELS, UNFIT, read_number, to_string
 from tap_braze_export.device_key import key_by_content, key_by_id
 from tap_braze_export.rows import Rows
-from tap_braze_export.schema import BY_PATH, DEVICE_IDS, EXPORTED_AT, RESCUED, SEGMENT_MEMBERS, USER_ALIASES
+from tap_braze_export.schema import BY_PATH, DEVICE_IDS, SEGMENT_MEMBERS, USER_ALIASES
 from tap_braze_export.strict import RefusedError, StrictReader
+from tap_braze_export.table import EXPORTED_AT, RESCUED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -125,9 +126,15 @@ class Reader:
         return result
 
     def _decode_strictly(self, line: bytes) -> Any:
-        """The user as a struct; None if the line has to take the careful path."""
+        """The user as a struct; None if the line has to take the careful path.
+
+        What only the careful path rejects must take it now: later, the line would have replaced an earlier one of
+        its user. So it is made sure here that raw parts, which the decoder only skims, are UTF-8 and not too deep.
+        """
+        if self._strict is None or not _is_utf_8(line) or (_may_be_deep(line) and _is_too_deep_line(line)):
+            return None
         try:
-            return self._strict.decode(line) if self._strict is not None else None
+            return self._strict.decode(line)
         except RefusedError:
             return None
 
@@ -174,7 +181,7 @@ def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
         user = _decode_odd(line)
     if not isinstance(user, dict):
         raise UnreadableLineError
-    if line.count(b"{") + line.count(b"[") > MOST_LEVELS and _is_too_deep(user):
+    if _may_be_deep(line) and _is_too_deep(user):
         raise UnreadableLineError
     braze_id = to_string(user.get("braze_id"))
     if braze_id is UNFIT or braze_id == "":
@@ -197,6 +204,24 @@ def _decode_odd(line: bytes) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are not JSON
+
+
+def _is_utf_8(line: bytes) -> bool:
+    try:
+        return line.isascii() or bool(line.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _may_be_deep(line: bytes) -> bool:
+    return line.count(b"{") + line.count(b"[") > MOST_LEVELS
+
+
+def _is_too_deep_line(line: bytes) -> bool:
+    try:
+        return _is_too_deep(_DECODER.decode(line))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return True
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -96,7 +96,8 @@ class Pace:
         limits = [(self._limit, self._window), *([(self._cap, _MINUTE)] if self._cap else [])]
         rate = min(limit / window for limit, window in limits) * _SHARE
         self._interval = 1 / rate
-        self._tolerance = max(0.0, min((limit - 1) / rate - window for limit, window in limits))
+        # By so much a late request may catch up; the other half of the slack is the network's.
+        self._tolerance = min(limit / rate - window for limit, window in limits) / 2
 
 
 def _window(reset: int, now: float, known: int) -> int:

@@ -31,11 +31,14 @@ from tap_braze_export.configuration import (
 )
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.messages import MessageWriter
-from tap_braze_export.schema import EXPORTED_AT, TABLES
+from tap_braze_export.schema import TABLES
 from tap_braze_export.signals import Signals
+from tap_braze_export.table import EXPORTED_AT
 
 if TYPE_CHECKING:
     import click
+
+    from tap_braze_export.table import Field
 
 _TABLES = {table.stream: table for table in TABLES}
 
@@ -48,6 +51,10 @@ class Plugin(Tap):
 
     def rules(self) -> list[str]:
         """What is wrong with settings that are right one by one."""
+        return []
+
+    def custom_attributes(self) -> list[Field]:
+        """The typed members of the column custom_attributes."""
         return []
 
     def __init__(self, *, parse_env_config: bool = False, **options: Any) -> None:
@@ -153,5 +160,6 @@ class Plugin(Tap):
             return
         given = ctx.params["config"]
         # With a catalog, so that nothing is asked of Braze but by the checks.
-        check(cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog()))
+        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog())
+        check(tap.config, clock=tap.clock, logger=tap.logger)
         ctx.exit()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.schema import EXPORTED_AT, RESCUED
+from tap_braze_export.table import EXPORTED_AT, RESCUED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tap_braze_export.schema import Field, Table
+    from tap_braze_export.table import Field, Table
 
 MOST_NAMED_ATTRIBUTES = 500
 """Braze takes at most this many names in `custom_attributes_to_export`."""

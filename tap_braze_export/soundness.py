@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Meta, Raw
 
 from tap_braze_export.conform import MOST_LEVELS
-from tap_braze_export.schema import Type
+from tap_braze_export.table import Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tap_braze_export.schema import Field
+    from tap_braze_export.table import Field
 
 LONG = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """The type of an integer that fits a column."""
@@ -35,7 +35,7 @@ _FIGURES = bytes(57 if 48 <= byte <= 57 else 101 if byte in b"eE" else 32 for by
 _DEEP = MOST_LEVELS - 10
 """So many opened lists and objects may be nested too deeply, where the user around them is counted too."""
 _LONG_FIGURE = b"9" * 309
-_ODD_NUMBER = re.compile(rb"[\[:,]\s*-?[\d.]+[eE][+-]?\d{3}|\d{309}")
+_ODD_NUMBER = re.compile(rb"(?:\A|[\[:,])\s*-?[\d.]+[eE][+-]?\d{3}|\d{309}")
 
 
 def _is_date_time(text: str) -> bool:

@@ -19,8 +19,8 @@ from singer_sdk.singerlib.messages import ActivateVersionMessage
 from typing_extensions import override
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.schema import EXPORTED_AT
 from tap_braze_export.selection import Selection
+from tap_braze_export.table import EXPORTED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.messages import MessageWriter
     from tap_braze_export.rows import Rows
-    from tap_braze_export.schema import Table
+    from tap_braze_export.table import Table
 
 REPEATED_MESSAGES = ("Beginning sync of", "An unhandled error occurred while syncing")
 """What the SDK logs on every sync of a child; the run's one error line says the second better."""

@@ -13,6 +13,7 @@ from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.rows import Rows
 from tap_braze_export.run import Run
 from tap_braze_export.stream import FileStream
+from tap_braze_export.table import Field, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Catalog
 
     from tap_braze_export.files import Delivery
-    from tap_braze_export.tap import TapBrazeExport
+    from tap_braze_export.plugin import Plugin
 
 _MOST_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 100
@@ -34,7 +35,7 @@ class ExportFiles(FileStream):
     table = schema.EXPORT_FILES
     versioned = False
 
-    def __init__(self, tap: TapBrazeExport) -> None:
+    def __init__(self, tap: Plugin) -> None:
         super().__init__(tap)
         self._clock = tap.clock
         self._run: Run
@@ -189,7 +190,7 @@ class Users(FileStream):
     table = schema.USERS
     parent_stream_type = ExportFiles
 
-    def __init__(self, tap: TapBrazeExport) -> None:
+    def __init__(self, tap: Plugin) -> None:
         self.table = schema.USERS.with_attributes(tap.custom_attributes())
         super().__init__(tap)
 
@@ -200,7 +201,7 @@ class Users(FileStream):
         properties = self.effective_schema.get("properties", {})
         attributes = properties.get("custom_attributes", {}).get("properties", {})
         self.table = schema.USERS.with_attributes(
-            schema.Field(name, schema.type_of(definition), "") for name, definition in attributes.items()
+            Field(name, type_of(definition), "") for name, definition in attributes.items()
         )
 
 

@@ -18,14 +18,15 @@ from tap_braze_export.columns import conformer
 from tap_braze_export.conform import CONFORM, UNFIT, read_number
 from tap_braze_export.device_key import key_by_content, key_by_id
 from tap_braze_export.rows import Rows
-from tap_braze_export.schema import BY_PATH, DEVICE_IDS, EXPORTED_AT, RESCUED, Type
+from tap_braze_export.schema import BY_PATH, DEVICE_IDS
 from tap_braze_export.soundness import CHECKS, LONG, are_attributes, attributes_decoder, is_odd, may_be_deep
+from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from tap_braze_export.schema import Field, Table
     from tap_braze_export.selection import Selection
+    from tap_braze_export.table import Field, Table
 
     Path = tuple[str, ...]
 
@@ -270,8 +271,11 @@ def _conform(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
     for item in objects:
         value = getattr(item, name)
         if isinstance(value, Raw):
-            value = _DECODER.decode(value)
-        if value is not None and (value := to_type(value)) is UNFIT:
+            try:
+                value = _DECODER.decode(value)
+            except (UnicodeDecodeError, msgspec.MsgspecError):  # well formed, but an integer of too many digits
+                value = UNFIT
+        if value is UNFIT or (value is not None and (value := to_type(value)) is UNFIT):
             refused.add(item.braze_id)
             value = None
         setattr(item, name, value)

@@ -15,7 +15,7 @@ from tap_braze_export.client import Braze
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.plugin import Plugin
-from tap_braze_export.schema import ATTRIBUTE_TYPES, Field
+from tap_braze_export.table import ATTRIBUTE_TYPES, Field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,9 @@ import msgspec
 
 from tap_braze_export.archive import Block
 from tap_braze_export.fanout import Reader
-from tap_braze_export.schema import ATTRIBUTE_TYPES, EXPORTED_AT, TABLES, USERS, Field
+from tap_braze_export.schema import TABLES, USERS
 from tap_braze_export.selection import Selection
+from tap_braze_export.table import ATTRIBUTE_TYPES, EXPORTED_AT, Field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

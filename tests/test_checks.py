@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeClock
-from runs import Ended, command, settings, tap_class, written
+from runs import Ended, command, settings, written
 
 from tap_braze_export.checks import check
 from tap_braze_export.errors import TapError
@@ -142,7 +143,7 @@ def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     with Sandbox(users=5) as sandbox:
         config = settings(sandbox, tmp_path, bucket_url="s3://bucket", bucket_options=options)
         with pytest.raises(TapError, match=r"^Bucket: ") as raised:
-            check(tap_class(FakeClock())(config=config))
+            check(config, clock=FakeClock(), logger=logging.getLogger("tap-braze-export"))
     for secret in options.values():
         assert secret not in caplog.text
         assert secret not in str(raised.value)

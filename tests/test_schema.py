@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tap_braze_export.schema import ATTRIBUTE_TYPES, TABLES, USERS, Field, Type, type_of
+from tap_braze_export.schema import TABLES, USERS
+from tap_braze_export.table import ATTRIBUTE_TYPES, Field, Type, type_of
 from tap_braze_export.tap import STREAMS, TapBrazeExport
 
 KEYS = {
