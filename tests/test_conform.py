@@ -14,7 +14,22 @@ from hypothesis import strategies as st
 from tap_braze_export.conform import CONFORM, MOST_DIGITS, UNFIT, read_number
 from tap_braze_export.schema import Type
 
-TEXTS: list[Any] = ["text", "12 ", " 12", "+12", "0x12", "१२", "NaN", "Infinity", "null", "1_000", "1,5", "--1", "-"]
+TEXTS: list[Any] = [
+    "text",
+    "12 ",
+    " 12",
+    "+12",
+    "0x12",
+    "१२",
+    "1२",
+    "NaN",
+    "Infinity",
+    "null",
+    "1_000",
+    "1,5",
+    "--1",
+    "-",
+]
 OTHERS: list[Any] = [[], {}, [12], {"a": 12}]
 
 

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import AT, Case, cases, parse, read, row_of, rows, selected, user_row
 
+from tap_braze_export.archive import Block
+from tap_braze_export.fanout import Reader
 from tap_braze_export.schema import TABLES
 
 if TYPE_CHECKING:
@@ -84,11 +86,46 @@ def test_each_repetition_is_a_duplicate() -> None:
     assert {row["braze_id"]: row["email"] for row in rows(result)["users"]} == {"7": None, "8": None}
 
 
-def test_an_unreadable_repetition_does_not_win() -> None:
-    """A line that is rejected takes nothing away."""
-    result = read('{"braze_id":"7","email":"1"}', '{"braze_id":"7","email":')
-    assert [row["email"] for row in rows(result)["users"]] == ["1"]
-    assert (result.lines, result.users, result.duplicates, len(result.rejected)) == (2, 1, 0, 1)
+BROKEN_VALUES = [
+    b'"\xe9"',
+    b"[" * 600 + b"]" * 600,
+    b'{"x":"\xe9"}',
+    b'{"x":' + b"[" * 600 + b"]" * 600 + b"}",
+    b"NaN",
+    b'"',
+]
+
+
+@pytest.mark.parametrize("value", BROKEN_VALUES, ids=range(len(BROKEN_VALUES)))
+@pytest.mark.parametrize("without", [[], ["users.email", "users.total_revenue", "users.custom_attributes", "devices"]])
+@pytest.mark.parametrize(
+    "member", ["email", "total_revenue", "last_coordinates", "engaged", "custom_attributes", "devices", "new_field"]
+)
+def test_an_unreadable_repetition_does_not_win(member: str, without: list[str], value: bytes) -> None:
+    """A line that is rejected takes nothing away, whichever member spoils it and however often that was seen."""
+    often = [b'{"braze_id":"%d","new_field":1,"email":"e","devices":[],"total_revenue":1.5}' % n for n in range(20)]
+    broken = b'{"braze_id":"7","%s":%s}' % (member.encode(), value)
+    reader = Reader(selected(without=without), exported_at=AT, segment_id="s")
+    for _ in range(2):
+        result = reader.read(Block(1, [*often, broken]))
+        assert result.rejected == [(21, broken)]
+        assert (result.lines, result.users, result.duplicates) == (21, 20, 0)
+        assert {stream: found.count for stream, found in result.rows.items()} == {"users": 20, "segment_members": 20}
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e-400", HUGE, "[1e400]", "0." + HUGE])
+def test_a_member_that_is_seen_often_is_rescued_like_a_new_one(value: str) -> None:
+    """Though the tap has learned to expect it."""
+    reader = Reader(selected(), exported_at=AT, segment_id="")
+    lines = [f'{{"braze_id":"u{n}","new_field":{value}}}'.encode() for n in range(20)]
+    for _ in range(2):
+        found = rows(reader.read(Block(1, lines)))["users"]
+        assert [row["_rescued_data"] for row in found] == [{"new_field": rescued_of(value)}] * 20
+
+
+def rescued_of(value: str) -> Any:
+    """A value whose numbers have become text, because no loader holds them."""
+    return parse(value, str)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +268,18 @@ def test_a_number_that_ends_loads_is_kept_as_text(number: str) -> None:
     assert row["email"] == number
     assert row["_rescued_data"] == dict.fromkeys(members, number)
     assert [row[name] for name in members[:3]] == [None] * 3
+
+
+@pytest.mark.parametrize("value", [HUGE, f"[{HUGE}]", f"[{HUGE},1.5]", f'{{"x":{HUGE}}}', f'["a",{{"x":[{HUGE}]}}]'])
+@pytest.mark.parametrize("member", ["total_revenue", "last_coordinates", "random_bucket", "gender", "devices"])
+def test_a_huge_integer_harms_no_neighbour(member: str, value: str) -> None:
+    """In whichever column: it is rescued, or its text is taken; the users around it are what they are."""
+    lines = [f'{{"braze_id":"{n}","{member}":{value if n == 2 else "null"}}}' for n in range(4)]
+    result = read(*lines)
+    found = {row["braze_id"]: row for row in rows(result)["users"]}
+    assert (result.users, len(found)) == (4, 4)
+    assert HUGE in json.dumps(rows(result))
+    assert [found[n]["_rescued_data"] for n in "013"] == [None] * 3
 
 
 @pytest.mark.parametrize(
