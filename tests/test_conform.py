@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_braze_export.conform import CONFORM, MOST_DIGITS, UNFIT, read_number
-from tap_braze_export.schema import Type
+from tap_braze_export.table import Type
 
 TEXTS: list[Any] = [
     "text",
