@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-import backoff
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.disk import file_name, private_file
-from tap_braze_export.errors import (
-    ConfigError,
-    DamagedFileError,
-    ExportError,
-    OutOfReachError,
-    TapError,
-    foreign_text,
-)
+from tap_braze_export.errors import DamagedFileError, ExportError, TapError
+from tap_braze_export.store import Store, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tap_braze_export.clock import Clock
 
-T = TypeVar("T")
-
 _CHUNK = 2**20
-_TRIES = 5
 _MOST_DATES = 10
 """Up to so many dates all are looked at each time; of more, old ones without a file of the export only once."""
 _BARREN_DAYS = 3
-_SECRET_LENGTH = 4  # shorter option texts are words such as "on"
-_EXTRAS = {
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gcs",
-    "gcs": "gcs",
-    "abfs": "azure",
-    "abfss": "azure",
-    "az": "azure",
-}
-# By name: the libraries that raise these are optional.
-_CREDENTIAL_ERRORS = frozenset(
-    {
-        "ClientAuthenticationError",
-        "DefaultCredentialsError",
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "RefreshError",
-    }
-)
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified")
-_log = logging.getLogger(__name__)
+_WORDS = Words("the bucket", url="bucket_url", options="bucket_options", needed="list and get objects")
 
 
 @dataclass(frozen=True)
@@ -81,22 +47,9 @@ class Bucket:
 
     def __init__(self, bucket_url: str, options: Mapping[str, Any], *, clock: Clock) -> None:
         self._clock = clock
-        self._secrets = list(_option_texts(options))
-        scheme = urlsplit(bucket_url).scheme
-        # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        try:
-            # What fsspec would cache: one listing for ever, and file systems by their secrets.
-            self._files, root = fsspec.url_to_fs(
-                bucket_url, **{**options, "use_listings_cache": False, "skip_instance_cache": True}
-            )
-        except ImportError:
-            extra = _EXTRAS.get(scheme)
-            command = f"pip install 'tap-braze-export[{extra}]'" if extra else "the library that fsspec needs for it"
-            raise ConfigError(f"bucket_url starts with {scheme}://, which needs: {command}") from None
-        except Exception as error:  # noqa: BLE001  each cloud library has its own
-            raise ConfigError(f"bucket_url or bucket_options cannot be used: {self._said(error)}") from None
-        self._root = str(root).rstrip("/")
+        # Listings are not cached: fsspec would keep one for ever.
+        self._store = Store(bucket_url, {**options, "use_listings_cache": False}, _WORDS, clock=clock)
+        self._files, self._root = self._store.files, self._store.root
         self._barren: dict[str, set[str]] = {}
 
     def objects(self, export_id: str, segment_id: str | None) -> list[BucketObject]:
@@ -109,7 +62,7 @@ class Bucket:
             segment_id: Its segment; None looks below all, for the control group, whose segment is not known.
         """
         objects = []
-        dates = self._tried("listed", lambda: self._dates(segment_id))
+        dates = self._store.tried("listed", lambda: self._dates(segment_id))
         for date in dates:
             barren = self._barren.setdefault(export_id, set())
             if date in barren and len(dates) > _MOST_DATES:
@@ -126,7 +79,7 @@ class Bucket:
         """The exports of a segment whose files have begun to come in the last days."""
         recent = [
             date
-            for date in self._tried("listed", lambda: self._dates(segment_id))
+            for date in self._store.tried("listed", lambda: self._dates(segment_id))
             if date.rpartition("/")[2] >= self._days_ago(_BARREN_DAYS)
         ]
         return {
@@ -144,7 +97,7 @@ class Bucket:
         """
         part = path.with_name(f"{path.name}.part")
         try:
-            self._tried("read", lambda: self._copy(wanted, part))
+            self._store.tried("read", lambda: self._copy(wanted, part))
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -152,7 +105,7 @@ class Bucket:
     def check(self) -> str | None:
         """What keeps the bucket from being listed, None if nothing does."""
         try:
-            self._tried("listed", self._list)
+            self._store.tried("listed", self._list)
         except TapError as error:
             return str(error)
         return None
@@ -170,7 +123,7 @@ class Bucket:
         return [info["name"].rstrip("/") for info in self._ls(path) if info["type"] == "directory"]
 
     def _listed(self, path: str) -> list[dict[str, Any]]:
-        return self._tried("listed", lambda: self._ls(path))
+        return self._store.tried("listed", lambda: self._ls(path))
 
     def _ls(self, path: str) -> list[dict[str, Any]]:
         """What is in a folder; an object store's folder exists only while something is in it."""
@@ -203,60 +156,6 @@ class Bucket:
                 size += len(chunk)
         if size != wanted.size:
             raise DamagedFileError(f"{wanted.name} has another length than the {wanted.size} bytes listed")
-
-    def _tried(self, done: str, call: Callable[[], T]) -> T:
-        """Call the cloud's library, again after failures that may pass."""
-        waits = backoff.expo(max_value=60)
-        next(waits)  # backoff's generators give one 0 before the first wait
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                return call()
-            except TapError:
-                raise
-            except FileNotFoundError:
-                if done == "read":
-                    raise ExportError("a delivered file was deleted from the bucket before it was read") from None
-                raise ConfigError("bucket_url names a bucket or directory that does not exist") from None
-            except Exception as error:  # noqa: BLE001  each cloud library has its own
-                said = self._said(error)
-                if _is_refusal(error):
-                    raise ConfigError(
-                        f"the bucket cannot be {done}: {said}. Check the credentials (bucket_options or the"
-                        " environment) and that they may list and get objects"
-                    ) from None
-                if tries >= _TRIES or self._clock.stopped:
-                    raise OutOfReachError(f"the bucket could not be {done} {tries} times: {said}") from None
-            _log.info("The bucket could not be %s: %s; tried again", done, said)
-            self._clock.sleep(backoff.full_jitter(next(waits)))
-
-    def _said(self, error: Exception) -> str:
-        said = foreign_text(str(error), self._secrets)
-        return f"{type(error).__name__}{f' ({said})' if said else ''}"
-
-
-def _option_texts(value: object) -> Iterator[str]:
-    """Every text in the options: any of them may be a secret."""
-    if isinstance(value, str) and len(value) >= _SECRET_LENGTH:
-        yield value
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from _option_texts(member)
-    elif isinstance(value, (list, tuple)):
-        for member in value:
-            yield from _option_texts(member)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a store refuses the credentials: not each library has an error of its own for that."""
-    status = getattr(error, "status_code", None) or getattr(error, "code", None)
-    return (
-        isinstance(error, PermissionError)
-        or type(error).__name__ in _CREDENTIAL_ERRORS
-        or str(status) in {"401", "403"}
-        or str(error).startswith("Forbidden: ")  # gcsfs
-    )
 
 
 def _version(info: Mapping[str, Any]) -> str:
