@@ -147,7 +147,7 @@ class Bucket:
         size = 0
         with (
             self._files.open(wanted.path, "rb", block_size=8 * _CHUNK) as source,
-            private_file(part) as target,
+            private_file(part, durable=False) as target,  # the next run would fetch it again
         ):
             while size <= wanted.size and (chunk := source.read(_CHUNK)):
                 if self._clock.stopped:

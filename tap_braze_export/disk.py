@@ -27,8 +27,8 @@ def full(directory: Path) -> ExportError:
 
 
 @contextmanager
-def private_file(path: Path, *, append: bool = False) -> Iterator[BufferedWriter]:
-    """A file that only its owner can read, on disk when the block ends.
+def private_file(path: Path, *, append: bool = False, durable: bool = True) -> Iterator[BufferedWriter]:
+    """A file that only its owner can read; if `durable`, it is on disk when the block ends.
 
     Raises:
         ExportError: The disk is full; the file is removed then, so that other exports can go on.
@@ -38,8 +38,9 @@ def private_file(path: Path, *, append: bool = False) -> Iterator[BufferedWriter
         with os.fdopen(os.open(path, flags, 0o600), "ab" if append else "wb") as file:
             os.fchmod(file.fileno(), 0o600)
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise

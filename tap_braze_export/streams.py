@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tap_braze_export.plugin import Plugin
 
 _MOST_LINE_NUMBERS = 10
-_OUTPUT_PER_STATE = 100
+_OUTPUT_PER_STATE = 110
 """Bytes of output for each byte of STATE, but for the first and the last: thousands of small files share one STATE."""
 
 
@@ -41,7 +41,7 @@ class ExportFiles(FileStream):
         self._run: Run
         self._delivery: Delivery
         self._rejected = 0
-        self._state_written = self._state_bytes = 0
+        self._state_written = self._state_bytes = self._states_bytes = 0
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
@@ -140,7 +140,8 @@ class ExportFiles(FileStream):
             seconds=self._clock.now() - started,
             waited=self._writer.waited - waited,
         )
-        enough = self._writer.written - self._state_written >= self._state_bytes * _OUTPUT_PER_STATE
+        this_and_the_last = 2 * self._state_bytes
+        enough = self._writer.written >= (self._states_bytes + this_and_the_last) * _OUTPUT_PER_STATE
         if enough or self._run.is_resync:
             self._write_state()
 
@@ -153,6 +154,7 @@ class ExportFiles(FileStream):
         self._tap.state_writer.write_state(self.tap_state)
         self._state_written = self._writer.written
         self._state_bytes = self._state_written - before
+        self._states_bytes += self._state_bytes
 
     def _fail_if_incomplete(self) -> None:
         problems = list(self._run.deliveries.failures)
