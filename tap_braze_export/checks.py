@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tap_braze_export.client import Braze
 from tap_braze_export.delivery import Bucket
 from tap_braze_export.errors import AuthError, TapError
+from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.spool import Spool
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _checks(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
 
 def _in_braze(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
     """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
-    segment_ids = list(dict.fromkeys(config.get("segment_ids", ())))
+    segment_ids = [] if _is_resync(config) else list(dict.fromkeys(config.get("segment_ids", ())))
     verdicts: list[Check] = []
     try:
         client = Braze(config["api_url"], config["api_key"], clock=clock)
@@ -121,7 +122,14 @@ def _attempt(subject: str, attempt: Callable[[], object]) -> Check:
 
 def _permissions(config: Mapping[str, Any]) -> Iterator[str]:
     """What the run will need of the key and only the run can prove."""
+    if _is_resync(config):
+        yield "users.export.ids"
+        return
     if config.get("segment_ids"):
         yield "users.export.segment"
     if config.get("global_control_group"):
         yield "users.export.global_control_group"
+
+
+def _is_resync(config: Mapping[str, Any]) -> bool:
+    return any(config.get(setting) for setting in IDENTIFIER_SETTINGS)

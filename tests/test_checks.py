@@ -107,6 +107,21 @@ def test_key_without_segments(tmp_path: Path, deny: list[str], key: str, permiss
     assert checklist(ended)["Permission custom_attributes.get"] == permission
 
 
+def test_resync(tmp_path: Path) -> None:
+    """Segments play no part in it; nobody's identifier is sent or logged."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, emails=["somebody@example.com"])
+        assert [call.path for call in sandbox.calls] == ["/custom_attributes"]
+    assert ended.code == 0
+    assert "somebody" not in ended.stderr
+    assert checklist(ended) == {
+        "API key": "works",
+        "Permission custom_attributes.get": "works",
+        "Spool directory": "works",
+        "Permission users.export.ids": "cannot be checked",
+    }
+
+
 def test_permission_that_discovery_needs(tmp_path: Path) -> None:
     """discover_custom_attributes without custom_attributes.get is a failure."""
     with Sandbox(users=5, deny=["custom_attributes.get"]) as sandbox:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -357,6 +357,10 @@ def test_both_paths_give_the_same_records(sandbox: Sandbox, tmp_path: Path) -> N
     mapped = sync(settings(sandbox, tmp_path, stream_maps=neutral))
     assert comparable(mapped) == comparable(plain)
     assert mapped.metrics == plain.metrics
+    times = [{message["time_extracted"] for message in run.of_type("RECORD")} for run in (plain, mapped)]
+    assert [{datetime.fromisoformat(time) for time in found} for found in times] == [
+        {datetime(2027, 1, 15, 8, tzinfo=UTC)}
+    ] * 2
     assert raw_users(mapped) == raw_users(plain)
 
 
@@ -393,6 +397,7 @@ def test_else_null_keeps_only_what_is_mapped(sandbox: Sandbox, tmp_path: Path) -
     run = sync(config)
     assert dict(run.counts) == {"devices": whole.counts["devices"]}
     assert list(run.schemas) == ["devices"]
+    assert {stream: count for stream, count in run.metrics.items() if count} == dict(run.counts)
     assert run.states[-1]["bookmarks"]["export_files"]["exports"]
 
 
