@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
 _KEY = "API key"
+_PATIENCE = 10.0
+"""Somebody is watching."""
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
@@ -55,7 +57,7 @@ def _in_braze(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
     segment_ids = [] if _is_resync(config) else list(dict.fromkeys(config.get("segment_ids", ())))
     verdicts: list[Check] = []
     try:
-        client = Braze(config["api_url"], config["api_key"], clock=clock)
+        client = Braze(config["api_url"], config["api_key"], clock=clock, patience=_PATIENCE)
         verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
         if config.get("discover_custom_attributes") or not segment_ids:
             verdicts.append(_attributes(client, needed=bool(config.get("discover_custom_attributes"))))

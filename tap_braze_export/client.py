@@ -37,7 +37,7 @@ USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}
 
 _CONNECT_SECONDS = 10
 _FAILURES = 8  # tries of one call that may fail ...
-_FAILURE_SECONDS = 600  # ... and the time after which none is made again
+_PATIENCE = 600  # ... and the seconds after which none is made again
 _LIMIT_WAIT_SECONDS = 3_700  # hourly windows are the longest that Braze has
 _LIMIT_TOTAL_SECONDS = 3 * 3_600
 _FOLDER = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
@@ -101,17 +101,27 @@ class Braze:
         api_key: REST API key.
         clock: Time, and all waiting.
         session: Connections to use; it never holds the key.
+        patience: Seconds after which a call that fails is not tried again.
     """
 
     limit = RateLimit()  # of the last answer
 
-    def __init__(self, api_url: str, api_key: str, *, clock: Clock, session: requests.Session | None = None) -> None:
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str,
+        *,
+        clock: Clock,
+        session: requests.Session | None = None,
+        patience: float = _PATIENCE,
+    ) -> None:
         api_key = api_key.strip()
         if not (api_key.isascii() and api_key.isprintable() and api_key):
             raise ConfigError("api_key is empty or holds characters that no key has: copy it from Braze again")
         self._api_url = api_url.strip().rstrip("/")
         self._key = api_key
         self._clock = clock
+        self._patience = patience
         if session is None:
             session = requests.Session()
             for scheme in ("https://", "http://"):
@@ -279,7 +289,7 @@ class Braze:
                 give_up = now - started > _LIMIT_TOTAL_SECONDS
             else:
                 failures += 1
-                give_up = failures >= _FAILURES or now + wait - started > _FAILURE_SECONDS
+                give_up = failures >= _FAILURES or now + wait - started > self._patience
             if give_up:
                 minutes = (now - started) / 60
                 raise BrazeError(f"{endpoint} ({what}) failed, also when repeated for {minutes:.0f} min: {problem}")

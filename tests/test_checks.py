@@ -180,3 +180,13 @@ def test_any_other_kind_of_test_is_refused(tmp_path: Path) -> None:
         ended = command("--test=schemas", "--config", written(tmp_path, settings(sandbox, tmp_path)))
         assert not sandbox.calls
     assert "--test" in ended.error
+
+
+def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
+    """Nobody watches a check for the minutes that a run would try."""
+    clock = FakeClock()
+    config = {"api_url": "http://127.0.0.1:9", "api_key": "k", "segment_ids": ["s"], "spool_dir": str(tmp_path)}
+    started = clock.now()
+    with pytest.raises(TapError, match=r"^API key: "):
+        check(config, clock=clock, logger=logging.getLogger("tap-braze-export"))
+    assert clock.now() - started < 15
