@@ -189,4 +189,4 @@ def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
     started = clock.now()
     with pytest.raises(TapError, match=r"^API key: "):
         check(config, clock=clock, logger=logging.getLogger("tap-braze-export"))
-    assert clock.now() - started < 15
+    assert clock.now() - started < 60
