@@ -84,6 +84,7 @@ class _Server(http.server.ThreadingHTTPServer):
     """Gives each caller a thread and some seconds, however slowly its bytes come, and takes not too many at a time."""
 
     daemon_threads = True
+    request_queue_size = _MOST_CALLERS
     callbacks: Callbacks
     seconds: float
 
@@ -137,15 +138,17 @@ class Callbacks:
             ConfigError: If it cannot be listened on.
         """
         if self._listen:
-            host, _, port = self._listen.rpartition(":")
+            host, colon, port = self._listen.rpartition(":")
             try:
+                if not colon:
+                    raise ValueError("no host")  # noqa: TRY301
                 self._server = _Server((host.strip("[]"), int(port)))
             except (OSError, ValueError, OverflowError):
                 raise ConfigError(
                     f"callback_listen {self._listen} cannot be listened on: name a free host:port of this machine"
                 ) from None
             self._server.callbacks, self._server.seconds = self, self._seconds
-            threading.Thread(target=self._server.serve_forever, name="callback", daemon=True).start()
+            threading.Thread(target=self._server.serve_forever, args=(0.1,), name="callback", daemon=True).start()
         return self
 
     def __exit__(
