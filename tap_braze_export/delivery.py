@@ -37,7 +37,7 @@ class Download:
 
     Args:
         url: The signed address, a secret.
-        path: Where the file goes; `<path>.part` and `<path>.part.json` hold it while it is incomplete.
+        path: Where the file goes; `<path>.part` holds it while it is incomplete, `<path>.part.json` what is known of it.
         session: Connections without Braze's key: the store would refuse it, and must not see it.
         clock: Time.
         deadline: Epoch seconds after which a transfer is given up.
@@ -168,8 +168,7 @@ class Download:
             if size > offset and _is_strong(etag):
                 self._failures = 0  # it goes on, if slowly
             return self._failed(f"broken after {size} bytes {problem}".rstrip())
-        self._part.replace(self._path)
-        self._sidecar.unlink()
+        self._part.replace(self._path)  # the sidecar stays: should the file be damaged, a 403 means expired
         return True
 
     def _body(self, response: requests.Response, offset: int, length: int | None) -> Iterator[bytes]:

@@ -107,7 +107,7 @@ def test_not_ready_then_ready(server: Server, download: Download, tmp_path: Path
 
     assert [download.look(), download.look(), download.look()] == [False, False, True]
     assert (tmp_path / "object").read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["object"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["object", "object.part.json"]
 
 
 def test_file_is_for_the_owner_only(server: Server, download: Download, tmp_path: Path) -> None:
@@ -189,6 +189,16 @@ def test_403_after_a_200_means_expired(server: Server, download: Download) -> No
     assert given_up(download).startswith("the link to users.zip has expired, or the file was deleted (403)")
 
 
+def test_403_when_a_damaged_file_is_fetched_again_means_expired(
+    server: Server, download: Download, tmp_path: Path
+) -> None:
+    server.answers = [whole(), (403, {}, DENIED)]
+
+    assert download.look()
+    (tmp_path / "object").unlink()
+    assert "has expired" in given_up(download)
+
+
 def test_expired_is_known_after_a_restart(
     server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path
 ) -> None:
@@ -263,7 +273,7 @@ def test_broken_transfer_is_continued(server: Server, download: Download, tmp_pa
     assert download.look()
     assert (server.seen[1].headers["Range"], server.seen[1].headers["If-Range"]) == ("bytes=4000-", ETAG)
     assert (tmp_path / "object").read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["object"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["object", "object.part.json"]
 
 
 def test_broken_transfer_is_continued_by_another_run(
