@@ -37,7 +37,7 @@ class Download:
 
     Args:
         url: The signed address, a secret.
-        path: Where the file goes; `<path>.part` holds it while it is incomplete, `<path>.part.json` its ETag and length.
+        path: Where the file goes; `<path>.part` holds it while it comes, `<path>.part.json` its ETag and length.
         session: Connections without Braze's key: the store would refuse it, and must not see it.
         clock: Time.
         deadline: Epoch seconds after which a transfer is given up.
