@@ -29,8 +29,12 @@ T = TypeVar("T")
 class SimulatedLanes:
     """Calls reach Braze at once and are answered later; waiting moves the clock there."""
 
-    def __init__(self, clock: FakeClock, *, latency: float = 0.3, jitter: float = 0.0, seed: int = 1) -> None:
+    def __init__(
+        self, clock: FakeClock, *, latency: float = 0.3, jitter: float = 0.0, stuck: int = 0, seed: int = 1
+    ) -> None:
+        """`stuck` is the number of a request whose answer takes a minute."""
         self.clock = clock
+        self._stuck = stuck
         self.most_in_flight = 0
         self._latency = latency
         self._jitter = jitter
@@ -42,7 +46,8 @@ class SimulatedLanes:
             result = call()
         except Exception as error:  # noqa: BLE001 - as Threads does
             result = error
-        at = self.clock.time + self._latency + self._random.uniform(0, self._jitter)
+        latency = 60.0 if number == self._stuck else self._latency
+        at = self.clock.time + latency + self._random.uniform(0, self._jitter)
         heapq.heappush(self._under_way, (at, number, result))
         self.most_in_flight = max(self.most_in_flight, len(self._under_way))
 

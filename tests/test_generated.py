@@ -22,7 +22,7 @@ GENERATOR = ROOT / "scripts" / "generate_docs.py"
 
 def _plugin() -> dict[str, Any]:
     project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
-    (plugin,) = project["plugins"]["extractors"]
+    plugin, _resync = project["plugins"]["extractors"]
     return dict(plugin)
 
 
