@@ -86,6 +86,22 @@ def test_each_repetition_is_a_duplicate() -> None:
     assert {row["braze_id"]: row["email"] for row in rows(result)["users"]} == {"7": None, "8": None}
 
 
+ODD, PLAIN = (
+    '{"braze_id":"u","random_bucket":"1","apps":[{"name":"odd"}]}',
+    '{"braze_id":"u","apps":[{"name":"plain"}]}',
+)
+
+
+@pytest.mark.parametrize("lines", [[ODD, PLAIN], [PLAIN, ODD], [ODD, PLAIN, ODD], [PLAIN, ODD, PLAIN], [ODD, ODD]])
+def test_the_last_one_wins_however_it_is_read(lines: list[str]) -> None:
+    """An odd line replaces a plain one and the other way round."""
+    result = read(*lines)
+    last = json.loads(lines[-1])["apps"][0]["name"]
+    assert [row["name"] for row in rows(result)["apps"]] == [last]
+    assert len(rows(result)["users"]) == 1
+    assert (result.lines, result.users, result.duplicates) == (len(lines), 1, len(lines) - 1)
+
+
 BROKEN_VALUES = [
     b'"\xe9"',
     b"[" * 600 + b"]" * 600,
