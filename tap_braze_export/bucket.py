@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.disk import file_name, private_file
 from tap_braze_export.errors import DamagedFileError, ExportError, TapError
-from tap_braze_export.store import Store, Words
+from tap_braze_export.store import Store, Words, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,7 +141,12 @@ class Bucket:
         except FileNotFoundError:
             # Before the first export only the bucket itself is there.
             local = isinstance(self._files, LocalFileSystem)
-            self._files.ls(self._root if local else self._root.split("/")[0], detail=False)
+            try:
+                self._files.ls(self._root if local else self._root.split("/")[0], detail=False)
+            except Exception as error:
+                # Credentials may be good for the prefix alone; that could be listed, so the bucket is there.
+                if local or not is_refusal(error):
+                    raise
 
     def _copy(self, wanted: BucketObject, part: Path) -> None:
         size = 0

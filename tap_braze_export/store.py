@@ -119,7 +119,7 @@ class Store:
                 raise ConfigError(f"{words.url} names a bucket or directory that does not exist") from None
             except Exception as error:  # noqa: BLE001  each cloud library has its own
                 said = self._said(error)
-                if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
+                if is_refusal(error):
                     raise ConfigError(
                         f"{words.name} cannot be {done}: {said}. Check the credentials ({words.options} or the"
                         f" environment) and that they may {words.needed}"
@@ -132,6 +132,17 @@ class Store:
     def _said(self, error: Exception) -> str:
         said = foreign_text(str(error), self._secrets)
         return f"{type(error).__name__}{f' ({said})' if said else ''}"
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a store refuses the credentials: not each library has an error of its own for that."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return (
+        isinstance(error, PermissionError)
+        or type(error).__name__ in _CREDENTIAL_ERRORS
+        or str(status) in {"401", "403"}
+        or str(error).startswith("Forbidden: ")  # gcsfs
+    )
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import clouds
 import pytest
@@ -13,6 +14,7 @@ from tap_braze_export.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from clouds import Store
@@ -138,6 +140,26 @@ def test_wrong_credentials(store: Store, tmp_path: Path) -> None:
     for secret in (*store.secrets, "never-mind-wrong"):
         assert secret not in ended.stderr
         assert secret.encode() not in ended.stdout
+
+
+def test_credentials_for_the_prefix_alone(tmp_path: Path) -> None:
+    """A policy that allows to list below the prefix only is enough, also before the first file is there."""
+
+    def listing(handler: BaseHTTPRequestHandler) -> None:
+        query = parse_qs(urlsplit(handler.path).query)
+        allowed = query.get("prefix", [""])[0].startswith("braze/")
+        body = b"<ListBucketResult/>" if allowed else b"<Error><Code>AccessDenied</Code></Error>"
+        handler.send_response(200 if allowed else 403)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with Server() as amazon, Sandbox(users=5, faults=["url-null"]) as sandbox:
+        amazon.answers = [listing]
+        config = settings(sandbox, tmp_path, bucket_url="s3://exports/braze", export_timeout_minutes=1)
+        config["bucket_options"] = {"key": "k", "secret": "s", "endpoint_url": amazon.url}
+        run = sync(config, clock=FakeClock(), fails=True)
+    assert "no file has come" in run.error
 
 
 def test_google_says_forbidden(tmp_path: Path) -> None:
