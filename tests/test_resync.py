@@ -17,7 +17,7 @@ from simulation import ScriptedBraze, SimulatedLanes, SimulatedRun
 from tap_braze_export.asking import assign, requests
 from tap_braze_export.client import IdsAnswer, RateLimit
 from tap_braze_export.clock import Clock
-from tap_braze_export.errors import BrazeError
+from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.identifiers import Identifier, Identifiers
 from tap_braze_export.sandbox import Sandbox
 
@@ -453,15 +453,28 @@ def test_requests_in_flight_are_bounded(tmp_path: Path) -> None:
 
 
 def test_after_a_429_everybody_waits_and_nothing_is_lost(tmp_path: Path) -> None:
-    """Somebody else uses up the limit, once."""
+    """Somebody else has used up the limit: nobody sends until it is free, then the request goes once more."""
     clock = FakeClock()
     braze = ScriptedBraze(clock)
-    braze.others_use(35)
+    braze.errors = {20: RateLimitError("rate limit", clock.time + 30)}
 
-    run = SimulatedRun(braze, tmp_path, emails=emails(200), lanes=SimulatedLanes(clock, jitter=0.3))
+    run = SimulatedRun(braze, tmp_path, emails=emails(200))
 
     assert [user["braze_id"] for user in run.users] == [f"b-{email[5:]}" for email in emails(200)]
-    assert braze.violations <= 1
+    sent = [at - run.began for at in braze.times]
+    assert len(sent) == 201
+    assert not [at for at in sent if 1.5 < at < 30]
+
+
+def test_shared_limit_is_heeded(tmp_path: Path) -> None:
+    """Where others use most of a window, what remains is not exceeded."""
+    braze = ScriptedBraze(FakeClock())
+    braze.others_use(35)
+
+    run = SimulatedRun(braze, tmp_path, emails=emails(200))
+
+    assert len(run.users) == 200
+    assert braze.violations == 0
 
 
 def test_failing_call_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
