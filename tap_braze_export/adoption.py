@@ -52,8 +52,8 @@ def left_over(
     """
     if entry and known:
         same = (known.requested_at, known.export_id) == (entry.bookmark.requested_at, entry.bookmark.export_id)
-        if known.requested_at > entry.bookmark.requested_at or (same and not known.running):
-            entry = None  # another machine went on since, or the target has confirmed the end
+        if known.requested_at > entry.bookmark.requested_at:
+            entry = None  # another machine went on since
         elif not same:
             known = None
     bookmark = known or (entry.bookmark if entry else None)

@@ -74,8 +74,10 @@ def test_lost_answer_is_not_taken_for_the_last_export(tmp_path: Path) -> None:
         first = sync(config, clock=clock, catalog=USERS)
         clock.time += 30
         sandbox.set_faults("lost-answer")
+        sandbox.workspace.options.hold = True
+        clock.steps = [nothing, sandbox.finish_exports, nothing]
         second = sync(config, clock=clock, catalog=USERS, state=first.states[-1])
-        assert posts(sandbox) == [201, 0]
+        assert posts(sandbox) == [201, 0, 429]
         older, newer = (export.object_prefix for export in sandbox.workspace.exports)
     assert {row["export_id"] for row in first.rows("export_files")} == {older}
     assert {row["export_id"] for row in second.rows("export_files")} == {newer}
