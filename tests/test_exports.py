@@ -177,7 +177,7 @@ def test_waiting_for_another_export_counts_from_the_first_refusal(tmp_path: Path
             sandbox.workspace.options.hold = False
             end("vip-users")
 
-        clock.steps = [*[nothing] * 60, lambda: end("all-users"), nothing, nothing, free, nothing]
+        clock.steps = [*[nothing] * 60, lambda: end("all-users"), *[nothing] * 20, free, nothing]
         config = settings(sandbox, tmp_path, segment_ids=["all-users", "vip-users"], concurrent_exports=1)
         run = sync({**config, "export_timeout_minutes": 70}, clock=clock, catalog=USERS)
     assert run.counts["users"] == 9 + 1
