@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,11 +77,12 @@ class Spool:
 
     def _remove_older(self, folder: str, seconds: float) -> None:
         for path in (self.root / folder).iterdir():
-            if path.stat().st_mtime < self._clock.now() - seconds:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # a run of another segment tidies up as well
+                if path.stat().st_mtime < self._clock.now() - seconds:
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
 
 
 def _as_name(export_id: str) -> str:
