@@ -285,3 +285,17 @@ def test_meltano_runs_twice_and_the_tables_stay(
     assert destination.counts() == {stream: count * growth.get(stream, 1) for stream, count in first.items()}
     before.pop("export_files")
     assert {stream: _content(destination, stream) for stream in before} == before
+
+
+def test_a_resync_is_one_variable(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Beside the settings of the nightly run, the README's variable names the people; its job loads them."""
+    database = tmp_path / "resync.duckdb"
+    names = {
+        "TAP_BRAZE_EXPORT__RESYNC_EXTERNAL_IDS": '["A8i3mkd99", "100194", "nobody"]',
+        "TARGET_DUCKDB_FILEPATH": str(database),
+    }
+    settings = _as_environment(_tap_settings(sandbox, tmp_path / "spool"))
+    project = Project.copy_to(tmp_path / "project", {**settings, **names})
+    project.meltano("run", "resync")
+    users = duckdb_rows(database, "select external_id from braze.users order by 1")
+    assert [row["external_id"] for row in users] == ["100194", "A8i3mkd99"]
