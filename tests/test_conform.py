@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_braze_export.conform import CONFORM, MOST_DIGITS, UNFIT, read_number
@@ -243,6 +243,7 @@ def test_an_epoch_loses_nothing(value: Any) -> None:
     assert conform(Type.TIMESTAMP, value) is UNFIT
 
 
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.just(UTC)), st.sampled_from([1, 1000]))
 def test_every_instant_comes_back_from_its_epoch(instant: datetime, per_second: int) -> None:
     """Microseconds included, wherever the number says whether it is seconds or milliseconds."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import AT, Case, cases, parse, read, row_of, rows, selected, user_row
 
@@ -238,6 +238,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(json_values)
 def test_what_is_open_passes_as_it_is(value: Any) -> None:
     """Any JSON value survives inside `custom_attributes` and `_rescued_data`; only NUL does not."""
@@ -248,6 +249,7 @@ def test_what_is_open_passes_as_it_is(value: Any) -> None:
     assert row["_rescued_data"] == {"unknown": stored}
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([f.name for f in TABLES[0].fields] + list(KEYS)), json_values))
 def test_whatever_a_user_holds_its_rows_are_valid(members: dict[str, Any]) -> None:
     """No value in any member breaks the tap, its own schema or its keys."""
