@@ -36,9 +36,13 @@ class MessageWriter(MsgSpecWriter):
     def write_message(self, message: Message) -> None:
         self.write_lines(bytes(self.format_message(message)))
         if not isinstance(message, RecordMessage):
-            self._signals.writing = True
-            sys.stdout.flush()
-            self._signals.writing = False
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the reader all that was written."""
+        self._signals.writing = True
+        sys.stdout.flush()
+        self._signals.writing = False
 
     def write_lines(self, lines: bytes) -> None:
         """Write rendered lines, each with its newline; a signal takes effect between two blocks of them.

@@ -144,6 +144,7 @@ class ExportFiles(FileStream):
         enough = self._writer.written >= (self._states_bytes + this_and_the_last) * _OUTPUT_PER_STATE
         if enough or self._run.is_resync:
             self._write_state()
+        self._writer.flush()  # the next file may be an hour away
 
     def _write_state(self) -> None:
         before, state = self._writer.written, self._run.deliveries.state()
