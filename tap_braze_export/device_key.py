@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+ANONYMOUS = "anonymous-"
+"""What a key that no id gave begins with."""
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
@@ -28,7 +30,7 @@ def key_by_id(ids: Iterable[tuple[str | None, bool]]) -> str:
 def key_by_content(device: dict[str, Any]) -> str:
     """`anonymous-` and a short hash of the members that are neither null nor empty: the same from run to run."""
     content = {name: value for name, value in device.items() if value is not None and value != ""}
-    return f"anonymous-{_digest(_CANONICAL.encode(content), 8)}"
+    return f"{ANONYMOUS}{_digest(_CANONICAL.encode(content), 8)}"
 
 
 def _digest(content: bytes, size: int) -> str:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     RowsByKey = dict[tuple[Any, ...], dict[str, Any]]
     RenderedRows = list[tuple[str, bytes]]
 
+_USERS = 128
+"""Users that are read at once."""
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
@@ -85,45 +87,56 @@ class Reader:
 
     def read(self, block: Block) -> FanOut:
         """The rows of a block, in no order. Of a user that stands in it twice, the last one wins."""
-        with _uncollected():
-            return self._read(block)
-
-    def _read(self, block: Block) -> FanOut:
         result = FanOut()
-        lines: dict[str, tuple[int, bytes]] = {}
-        strict: dict[str, Any] = {}
-        careful: dict[str, RenderedRows] = {}
-        for number, line in enumerate(block.lines, block.first_line):
+        seen: set[str] = set()
+        found: list[dict[str, list[Rows]]] = []
+        with _uncollected():
+            # From the end, so that the last one of a user comes first; few at a time, so that they stay in the
+            # processor's cache until they are rendered.
+            for start in reversed(range(0, len(block.lines), _USERS)):
+                lines = block.lines[start : start + _USERS]
+                found.append(self._read(lines, block.first_line + start, seen, result))
+        result.rejected.reverse()
+        result.users = len(seen)
+        result.rows = _joined(reversed(found))
+        return result
+
+    def _read(self, lines: list[bytes], first: int, seen: set[str], result: FanOut) -> dict[str, list[Rows]]:
+        """The rows of some lines, without users that were seen already."""
+        strict: list[Any] = []
+        careful: list[RenderedRows] = []
+        taken: dict[str, bytes] = {}
+        for number, line in zip(reversed(range(first, first + len(lines))), reversed(lines), strict=True):
             if not line or line.isspace():
                 continue
             result.lines += 1
+            user: Any = self._decode_strictly(line)
             try:
-                if (user := self._decode_strictly(line)) is not None:
-                    braze_id = user.braze_id
-                    strict[braze_id] = user
-                    careful.pop(braze_id, None)
-                else:
-                    braze_id, rows = self._read_carefully(line)
-                    careful[braze_id] = rows
-                    strict.pop(braze_id, None)
+                braze_id, members = (user.braze_id, None) if user is not None else decode_user(line)
             except UnreadableLineError:
                 result.rejected.append((number, line))
                 continue
-            result.duplicates += braze_id in lines
-            lines[braze_id] = number, line
+            if braze_id in seen:
+                result.duplicates += 1
+                continue
+            seen.add(braze_id)
+            taken[braze_id] = line
+            if members is None:
+                strict.append(user)
+            else:
+                careful.append(self._read_carefully(braze_id, members))
+        rows: dict[str, list[Rows]] = {}
         if self._strict is not None:
-            result.rows, refused = self._strict.fan_out([*strict.values()])
-            for braze_id in refused:
-                try:
-                    careful[braze_id] = self._read_carefully(lines[braze_id][1])[1]
-                except UnreadableLineError:
-                    result.rejected.append(lines.pop(braze_id))
-        result.users = len(lines)
-        _append(result.rows, careful.values())
-        if self._membership:
-            members = [self._membership | {"braze_id": braze_id} for braze_id in lines]
-            result.rows[SEGMENT_MEMBERS.stream] = Rows(_ENCODER.encode_lines(members), len(members))
-        return result
+            strict.reverse()
+            fast, refused = self._strict.fan_out(strict)
+            rows = {stream: [found] for stream, found in fast.items()}
+            careful += (self._read_carefully(*decode_user(taken[braze_id])) for braze_id in refused)
+        for stream, rendered in _by_stream(reversed(careful)).items():
+            rows.setdefault(stream, []).append(Rows.of(rendered))
+        if self._membership and taken:
+            joined = _ENCODER.encode_lines([self._membership | {"braze_id": braze_id} for braze_id in reversed(taken)])
+            rows[SEGMENT_MEMBERS.stream] = [Rows((joined,), len(taken))]
+        return rows
 
     def _decode_strictly(self, line: bytes) -> Any:
         """The user as a struct; None if the line has to take the careful path.
@@ -138,13 +151,12 @@ class Reader:
         except RefusedError:
             return None
 
-    def _read_carefully(self, line: bytes) -> tuple[str, RenderedRows]:
-        braze_id, user = decode_user(line)
+    def _read_carefully(self, braze_id: str, user: dict[str, Any]) -> RenderedRows:
         if self._strict is not None:
             self._strict.learn(user)
         found: dict[str, RowsByKey] = {}
         self._user.collect(user, {"braze_id": braze_id} | self._given, found, {})
-        return braze_id, [(stream, _ENCODER.encode(row)) for stream, rows in found.items() for row in rows.values()]
+        return [(stream, _ENCODER.encode(row)) for stream, rows in found.items() for row in rows.values()]
 
 
 @contextmanager
@@ -159,14 +171,24 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _append(rows: dict[str, Rows], more: Iterable[RenderedRows]) -> None:
-    by_stream: dict[str, list[bytes]] = {}
-    for rendered in more:
-        for stream, row in rendered:
-            by_stream.setdefault(stream, []).append(row)
-    for stream, lines in by_stream.items():
-        strict = rows.get(stream, Rows(b"", 0))
-        rows[stream] = Rows(strict.jsonl + b"\n".join([*lines, b""]), strict.count + len(lines))
+def _by_stream(rendered: Iterable[RenderedRows]) -> dict[str, list[bytes]]:
+    rows: dict[str, list[bytes]] = {}
+    for some in rendered:
+        for stream, row in some:
+            rows.setdefault(stream, []).append(row)
+    return rows
+
+
+def _joined(found: Iterable[dict[str, list[Rows]]]) -> dict[str, Rows]:
+    """The rows of many users, by stream."""
+    by_stream: dict[str, list[Rows]] = {}
+    for rows in found:
+        for stream, some in rows.items():
+            by_stream.setdefault(stream, []).extend(some)
+    return {
+        stream: Rows(tuple(part for rows in some for part in rows.parts), sum(rows.count for rows in some))
+        for stream, some in by_stream.items()
+    }
 
 
 def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:

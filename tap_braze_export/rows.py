@@ -20,24 +20,30 @@ _DECODER = msgspec.json.Decoder(float_hook=read_number)
 class Rows:
     """Exactly what a BATCH file holds, and what RECORD messages hold between their constant head and tail."""
 
-    jsonl: bytes
-    """Each row followed by a newline."""
+    parts: tuple[bytes, ...]
+    """Some rows each, every row followed by a newline."""
     count: int
 
     @classmethod
     def of(cls, rows: Iterable[bytes]) -> Rows:
         """The rendered rows, joined."""
         lines = [*rows, b""]
-        return cls(b"\n".join(lines), len(lines) - 1)
+        return cls((b"\n".join(lines),), len(lines) - 1)
+
+    @property
+    def jsonl(self) -> bytes:
+        """All rows, each followed by a newline."""
+        return b"".join(self.parts)
 
     def pieces(self) -> Iterator[bytes]:
-        """The lines in pieces of about 1 MiB, so that what is made of them is never the size of a file."""
-        start = 0
-        while start < len(self.jsonl):
-            end = self.jsonl.find(b"\n", start + _PIECE) + 1 or len(self.jsonl)
-            yield self.jsonl[start:end]
-            start = end
+        """The lines in pieces of about 1 MiB at most, so that what is made of them is never the size of a file."""
+        for part in self.parts:
+            start = 0
+            while start < len(part):
+                end = part.find(b"\n", start + _PIECE) + 1 or len(part)
+                yield part[start:end]
+                start = end
 
     def objects(self) -> Iterator[dict[str, Any]]:
         """The rows as objects, for stream maps and flattening."""
-        return map(_DECODER.decode, self.jsonl.split(b"\n")[:-1])
+        return (_DECODER.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])

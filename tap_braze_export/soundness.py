@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw
 
-from tap_braze_export.conform import MOST_LEVELS
 from tap_braze_export.table import Type
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ _DATE_TIMES = msgspec.json.Decoder(list[Annotated[datetime, Meta(tz=True)]])
 _DATES = msgspec.json.Decoder(list[date])
 _FIGURES = bytes(57 if 48 <= byte <= 57 else 101 if byte in b"eE" else 32 for byte in range(256))  # noqa: PLR2004
 """Every digit as 9, every e as e, all else as blanks: what may be a number that no double holds is found by that."""
-_DEEP = MOST_LEVELS - 10
-"""So many opened lists and objects may be nested too deeply, where the user around them is counted too."""
+_OBJECT = {ord("{")}
 _LONG_FIGURE = b"9" * 309
 _ODD_NUMBER = re.compile(rb"(?:\A|[\[:,])\s*-?[\d.]+[eE][+-]?\d{3}|\d{309}")
 
@@ -43,30 +42,33 @@ def _is_date_time(text: str) -> bool:
     return text[10:11] == "T" and text.endswith(("Z", "+00:00")) and text.isupper()
 
 
-def _are_date_times(values: list[str]) -> bool:
-    joined = '","'.join(values)
+def _are_date_times(values: list[str | None]) -> bool:
+    texts = [*filter(None, values)]
+    if len(texts) < len(values) and "" in values:
+        return False
+    joined = '","'.join(texts)
     try:
-        return (
-            joined.isupper()
-            and " " not in joined
-            and joined.count("Z") + joined.count("+00:00") == len(values)
-            and len(_DATE_TIMES.decode(f'["{joined}"]')) == len(values)
+        return not texts or (
+            not any(sign in joined for sign in "tz ")
+            and joined.count("Z") + joined.count("+00:00") == len(texts)
+            and len(_DATE_TIMES.decode(f'["{joined}"]')) == len(texts)
         )
     except msgspec.MsgspecError:
         return False
 
 
-def _are_dates(values: list[str]) -> bool:
-    joined = '","'.join(values)
+def _are_dates(values: list[str | None]) -> bool:
+    texts = [*filter(None, values)]
+    joined = '","'.join(texts)
     try:
-        return len(_DATES.decode(f'["{joined}"]')) == len(values)
+        return "" not in values and len(_DATES.decode(f'["{joined}"]' if texts else "[]")) == len(texts)
     except msgspec.MsgspecError:
         return False
 
 
 @dataclass(frozen=True)
 class Check:
-    """Whether values may stay as they are: many at once; or by its form, one that spoils the others."""
+    """Whether values may stay as they are: many at once, null among them; or by its form, one that is not null."""
 
     all: Callable[[list[Any]], bool]
     form: Callable[[Any], Any]
@@ -75,13 +77,16 @@ class Check:
     def by_form(cls, pattern: bytes) -> Check:
         """For types whose form says all."""
         form = re.compile(pattern).fullmatch
-        return cls(lambda values: all(map(form, values)), form)
+        return cls(lambda values: all(form(value) for value in values if value is not None), form)
 
 
-_DATE_TIME = Check(_are_date_times, _is_date_time)
 CHECKS: Mapping[Type, Check] = {
-    Type.DATE_TIME: _DATE_TIME,
-    Type.TIMESTAMP: _DATE_TIME,
+    Type.INTEGER: Check(lambda values: {*map(type, values)} <= {int, NoneType}, lambda value: type(value) is int),
+    Type.DATE_TIME: Check(_are_date_times, _is_date_time),
+    Type.TIMESTAMP: Check(
+        lambda values: {*map(type, values)} <= {str, NoneType} and _are_date_times(values),
+        lambda value: isinstance(value, str) and _is_date_time(value),
+    ),
     Type.DATE: Check(_are_dates, len),
     Type.NUMBER: Check.by_form(rb"-?(0|[1-9]\d{0,299})(\.\d{1,300})?|null"),
     Type.COORDINATES: Check.by_form(rb"\[-?\d{1,3}\.\d{1,300}, ?-?\d{1,3}\.\d{1,300}\]"),
@@ -90,8 +95,8 @@ CHECKS: Mapping[Type, Check] = {
 
 
 def attributes_decoder(column: Field) -> msgspec.json.Decoder[Any] | None:
-    """Checks many custom attributes at once; None where a type needs a look at each value."""
-    if not all(member.type in _MEMBER_TYPES for member in column.members):
+    """Checks the typed members of many custom attributes at once; None where a type needs a look at each value."""
+    if not column.members or not all(member.type in _MEMBER_TYPES for member in column.members):
         return None
     members = [(f"member_{index}", _MEMBER_TYPES[member.type], None) for index, member in enumerate(column.members)]
     names = {f"member_{index}": member.name for index, member in enumerate(column.members)}
@@ -101,27 +106,20 @@ def attributes_decoder(column: Field) -> msgspec.json.Decoder[Any] | None:
         return None  # a name that no struct can have
 
 
-def are_attributes(contents: list[bytes], decoder: msgspec.json.Decoder[Any]) -> bool:
-    """Whether all are objects or null, and their typed members of their types."""
-    joined = b"[%b]" % b",".join(contents)
+def are_attributes(contents: list[bytes], column: Field, decoder: msgspec.json.Decoder[Any] | None) -> bool:
+    """Whether all are objects, and their typed members of their types."""
+    if not column.members:
+        return {content[0] for content in contents} <= _OBJECT
+    if decoder is None:
+        return False
     try:
-        joined.decode()  # the decoder checks the form alone of what it does not look at
-        decoder.decode(joined)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        decoder.decode(b"[%b]" % b",".join(contents))
+    except msgspec.MsgspecError:
         return False
     return True
 
 
 def is_odd(content: bytes) -> bool:
-    """Whether raw JSON cannot stay as it is: a number that no double holds, no UTF-8."""
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return True
+    """Whether raw JSON cannot stay as it is: it may hold a number that no double holds."""
     figures = content.translate(_FIGURES, b"+-")
     return (b"9e999" in figures or _LONG_FIGURE in figures) and _ODD_NUMBER.search(content) is not None
-
-
-def may_be_deep(content: bytes) -> bool:
-    """Whether there may be too many levels in it."""
-    return len(content) > _DEEP and content.count(b"{") + content.count(b"[") > _DEEP

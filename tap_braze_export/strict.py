@@ -16,10 +16,10 @@ from msgspec import UNSET, Raw
 
 from tap_braze_export.columns import conformer
 from tap_braze_export.conform import CONFORM, UNFIT, read_number
-from tap_braze_export.device_key import key_by_content, key_by_id
+from tap_braze_export.device_key import ANONYMOUS, key_by_content, key_by_id
 from tap_braze_export.rows import Rows
 from tap_braze_export.schema import BY_PATH, DEVICE_IDS
-from tap_braze_export.soundness import CHECKS, LONG, are_attributes, attributes_decoder, is_odd, may_be_deep
+from tap_braze_export.soundness import CHECKS, LONG, are_attributes, attributes_decoder, is_odd
 from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ _NEVER = Literal["\x00"]
 _FLAGS = dict[str, bool | None] | None
 _TYPES: dict[Type, Any] = {
     Type.STRING: str | None,
-    Type.INTEGER: LONG | None,
+    Type.INTEGER: LONG | str | None,
     Type.BOOLEAN: bool | None,
     Type.DATE_TIME: str | None,
-    Type.TIMESTAMP: str | None,
+    Type.TIMESTAMP: LONG | str | None,
     Type.DATE: str | None,
     Type.NUMBER: Raw,
     Type.COORDINATES: Raw,
@@ -120,7 +120,6 @@ class StrictReader:
         self._exported_at = exported_at
         self._user = _level((), by_path)
         self._decode: Callable[[bytes], Any]
-        self._has_attributes = "custom_attributes" in self._user.names
         self._unknown: Counter[tuple[Path, str]] = Counter()
         self._compile()
 
@@ -130,19 +129,19 @@ class StrictReader:
         Raises:
             RefusedError: If it is not exactly as the schema says.
         """
-        if b"\\u0000" in line:
-            raise RefusedError
+        if b"\\u0000" in line or b"\r" in line:
+            raise RefusedError  # loaders that read text would take a carriage return for a line's end
         try:
             user = self._decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RefusedError from error
-        if not user.braze_id or (self._has_attributes and _is_deep(user.custom_attributes)):
+        if not user.braze_id:
             raise RefusedError
         return user
 
     def learn(self, user: dict[str, Any]) -> None:
         """Note which members made a user be refused; those that keep appearing get a place."""
-        unknown = [*_unknown(self._user, (), user)]
+        unknown = {*_unknown(self._user, (), user)}
         self._unknown.update(unknown)
         ripe = [found for found in unknown if self._unknown[found] == _REFUSALS_TO_LEARN]
         for path, name in ripe:
@@ -160,7 +159,8 @@ class StrictReader:
         self._collect(self._user, users, found, refused)
         if refused:
             found = {stream: [row for row in rows if row.braze_id not in refused] for stream, rows in found.items()}
-        return {stream: Rows(_ENCODER.encode_lines(rows), len(rows)) for stream, rows in found.items() if rows}, refused
+        rendered = {stream: Rows((_ENCODER.encode_lines(rows),), len(rows)) for stream, rows in found.items() if rows}
+        return rendered, refused
 
     def _compile(self) -> None:
         self._decode = msgspec.json.Decoder(self._user.compile(self._exported_at)).decode
@@ -202,10 +202,10 @@ def _items(inner: _Level, name: str, owners: Sequence[Any], refused: set[str]) -
     items: list[Any] = []
     given = [column for column in inner.table.given if column not in ("braze_id", "device_key")]
     own_keys = [key for key in inner.table.keys if key not in ("braze_id", *given)]
-    key_of = attrgetter(*own_keys)
+    list_of, key_of = attrgetter(name), attrgetter(*own_keys)
     devices = "device_key" in own_keys
     for owner in owners:
-        mine = getattr(owner, name)
+        mine = list_of(owner)
         if mine:
             braze_id = owner.braze_id
             for item in mine:
@@ -215,21 +215,39 @@ def _items(inner: _Level, name: str, owners: Sequence[Any], refused: set[str]) -
                 for column in given:
                     setattr(item, column, getattr(owner, column))
             if len(mine) > 1 and len(set(map(key_of, mine))) != len(mine):
-                refused.add(braze_id)
+                if inner.lists:
+                    refused.add(braze_id)
+                if devices:
+                    _tell_apart(mine)
+                mine = {key_of(item): item for item in mine}.values()  # the later one wins
             items += mine
-        setattr(owner, name, UNSET)
+        if mine is not UNSET:
+            setattr(owner, name, UNSET)
     return items
 
 
 def _device_key(device: Any, level: _Level, refused: set[str]) -> str:
-    key = key_by_id((getattr(device, name), name not in level.hidden) for name in DEVICE_IDS)
+    key: str = "" if level.hidden else device.device_id
+    key = key or key_by_id((getattr(device, name), name not in level.hidden) for name in DEVICE_IDS)
     for name in level.hidden:
         setattr(device, name, UNSET)
     if key:
+        if key.startswith(ANONYMOUS):
+            refused.add(device.braze_id)
         return key
     if any(getattr(device, attribute, UNSET) is not UNSET for attribute in level.learned.values()):
         refused.add(device.braze_id)
     return key_by_content({name: getattr(device, name) for name in level.own})
+
+
+def _tell_apart(devices: Iterable[Any]) -> None:
+    """Number the devices of one user that are alike and have no id."""
+    alike: Counter[str] = Counter()
+    for device in devices:
+        if (key := device.device_key).startswith(ANONYMOUS):
+            alike[key] += 1
+            if alike[key] > 1:
+                device.device_key = f"{key}-{alike[key]}"
 
 
 def _place_learned(level: _Level, objects: Sequence[Any], refused: set[str]) -> None:
@@ -240,7 +258,7 @@ def _place_learned(level: _Level, objects: Sequence[Any], refused: set[str]) -> 
         holders = [item for item in objects if getattr(item, attribute, UNSET) is not UNSET]
         if rescues and name not in known:
             raw = ((item.braze_id, bytes(getattr(item, attribute))) for item in holders)
-            refused.update(braze_id for braze_id, content in raw if is_odd(content) or may_be_deep(content))
+            refused.update(braze_id for braze_id, content in raw if is_odd(content))
             for item in holders:
                 item._rescued_data = {**(item._rescued_data or {}), name: getattr(item, attribute)}  # noqa: SLF001
         for item in holders:
@@ -258,12 +276,12 @@ def _check(column: Field, objects: Sequence[Any], refused: set[str]) -> None:
     """Look at a column, a chunk of values at a time; of a chunk that is not sound, at each of another form."""
     get, sound = attrgetter(column.name), CHECKS[column.type]
     for start in range(0, len(objects), _CHUNK):
-        holders = [item for item in objects[start : start + _CHUNK] if get(item) is not None]
-        if not holders or sound.all([*map(get, holders)]):
+        chunk = objects[start : start + _CHUNK]
+        if sound.all([*map(get, chunk)]):
             continue
-        formed = [item for item in holders if sound.form(get(item))]
-        odd = [item for item in holders if not sound.form(get(item))]
-        _conform(column, odd if formed and sound.all([*map(get, formed)]) else holders, refused)
+        formed = [item for item in chunk if get(item) is not None and sound.form(get(item))]
+        odd = [item for item in chunk if get(item) is not None and not sound.form(get(item))]
+        _conform(column, odd if sound.all([*map(get, formed)]) else [*formed, *odd], refused)
 
 
 def _conform(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
@@ -284,19 +302,15 @@ def _conform(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
 def _check_attributes(column: Field, selection: Selection, objects: Sequence[Any], refused: set[str]) -> None:
     """Look at the custom attributes, which stay the bytes they are unless something in them has to change."""
     dropped = selection.dropped.get(column.name)
-    decoder = None if dropped else attributes_decoder(column)
+    decoder = attributes_decoder(column)
     conform = conformer(column, selection)
     for start in range(0, len(objects), _CHUNK):
         chunk = [item for item in objects[start : start + _CHUNK] if item.custom_attributes is not None]
         contents = [bytes(item.custom_attributes) for item in chunk]
-        sound = decoder is not None and are_attributes(contents, decoder)
+        sound = not dropped and are_attributes(contents, column, decoder)
         for item, content in zip(chunk, contents, strict=True):
             if (not sound or is_odd(content)) and not _conform_attributes(item, content, conform):
                 refused.add(item.braze_id)
-
-
-def _is_deep(attributes: Raw | None) -> bool:
-    return attributes is not None and may_be_deep(bytes(attributes))
 
 
 def _conform_attributes(user: Any, content: bytes, conform: Callable[[Any, dict[str, Any]], Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,12 @@ AT = "2026-11-20T03:00:00.000000Z"
 DATA = Path(__file__).parent / "data"
 
 
-def parse(text: bytes | str | msgspec.Raw, number: Callable[[str], Any] = "<{}>".format) -> Any:
+def shown(number: str) -> str:
+    """A number with all its digits, however its exponent is written."""
+    return f"<{Decimal(number) if 'e' in number.lower() else number}>"
+
+
+def parse(text: bytes | str | msgspec.Raw, number: Callable[[str], Any] = shown) -> Any:
     """JSON whose numbers are shown as `<12.50>`: neither their spelling nor 1 and true are mixed up."""
     plain = text if isinstance(text, str) else bytes(text)
     return json.loads(plain, parse_int=number, parse_float=number)
@@ -106,7 +112,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
         """Whether its catalog selects everything and types nothing."""
         return not self.without and not self.attributes
 
-    def expected(self, number: Callable[[str], Any] = "<{}>".format) -> RowsByStream:
+    def expected(self, number: Callable[[str], Any] = shown) -> RowsByStream:
         """All columns of each expected row."""
         given = {"braze_id": parse(self.user, str)["braze_id"], EXPORTED_AT: AT}
         return {
