@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib.messages import RecordMessage
@@ -15,7 +15,19 @@ from tap_braze_export.signals import Signals
 if TYPE_CHECKING:
     from singer_sdk.singerlib.messages import Message
 
+    from tap_braze_export.rows import Rows
+
 _BLOCK = 256 * 1024
+
+
+class Output(Protocol):
+    """What takes the rows of streams: RECORD messages or batch files."""
+
+    def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:
+        """Take rows that nothing has to be changed in."""
+
+    def write_message(self, message: Message) -> None:
+        """Take the row of a RECORD message."""
 
 
 class MessageWriter(MsgSpecWriter):
@@ -43,6 +55,14 @@ class MessageWriter(MsgSpecWriter):
         self._signals.writing = True
         sys.stdout.flush()
         self._signals.writing = False
+
+    def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:
+        """Write rows as RECORD messages: the constant head and tail of such a line are spliced in between."""
+        told = "" if version is None else f',"version":{version}'
+        tail = f'{told},"time_extracted":"{exported_at}"}}\n'.encode()
+        head = f'{{"type":"RECORD","stream":"{stream}","record":'.encode()
+        for lines in rows.pieces():
+            self.write_lines(head + lines[:-1].replace(b"\n", tail + head) + tail)
 
     def write_lines(self, lines: bytes) -> None:
         """Write rendered lines, each with its newline; a signal takes effect between two blocks of them.

@@ -23,13 +23,13 @@ from tap_braze_export.selection import Selection
 from tap_braze_export.table import EXPORTED_AT
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Mapping
 
     from singer_sdk.helpers.types import Context, Record
     from singer_sdk.singerlib import MetadataMapping, RecordMessage
     from singer_sdk.tap_base import Tap
 
-    from tap_braze_export.messages import MessageWriter
+    from tap_braze_export.messages import MessageWriter, Output
     from tap_braze_export.rows import Rows
     from tap_braze_export.table import Table
 
@@ -51,6 +51,7 @@ class FileStream(Stream):
         self.state_partitioning_keys = ()
         self.selected_by_default = self.table.selected_by_default
         self._writer: MessageWriter = tap.message_writer  # type: ignore[assignment]
+        self.output: Output = self._writer
         self._announced = False
         self.emitted = 0
 
@@ -65,15 +66,11 @@ class FileStream(Stream):
         return self.ABORT_AT_RECORD_COUNT is not None and self.emitted >= self.ABORT_AT_RECORD_COUNT
 
     def emit(self, rows: Rows, exported_at: str) -> None:
-        """Write rows as RECORD messages: spliced as they are, or as objects where maps, flattening or a limit ask."""
+        """Write rows: rendered as they are, or as objects where maps, flattening or a limit ask."""
         if self._removed or not rows.count:
             return
         if self._plain and self.ABORT_AT_RECORD_COUNT is None:
-            version = "" if self._stream_version is None else f',"version":{self._stream_version}'
-            tail = f'{version},"time_extracted":"{exported_at}"}}\n'.encode()
-            head = f'{{"type":"RECORD","stream":"{self.name}","record":'.encode()
-            for lines in rows.pieces():
-                self._writer.write_lines(head + lines[:-1].replace(b"\n", tail + head) + tail)
+            self.output.write_rows(self.name, rows, exported_at=exported_at, version=self._stream_version)
             self._count(rows.count)
             return
         time_extracted = datetime.fromisoformat(exported_at)
@@ -82,7 +79,7 @@ class FileStream(Stream):
                 return
             for message in self._mapped(record):
                 message.time_extracted = time_extracted
-                self._writer.write_message(message)
+                self.output.write_message(message)
             self._count(1)
 
     def _mapped(self, record: Record) -> list[RecordMessage]:
@@ -96,6 +93,12 @@ class FileStream(Stream):
                 f"stream_maps: an expression for {self.name} fails on a row with {type(error).__name__}: "
                 "most columns can be null, so test for that"
             ) from None
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The JSON schemas of what stream maps make of this stream, by its names."""
+        kept = (each for each in self.stream_maps if not isinstance(each, RemoveRecordTransform))
+        return {stream_map.stream_alias: stream_map.transformed_schema for stream_map in kept}
 
     def finish(self) -> None:
         """Log the run's record count, in the one metric line of this stream."""
@@ -148,6 +151,10 @@ class FileStream(Stream):
     def get_records(self, context: Context | None) -> Iterable[Record]:
         rows = context["rows"] if context else None
         return rows.objects() if rows else ()
+
+    @override
+    def get_batch_config(self, config: Mapping[str, Any]) -> None:
+        """None, for the SDK: its own batches are made before selection and stream maps. See `batches.py`."""
 
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:

@@ -8,6 +8,8 @@ import msgspec
 from typing_extensions import override
 
 from tap_braze_export import schema
+from tap_braze_export.batch_files import BatchFiles
+from tap_braze_export.batches import Batches
 from tap_braze_export.bookmarks import timestamp
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.rows import Rows
@@ -39,6 +41,7 @@ class ExportFiles(FileStream):
         super().__init__(tap)
         self._clock = tap.clock
         self._run: Run
+        self._batches: Batches | None = None
         self._delivery: Delivery
         self._rejected = 0
         self._state_written = self._state_bytes = self._states_bytes = 0
@@ -98,6 +101,7 @@ class ExportFiles(FileStream):
         family = [stream for stream in (self, *self._children) if stream.selected]
         for stream in family:
             stream._write_schema_message()  # noqa: SLF001 - so that tables exist even if no user is delivered
+        self._batches = self._new_batches(family)
         selections = {stream.name: stream.selection for stream in self._children if stream.selected}
         self._run = Run(
             self.config,
@@ -140,13 +144,33 @@ class ExportFiles(FileStream):
             seconds=self._clock.now() - started,
             waited=self._writer.waited - waited,
         )
-        this_and_the_last = 2 * self._state_bytes
-        enough = self._writer.written >= (self._states_bytes + this_and_the_last) * _OUTPUT_PER_STATE
-        if enough or self._run.is_resync:
+        if self._state_is_due:
             self._write_state()
         self._writer.flush()  # the next file may be an hour away
 
+    def _new_batches(self, family: list[FileStream]) -> Batches | None:
+        """What takes the rows of all streams, where `batch_config` is set."""
+        if not (given := self.config.get("batch_config")):
+            return None
+        files = BatchFiles.of(given, self._clock)
+        files.connect()  # what cannot work should fail before Braze is asked for anything
+        batches = Batches(files, self._writer)
+        for stream in family:
+            files.schemas |= stream.schemas
+            stream.output = batches
+        return batches
+
+    @property
+    def _state_is_due(self) -> bool:
+        if self._batches is not None:
+            return self._batches.full
+        this_and_the_last = 2 * self._state_bytes
+        enough = self._writer.written >= (self._states_bytes + this_and_the_last) * _OUTPUT_PER_STATE
+        return enough or self._run.is_resync
+
     def _write_state(self) -> None:
+        if self._batches is not None:
+            self._batches.close_group()  # STATE names no file whose rows are not announced
         before, state = self._writer.written, self._run.deliveries.state()
         if before == self._state_written and state == self.stream_state:
             return  # the last message says the same

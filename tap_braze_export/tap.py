@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from tap_braze_export import streams
 from tap_braze_export.attributes import attribute_fields, discovered_types
+from tap_braze_export.batch_files import errors_in
 from tap_braze_export.client import Braze
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
@@ -42,7 +43,7 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
-_NOT_YET = ("fingerprints_url", "workers", "dask_scheduler", "batch_config")
+_NOT_YET = ("fingerprints_url", "workers", "dask_scheduler")
 
 
 def _strings(name: str, title: str, description: str) -> th.Property[Any]:
@@ -259,6 +260,8 @@ class TapBrazeExport(Plugin):
             errors.append("dask_scheduler needs batch_config: its workers write batch files")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):
             errors.append("emit_activate_version_messages does not go with batch_config: batch files carry no version")
+        if "batch_config" in config:
+            errors += errors_in(config["batch_config"])
         errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if config.get(setting)]
         return errors
 

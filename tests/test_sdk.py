@@ -40,6 +40,7 @@ if TYPE_CHECKING:
             Stream._generate_record_messages,
             "(self, record: 'types.Record') -> 't.Generator[singer.RecordMessage, None, None]'",
         ),
+        (Stream.get_batch_config, "(self, config: 't.Mapping') -> 'BatchConfig | None'"),
         (Stream.finalize_state_progress_markers, "(self, state: 'dict | None' = None) -> 'None'"),
         (Stream.preprocess_context, "(self, context: 'types.Context') -> 'types.Context'"),
         (PluginBase._setup_signal_handlers, "(self) -> 'None'"),
@@ -64,10 +65,14 @@ def test_hooks_have_their_signatures(hook: Callable[..., Any], signature: str) -
                 "self._write_schema_message()",
                 "self._stream_version = self._initialized_at // 1000",
                 "self._write_activate_version_message(self._stream_version)",
+                "batch_config = self.get_batch_config(self.config)\n            if batch_config:",
                 "for _ in self._sync_records(context=context):",
             ],
         ),
         (Stream._sync_children, ["child_stream.sync(context=child_context)"]),
+        # Batch files as the SDK makes them come before selection and maps, and are the same for all of a stream's maps.
+        (Stream.get_batches, ["records = self._sync_records(context, write_messages=False)"]),
+        (Stream._generate_batch_messages, ["for stream_map in self.stream_maps:", "manifest=manifest,"]),
         # The rows of the slow path get their time from us, and are selected, conformed and mapped here.
         (
             Stream._generate_record_messages,
