@@ -37,7 +37,6 @@ _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _MILLISECONDS_FROM = 10**11
 _BEYOND_TIME = 10**17
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FURTHEST_OFFSET = timedelta(hours=15, minutes=59)
 
 
 def read_number(text: str) -> Decimal | str:
@@ -104,7 +103,7 @@ def to_boolean(value: Any) -> Any:
 def to_date_time(value: Any) -> Any:
     """A date and time with a zone as RFC 3339, its digits untouched; Braze also writes a blank for T, and ` UTC`.
 
-    The instant must exist and its offset be one that databases take. "" is null.
+    Another offset than UTC's becomes Z, at the same instant: some loaders drop it. The instant must exist. "" is null.
     """
     if not isinstance(value, str):
         return UNFIT
@@ -114,13 +113,16 @@ def to_date_time(value: Any) -> Any:
     if not found:
         return UNFIT
     day, time, utc, hours, minutes = found.groups()
-    text = f"{day}T{time}Z" if utc else f"{day}T{time}{hours}:{minutes}"
+    zone = "Z" if utc else f"{hours}:{minutes}"
+    seconds, point, fraction = time.partition(".")
     try:
-        instant = msgspec.convert(text, datetime)
-        instant.astimezone(UTC)
+        instant = msgspec.convert(f"{day}T{seconds}{zone}", datetime)
+        in_utc = instant.astimezone(UTC).replace(tzinfo=None)
     except (msgspec.ValidationError, OverflowError):
         return UNFIT
-    return text if abs(instant.utcoffset() or timedelta()) <= _FURTHEST_OFFSET else UNFIT
+    if not instant.utcoffset():
+        return f"{day}T{time}{zone}"
+    return f"{in_utc.isoformat()}{point}{fraction}Z"
 
 
 def to_timestamp(value: Any) -> Any:

@@ -37,11 +37,11 @@ class Selection:
             known = schema.get("properties", {}).get(column.name)
             if not given and (known is None or not is_selected[crumb]):
                 continue
-            listed = (known or {}).get("properties", {})
+            listed = (known or {}).get("properties")
             kept = tuple(
                 member
                 for member in column.members
-                if member.name in listed and is_selected[(*crumb, "properties", member.name)]
+                if (listed is None or member.name in listed) and is_selected[(*crumb, "properties", member.name)]
             )
             columns.append(replace(column, members=kept))
             dropped[column.name] = frozenset(m.name for m in column.members) - {m.name for m in kept}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rows import selected
+from singer_sdk.singerlib import SelectionMask
 
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.schema import TABLES, USERS
+from tap_braze_export.schema import CAMPAIGNS_RECEIVED, TABLES, USERS
 from tap_braze_export.selection import MOST_NAMED_ATTRIBUTES, RequestedFields, Selection
 from tap_braze_export.tap import TapBrazeExport
 
@@ -288,3 +289,14 @@ def test_without_members_the_control_group_is_not_exported(
         bodies, _ = run(sandbox, tmp_path, segment_ids=[], global_control_group=True)
     assert bodies == []
     assert "Global Control Group is not exported" in caplog.text
+
+
+def test_a_catalog_that_lists_no_members_deselects_none() -> None:
+    """Another tool's catalog may call `engaged` an object and no more: only metadata deselects its members."""
+    plain = {"properties": {"engaged": {"type": ["object", "null"]}}}
+    (engaged,) = [
+        column
+        for column in Selection.of(CAMPAIGNS_RECEIVED, SelectionMask(), plain).columns
+        if column.name == "engaged"
+    ]
+    assert {"opened_email", "clicked_in_app_message"} <= {member.name for member in engaged.members}
