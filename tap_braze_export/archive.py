@@ -6,9 +6,14 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
+
+try:
+    from isal import isal_zlib as inflating
+except ImportError:  # no wheel for this machine
+    import zlib as inflating  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +31,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END_RECORD_BYTES = 22
 _ENCRYPTED = 0x1
+_DAMAGES: tuple[type[Exception], ...] = (zlib.error, cast("type[Exception]", inflating.error), EOFError, struct.error)
 _RAW_DEFLATE, _GZIP = -15, 31  # zlib's wbits
 
 
@@ -95,7 +101,7 @@ def blocks(path: Path, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[
         with path.open("rb") as file:
             for chunk in _inflated(file, member):
                 yield from block.add(chunk)
-    except (zlib.error, EOFError, struct.error) as error:
+    except _DAMAGES as error:
         raise DamagedFileError(f"{member.name} is damaged: {error}") from None
     except OSError as error:
         raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
@@ -209,7 +215,7 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     file.seek(name_bytes + extra_bytes, 1)
     crc = size = 0
     for chunk in _raw(file, member.size) if member.stored else _deflated(file, member.size):
-        crc = zlib.crc32(chunk, crc)
+        crc = inflating.crc32(chunk, crc)
         size += len(chunk)
         if size > member.inflated:
             break
@@ -260,10 +266,10 @@ def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
 
 
 class _Inflater:
-    """The one place that names the inflating library; zlib checks the CRC of gzip by itself."""
+    """Whatever library inflates; it checks the CRC of gzip by itself."""
 
     def __init__(self, wbits: int) -> None:
-        self._zlib = zlib.decompressobj(wbits)
+        self._zlib = inflating.decompressobj(wbits)
 
     @property
     def eof(self) -> bool:
@@ -278,7 +284,7 @@ class _Inflater:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Inflate, at most 1 MiB at a time whatever the ratio."""
         chunk = b""
-        # A full chunk may leave output waiting inside zlib though all input is consumed.
+        # A full chunk may leave output waiting inside it though all input is consumed.
         while not self._zlib.eof and (data or len(chunk) == _CHUNK):
             chunk = self._zlib.decompress(data, _CHUNK)
             data = self._zlib.unconsumed_tail

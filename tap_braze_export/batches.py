@@ -49,7 +49,7 @@ class Batches:
         """Take rendered rows; batch files hold neither time nor version of a RECORD message."""
         self._pending[stream].append(rows)
         self._counts[stream] += rows.count
-        self._bytes += len(rows.jsonl)
+        self._bytes += rows.size
         if self._bytes >= _MOST_BYTES:
             self._write()
 
@@ -57,7 +57,7 @@ class Batches:
         """Take the row of a RECORD message."""
         if isinstance(message, RecordMessage):
             row = bytes(serialize_jsonl(message.record))
-            self.write_rows(message.stream, Rows(row, 1), exported_at="", version=None)
+            self.write_rows(message.stream, Rows((row,), 1), exported_at="", version=None)
         else:
             self._writer.write_message(message)
 
@@ -72,10 +72,7 @@ class Batches:
     def _write(self) -> None:
         if not self._pending:
             return
-        rows = {
-            stream: Rows(b"".join(part.jsonl for part in parts), sum(part.count for part in parts))
-            for stream, parts in self._pending.items()
-        }
+        rows = {stream: Rows.joined(parts) for stream, parts in self._pending.items()}
         self._pending.clear()
         self._bytes = 0
         self._parts += 1

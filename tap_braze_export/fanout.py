@@ -185,10 +185,7 @@ def _joined(found: Iterable[dict[str, list[Rows]]]) -> dict[str, Rows]:
     for rows in found:
         for stream, some in rows.items():
             by_stream.setdefault(stream, []).extend(some)
-    return {
-        stream: Rows(tuple(part for rows in some for part in rows.parts), sum(rows.count for rows in some))
-        for stream, some in by_stream.items()
-    }
+    return {stream: Rows.joined(some) for stream, some in by_stream.items()}
 
 
 def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import msgspec
 from tap_braze_export.conform import read_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _PIECE = 2**20
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
@@ -29,6 +29,16 @@ class Rows:
         """The rendered rows, joined."""
         lines = [*rows, b""]
         return cls((b"\n".join(lines),), len(lines) - 1)
+
+    @classmethod
+    def joined(cls, several: Sequence[Rows]) -> Rows:
+        """The rows of all."""
+        return cls(tuple(part for rows in several for part in rows.parts), sum(rows.count for rows in several))
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.parts))
 
     @property
     def jsonl(self) -> bytes:

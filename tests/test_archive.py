@@ -12,7 +12,9 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
+from isal import isal_zlib
 
+from tap_braze_export import archive
 from tap_braze_export.archive import Block, blocks, members
 from tap_braze_export.errors import DamagedFileError
 
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 2**20
+
+
+@pytest.fixture(autouse=True, params=[isal_zlib, zlib], ids=["isal", "zlib"])
+def _inflating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test once with either library."""
+    monkeypatch.setattr(archive, "inflating", request.param)
 
 
 def zipped(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -280,7 +288,7 @@ def test_wrong_checksum_of_gzip_is_refused(tmp_path: Path) -> None:
     content[-8] ^= 1
     path.write_bytes(content)
 
-    assert damaged(path, "a.gz").startswith("a.gz is damaged: Error -3")
+    assert damaged(path, "a.gz").startswith("a.gz is damaged: Error -")
 
 
 @pytest.mark.parametrize("write", [lambda path, content: zipped(path, {"a": content}), gzipped])
