@@ -49,7 +49,7 @@ class Batches:
         """Take rendered rows; batch files hold neither time nor version of a RECORD message."""
         self._pending[stream].append(rows)
         self._counts[stream] += rows.count
-        self._bytes += rows.size
+        self._bytes += sum(map(len, rows.parts))
         if self._bytes >= _MOST_BYTES:
             self._write()
 
@@ -72,7 +72,10 @@ class Batches:
     def _write(self) -> None:
         if not self._pending:
             return
-        rows = {stream: Rows.joined(parts) for stream, parts in self._pending.items()}
+        rows = {
+            stream: Rows(tuple(part for rows in some for part in rows.parts), sum(rows.count for rows in some))
+            for stream, some in self._pending.items()
+        }
         self._pending.clear()
         self._bytes = 0
         self._parts += 1

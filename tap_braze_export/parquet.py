@@ -17,7 +17,7 @@ import msgspec
 from tap_braze_export.errors import TapError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tap_braze_export.rows import Rows
 
@@ -85,17 +85,23 @@ def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: s
 
     columns = [Column.of(name, definition) for name, definition in schema.get("properties", {}).items()]
     try:
-        values = _decoded(rows, columns)
+        tables = [_table(columns, values) for values in _decoded(rows, columns)]
     except msgspec.ValidationError:
-        columns, values = _fitted(stream, rows, columns)
-    arrays = [pa.array(found, column.arrow) for column, found in zip(columns, values, strict=True)]
+        tables = [_table(*_fitted(stream, rows, columns))]
     file = io.BytesIO()
-    pq.write_table(pa.table(arrays, names=[column.name for column in columns]), file, compression=compression)
+    pq.write_table(pa.concat_tables(tables), file, compression=compression)
     return file.getvalue()
 
 
-def _decoded(rows: Rows, columns: Iterable[Column]) -> list[list[Any]]:
-    """The values of each column, if they are as the schema says."""
+def _table(columns: Iterable[Column], values: Iterable[list[Any]]) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+
+    arrays = [pa.array(found, column.arrow) for column, found in zip(columns, values, strict=True)]
+    return pa.table(arrays, names=[column.name for column in columns])
+
+
+def _decoded(rows: Rows, columns: Iterable[Column]) -> Iterator[list[list[Any]]]:
+    """The values of each column, some rows at a time, if they are as the schema says."""
     named = {f"c{number}": column for number, column in enumerate(columns)}
     struct = msgspec.defstruct(
         "Row",
@@ -104,11 +110,13 @@ def _decoded(rows: Rows, columns: Iterable[Column]) -> list[list[Any]]:
         forbid_unknown_fields=True,
         gc=False,
     )
-    found = msgspec.json.Decoder(struct).decode_lines(rows.jsonl)
-    return [
-        [*map(attrgetter(attribute), found)] if column.plain else [_raw_text(getattr(row, attribute)) for row in found]
-        for attribute, column in named.items()
-    ]
+    decoder = msgspec.json.Decoder(struct)
+    for part in rows.parts:
+        found = decoder.decode_lines(part)
+        yield [
+            [*map(attrgetter(name), found)] if column.plain else [_raw_text(getattr(row, name)) for row in found]
+            for name, column in named.items()
+        ]
 
 
 def _fitted(stream: str, rows: Rows, columns: list[Column]) -> tuple[list[Column], list[list[Any]]]:
