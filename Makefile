@@ -4,9 +4,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-UV := $(or $(shell command -v uv),$(CURDIR)/.cache/uv/bin/uv)
+OWN_UV := $(if $(shell command -v uv),,.cache/uv/bin/uv)
+UV := $(or $(OWN_UV),uv)
 MELTANO := .cache/meltano/bin/meltano
 export UV_PYTHON_DOWNLOADS := never
+# A company's proxy may sign with a certificate that only the system's store knows, and uv and npm bring their own.
+CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
+ifdef CERTIFICATES
+export UV_SYSTEM_CERTS := true
+export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
+endif
 unexport VIRTUAL_ENV
 
 # Meltano needs an older SQLAlchemy than the tap's SDK brings, so it has an environment of its own. What pip_url in
@@ -42,15 +49,15 @@ generate: setup ## rewrite what is derived from the tap's settings and streams
 clean: ## remove all that the other targets have made
 	rm -rf .cache .venv .meltano .pytest_cache .mypy_cache .ruff_cache .hypothesis output/*
 
-$(UV):
-	@PYTHON=$(PYTHON) scripts/prerequisites.sh uv
+.cache/uv/bin/uv:
+	@PYTHON="$(PYTHON)" scripts/prerequisites.sh uv
 
-.venv/.synced: pyproject.toml uv.lock | $(UV)
-	@$(UV) sync --quiet --locked --all-extras --python $(PYTHON)
+.venv/.synced: pyproject.toml uv.lock | $(OWN_UV)
+	@$(UV) sync --quiet --locked --all-extras --python "$(PYTHON)"
 	@touch $@
 
-$(MELTANO): Makefile | $(UV)
-	@$(AS_OF) $(UV) venv --quiet --allow-existing --python $(PYTHON) .cache/meltano
+$(MELTANO): Makefile | $(OWN_UV)
+	@$(AS_OF) $(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/meltano
 	@$(AS_OF) $(UV) pip install --quiet --python .cache/meltano meltano==$(MELTANO_VERSION)
 	@touch $@
 
@@ -60,5 +67,5 @@ $(MELTANO): Makefile | $(UV)
 	@touch $@
 
 .meltano/.installed: meltano.yml pyproject.toml $(MELTANO)
-	@PATH=$(dir $(UV)):$$PATH $(AS_OF) $(MELTANO) --log-level=warning install
+	@PATH="$(CURDIR)/.cache/uv/bin:$$PATH" $(AS_OF) $(MELTANO) --log-level=warning install
 	@touch $@
