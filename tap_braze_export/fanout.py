@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tap_braze_export.columns import conformer
-from tap_braze_export.conform import MOST_DIGITS, MOST_LEVELS, UNFIT, read_number, to_string
+from tap_braze_export.conform import MOST_DIGITS, UNFIT, read_number, to_string
 from tap_braze_export.device_key import key_by_content, key_by_id
 from tap_braze_export.rows import Rows
 from tap_braze_export.schema import BY_PATH, DEVICE_IDS, SEGMENT_MEMBERS, USER_ALIASES
+from tap_braze_export.soundness import is_too_deep, may_be_deep
 from tap_braze_export.strict import RefusedError, StrictReader
 from tap_braze_export.table import EXPORTED_AT, RESCUED
 
@@ -142,9 +143,9 @@ class Reader:
         """The user as a struct; None if the line has to take the careful path.
 
         What only the careful path rejects must take it now: later, the line would have replaced an earlier one of
-        its user. So it is made sure here that raw parts, which the decoder only skims, are UTF-8 and not too deep.
+        its user. So raw parts, which the decoder only skims, have to prove here that they are UTF-8.
         """
-        if self._strict is None or not _is_utf_8(line) or (_may_be_deep(line) and _is_too_deep_line(line)):
+        if self._strict is None or not _is_utf_8(line):
             return None
         try:
             return self._strict.decode(line)
@@ -200,7 +201,7 @@ def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
         user = _decode_odd(line)
     if not isinstance(user, dict):
         raise UnreadableLineError
-    if _may_be_deep(line) and _is_too_deep(user):
+    if may_be_deep(line) and is_too_deep(user):
         raise UnreadableLineError
     braze_id = to_string(user.get("braze_id"))
     if braze_id is UNFIT or braze_id == "":
@@ -230,27 +231,6 @@ def _is_utf_8(line: bytes) -> bool:
         return line.isascii() or bool(line.decode())
     except UnicodeDecodeError:
         return False
-
-
-def _may_be_deep(line: bytes) -> bool:
-    return line.count(b"{") + line.count(b"[") > MOST_LEVELS
-
-
-def _is_too_deep_line(line: bytes) -> bool:
-    try:
-        return _is_too_deep(_DECODER.decode(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return True
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MOST_LEVELS):
-        items = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [inner for item in items for inner in item if isinstance(inner, (dict, list))]
-        if not level:
-            return False
-    return True
 
 
 class _Objects:

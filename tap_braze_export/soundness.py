@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Raw
 
+from tap_braze_export.conform import MOST_LEVELS
 from tap_braze_export.table import Type
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ _DATES = msgspec.json.Decoder(list[date])
 _FIGURES = bytes(57 if 48 <= byte <= 57 else 101 if byte in b"eE" else 32 for byte in range(256))  # noqa: PLR2004
 """Every digit as 9, every e as e, all else as blanks: what may be a number that no double holds is found by that."""
 _OBJECT = {ord("{")}
+_LONGEST = 300
 _LONG_FIGURE = b"9" * 309
-_ODD_NUMBER = re.compile(rb"(?:\A|[\[:,])\s*-?[\d.]+[eE][+-]?\d{3}|\d{309}")
+_LONG = re.compile(rb"\d{309}")
+_WIDE = re.compile(rb"[\[:,]\s*-?[\d.]+[eE][+-]?\d{3}")
+_BEGINS_WIDE = re.compile(rb"\s*-?[\d.]+[eE][+-]?\d{3}")
 
 
 def _is_date_time(text: str) -> bool:
@@ -50,7 +54,7 @@ def _are_date_times(values: list[str | None]) -> bool:
     try:
         return not texts or (
             not any(sign in joined for sign in "tz ")
-            and joined.count("Z") + joined.count("+00:00") == len(texts)
+            and (joined.count("Z") == len(texts) or joined.count("Z") + joined.count("+00:00") == len(texts))
             and len(_DATE_TIMES.decode(f'["{joined}"]')) == len(texts)
         )
     except msgspec.MsgspecError:
@@ -64,6 +68,13 @@ def _are_dates(values: list[str | None]) -> bool:
         return "" not in values and len(_DATES.decode(f'["{joined}"]' if texts else "[]")) == len(texts)
     except msgspec.MsgspecError:
         return False
+
+
+def _are_numbers(values: list[Raw | None]) -> bool:
+    numbers = [*filter(None, values)]
+    joined = b",".join(numbers)  # type: ignore[arg-type]  # a buffer like any other
+    plain = not joined.translate(None, b"0123456789.-,")
+    return plain and (len(joined) < _LONGEST or max(map(len, joined.split(b","))) < _LONGEST)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ CHECKS: Mapping[Type, Check] = {
         lambda value: isinstance(value, str) and _is_date_time(value),
     ),
     Type.DATE: Check(_are_dates, len),
-    Type.NUMBER: Check.by_form(rb"-?(0|[1-9]\d{0,299})(\.\d{1,300})?|null"),
+    Type.NUMBER: Check(_are_numbers, re.compile(rb"-?(0|[1-9]\d{0,99})(\.\d{1,99})?").fullmatch),
     Type.COORDINATES: Check.by_form(rb"\[-?\d{1,3}\.\d{1,300}, ?-?\d{1,3}\.\d{1,300}\]"),
 }
 """By type."""
@@ -122,4 +133,21 @@ def are_attributes(contents: list[bytes], column: Field, decoder: msgspec.json.D
 def is_odd(content: bytes) -> bool:
     """Whether raw JSON cannot stay as it is: it may hold a number that no double holds."""
     figures = content.translate(_FIGURES, b"+-")
-    return (b"9e999" in figures or _LONG_FIGURE in figures) and _ODD_NUMBER.search(content) is not None
+    wide = b"9e999" in figures and (_WIDE.search(content) or _BEGINS_WIDE.match(content))
+    return bool(wide or (_LONG_FIGURE in figures and _LONG.search(content)))
+
+
+def may_be_deep(content: bytes) -> bool:
+    """Whether so much is opened in it, all of it counted, that it may be too deep inside a user."""
+    return len(content) > MOST_LEVELS and content.count(b"{") + content.count(b"[") > MOST_LEVELS - 10
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether a decoded value has too many lists and objects inside each other."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        items = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [inner for item in items for inner in item if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True

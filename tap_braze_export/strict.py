@@ -19,7 +19,15 @@ from tap_braze_export.conform import CONFORM, UNFIT, read_number
 from tap_braze_export.device_key import ANONYMOUS, key_by_content, key_by_id
 from tap_braze_export.rows import Rows
 from tap_braze_export.schema import BY_PATH, DEVICE_IDS
-from tap_braze_export.soundness import CHECKS, LONG, are_attributes, attributes_decoder, is_odd
+from tap_braze_export.soundness import (
+    CHECKS,
+    LONG,
+    are_attributes,
+    attributes_decoder,
+    is_odd,
+    is_too_deep,
+    may_be_deep,
+)
 from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
 
 if TYPE_CHECKING:
@@ -47,6 +55,7 @@ _TYPES: dict[Type, Any] = {
     Type.NUMBER: Raw,
     Type.COORDINATES: Raw,
 }
+_RAW_TYPES = (Type.NUMBER, Type.COORDINATES, Type.OBJECT)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
 
@@ -129,10 +138,12 @@ class StrictReader:
         Raises:
             RefusedError: If it is not exactly as the schema says.
         """
-        if b"\\u0000" in line or b"\r" in line:
+        if b"\r" in line or (b"\\" in line and b"\\u0000" in line):
             raise RefusedError  # loaders that read text would take a carriage return for a line's end
         try:
             user = self._decode(line)
+            if self._may_be_deep(user, line) and is_too_deep(_DECODER.decode(line)):
+                raise RefusedError
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RefusedError from error
         if not user.braze_id:
@@ -162,7 +173,16 @@ class StrictReader:
         rendered = {stream: Rows((_ENCODER.encode_lines(rows),), len(rows)) for stream, rows in found.items() if rows}
         return rendered, refused
 
+    def _may_be_deep(self, user: Any, line: bytes) -> bool:
+        """Whether a part that is not decoded may be too deep: it must be known before the user's rows are made."""
+        if self._learned_inside:
+            return may_be_deep(line)
+        return any(type(raw) is Raw and may_be_deep(bytes(raw)) for raw in map(user.__getattribute__, self._raws))
+
     def _compile(self) -> None:
+        raws = [column.name for column in self._user.columns if column.type in _RAW_TYPES]
+        self._raws = [*raws, *self._user.learned.values()]
+        self._learned_inside = any(level.learned for level in _inside(self._user))
         self._decode = msgspec.json.Decoder(self._user.compile(self._exported_at)).decode
 
     def _at(self, path: Path) -> _Level:
@@ -195,6 +215,11 @@ def _level(path: Path, by_path: Mapping[Path, Selection]) -> _Level:
     wanted = {name: place for name, place in inner.items() if any(p[: len(place)] == place for p in by_path)}
     lists = {name: _level(place, by_path) for name, place in wanted.items()}
     return _Level(BY_PATH[path], by_path.get(path), lists)
+
+
+def _inside(level: _Level) -> Iterator[_Level]:
+    for inner in level.lists.values():
+        yield from (inner, *_inside(inner))
 
 
 def _items(inner: _Level, name: str, owners: Sequence[Any], refused: set[str]) -> list[Any]:
