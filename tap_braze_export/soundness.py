@@ -72,7 +72,7 @@ def _are_dates(values: list[str | None]) -> bool:
 
 def _are_numbers(values: list[Raw | None]) -> bool:
     numbers = [*filter(None, values)]
-    joined = b",".join(numbers)  # type: ignore[arg-type]  # a buffer like any other
+    joined = b",".join(numbers)
     plain = not joined.translate(None, b"0123456789.-,")
     return plain and (len(joined) < _LONGEST or max(map(len, joined.split(b","))) < _LONGEST)
 

@@ -7,9 +7,8 @@ the schema does not know are learned after a few refusals, so that a field that 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -18,23 +17,24 @@ from tap_braze_export.columns import conformer
 from tap_braze_export.conform import CONFORM, UNFIT, read_number
 from tap_braze_export.device_key import ANONYMOUS, key_by_content, key_by_id
 from tap_braze_export.rows import Rows
-from tap_braze_export.schema import BY_PATH, DEVICE_IDS
+from tap_braze_export.schema import DEVICE_IDS
 from tap_braze_export.soundness import (
     CHECKS,
-    LONG,
     are_attributes,
     attributes_decoder,
     is_odd,
     is_too_deep,
     may_be_deep,
 )
+from tap_braze_export.structs import level_at, levels_inside, unknown_members
 from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tap_braze_export.selection import Selection
-    from tap_braze_export.table import Field, Table
+    from tap_braze_export.structs import Level
+    from tap_braze_export.table import Field
 
     Path = tuple[str, ...]
 
@@ -42,19 +42,6 @@ _REFUSALS_TO_LEARN = 8
 _MOST_LEARNED = 64
 _CHUNK = 1024
 """Values checked at once; of a chunk with an odd one, each is looked at."""
-_NEVER = Literal["\x00"]
-"""The type of a member that only the tap writes: no line that is read here has a NUL in it."""
-_FLAGS = dict[str, bool | None] | None
-_TYPES: dict[Type, Any] = {
-    Type.STRING: str | None,
-    Type.INTEGER: LONG | str | None,
-    Type.BOOLEAN: bool | None,
-    Type.DATE_TIME: str | None,
-    Type.TIMESTAMP: LONG | str | None,
-    Type.DATE: str | None,
-    Type.NUMBER: Raw,
-    Type.COORDINATES: Raw,
-}
 _RAW_TYPES = (Type.NUMBER, Type.COORDINATES, Type.OBJECT)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
@@ -62,59 +49,6 @@ _DECODER = msgspec.json.Decoder(float_hook=read_number)
 
 class RefusedError(ValueError):
     """A line, or a user, that has to take the careful path."""
-
-
-@dataclass
-class _Level:
-    """The objects at one place of the user object."""
-
-    table: Table
-    selection: Selection | None
-    lists: dict[str, _Level] = field(default_factory=dict)
-    learned: dict[str, str] = field(default_factory=dict)
-    """Members that are not selected: by name, the attribute that takes them."""
-
-    def __post_init__(self) -> None:
-        """Work out what is decoded: the selected columns, or the keys that lists inside need."""
-        table, selection = self.table, self.selection
-        keys = tuple(column for column in table.fields if column.name in table.keys)
-        self.columns = selection.columns if selection else keys
-        names = {column.name for column in self.columns}
-        self.names = names
-        self.own = [name for name in names if name not in (*table.given, EXPORTED_AT, RESCUED)]
-        self.hidden = [name for name in DEVICE_IDS if "device_key" in table.keys and name not in names]
-        inner = {path[-1] for path in BY_PATH if path and path[:-1] == table.path}
-        self.known = {column.name for column in table.fields if column.name not in table.given} | inner
-        self.places = names | {*self.hidden, "braze_id"}
-
-    def compile(self, exported_at: str) -> type[msgspec.Struct]:
-        """Make the struct of these objects, after those of the lists inside."""
-        members: list[tuple[str, Any, Any]] = []
-        for column in self.columns:
-            name = column.name
-            if name in self.table.given or name == RESCUED:
-                members.append((name, _NEVER, None))
-            elif name == EXPORTED_AT:
-                members.append((name, _NEVER, exported_at))
-            elif name in self.table.keys:
-                members.append((name, str, ""))
-            elif column.type is Type.OBJECT:
-                members.append((name, Raw if name == "custom_attributes" else _FLAGS, None))
-            else:
-                members.append((name, _TYPES[column.type], None))
-        if not self.table.path and "braze_id" not in {member[0] for member in members}:
-            members.append(("braze_id", str, ""))
-        for name, level in self.lists.items():
-            members.append((name, list[level.compile(exported_at)] | None, UNSET))  # type: ignore[misc]
-        members += [(name, str | None, None) for name in self.hidden]
-        members += [(attribute, Raw, UNSET) for attribute in self.learned.values()]
-        return msgspec.defstruct(
-            self.table.stream,
-            members,
-            forbid_unknown_fields=True,
-            gc=False,
-            rename={attribute: name for name, attribute in self.learned.items()},
-        )
 
 
 class StrictReader:
@@ -127,7 +61,7 @@ class StrictReader:
 
     def __init__(self, by_path: Mapping[Path, Selection], *, exported_at: str) -> None:
         self._exported_at = exported_at
-        self._user = _level((), by_path)
+        self._user = level_at((), by_path)
         self._decode: Callable[[bytes], Any]
         self._unknown: Counter[tuple[Path, str]] = Counter()
         self._compile()
@@ -152,7 +86,7 @@ class StrictReader:
 
     def learn(self, user: dict[str, Any]) -> None:
         """Note which members made a user be refused; those that keep appearing get a place."""
-        unknown = {*_unknown(self._user, (), user)}
+        unknown = {*unknown_members(self._user, (), user)}
         self._unknown.update(unknown)
         ripe = [found for found in unknown if self._unknown[found] == _REFUSALS_TO_LEARN]
         for path, name in ripe:
@@ -182,16 +116,16 @@ class StrictReader:
     def _compile(self) -> None:
         raws = [column.name for column in self._user.columns if column.type in _RAW_TYPES]
         self._raws = [*raws, *self._user.learned.values()]
-        self._learned_inside = any(level.learned for level in _inside(self._user))
+        self._learned_inside = any(level.learned for level in levels_inside(self._user))
         self._decode = msgspec.json.Decoder(self._user.compile(self._exported_at)).decode
 
-    def _at(self, path: Path) -> _Level:
+    def _at(self, path: Path) -> Level:
         level = self._user
         for name in path:
             level = level.lists[name]
         return level
 
-    def _collect(self, level: _Level, objects: Sequence[Any], found: dict[str, list[Any]], refused: set[str]) -> None:
+    def _collect(self, level: Level, objects: Sequence[Any], found: dict[str, list[Any]], refused: set[str]) -> None:
         """Add the rows of objects that have their ids already, then those of the lists inside them."""
         for name, inner in level.lists.items():
             self._collect(inner, _items(inner, name, objects, refused), found, refused)
@@ -210,19 +144,7 @@ class StrictReader:
         found[level.table.stream] = list(objects)
 
 
-def _level(path: Path, by_path: Mapping[Path, Selection]) -> _Level:
-    inner = {place[-1]: place for place in BY_PATH if place and place[:-1] == path}
-    wanted = {name: place for name, place in inner.items() if any(p[: len(place)] == place for p in by_path)}
-    lists = {name: _level(place, by_path) for name, place in wanted.items()}
-    return _Level(BY_PATH[path], by_path.get(path), lists)
-
-
-def _inside(level: _Level) -> Iterator[_Level]:
-    for inner in level.lists.values():
-        yield from (inner, *_inside(inner))
-
-
-def _items(inner: _Level, name: str, owners: Sequence[Any], refused: set[str]) -> list[Any]:
+def _items(inner: Level, name: str, owners: Sequence[Any], refused: set[str]) -> list[Any]:
     """The objects of one list of all owners, with the ids of their owner, which loses the list."""
     items: list[Any] = []
     given = [column for column in inner.table.given if column not in ("braze_id", "device_key")]
@@ -251,7 +173,7 @@ def _items(inner: _Level, name: str, owners: Sequence[Any], refused: set[str]) -
     return items
 
 
-def _device_key(device: Any, level: _Level, refused: set[str]) -> str:
+def _device_key(device: Any, level: Level, refused: set[str]) -> str:
     key: str = "" if level.hidden else device.device_id
     key = key or key_by_id((getattr(device, name), name not in level.hidden) for name in DEVICE_IDS)
     for name in level.hidden:
@@ -275,7 +197,7 @@ def _tell_apart(devices: Iterable[Any]) -> None:
                 device.device_key = f"{key}-{alike[key]}"
 
 
-def _place_learned(level: _Level, objects: Sequence[Any], refused: set[str]) -> None:
+def _place_learned(level: Level, objects: Sequence[Any], refused: set[str]) -> None:
     """Take away members that the catalog deselects; keep unknown ones in the rescued data."""
     known = level.known
     rescues = level.selection is not None and RESCUED in level.selection.names
@@ -347,15 +269,3 @@ def _conform_attributes(user: Any, content: bytes, conform: Callable[[Any, dict[
         return False
     user.custom_attributes = None if value is None else conform(value, rescued)
     return not rescued
-
-
-def _unknown(level: _Level, path: Path, source: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """The members of an object, and of those in its lists, that the struct has no place for."""
-    for name, value in source.items():
-        inner = level.lists.get(name)
-        if inner is not None:
-            for item in value if isinstance(value, list) else ():
-                if isinstance(item, dict):
-                    yield from _unknown(inner, (*path, name), item)
-        elif name not in level.places and name.isprintable() and not set(name) & {'"', "\\"}:
-            yield path, name
