@@ -24,7 +24,7 @@ AS_OF := UV_EXCLUDE_NEWER=2026-11-20T00:00:00Z
 # Azure's stand-in for tests; those for S3 and GCS come with the dependency group `test`.
 AZURITE_VERSION := 3.37.0
 
-.PHONY: help setup demo test lint generate clean
+.PHONY: help setup demo test lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,9 @@ lint: setup ## style, format and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+bench: setup ## measure the tap beside others, in 15 minutes; BENCH_ARGS=--quick for a glance
+	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 generate: setup ## rewrite what is derived from the tap's settings and streams
 	.venv/bin/python scripts/generate_docs.py

@@ -12,6 +12,7 @@ from tap_braze_export.exports import Exports
 from tap_braze_export.fanout import Reader
 from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.lanes import Threads
+from tap_braze_export.memory import keep_freed_memory
 from tap_braze_export.progress import Progress
 from tap_braze_export.resync import IDS, Resync
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
@@ -63,6 +64,7 @@ class Run:
         state: Mapping[str, Any],
         remember: Callable[[], None],
     ) -> None:
+        keep_freed_memory()
         self.is_resync = any(config.get(setting) for setting in IDENTIFIER_SETTINGS)
         self.spool = Spool(config.get("spool_dir"), clock=clock)
         self.spool.open()

@@ -47,10 +47,12 @@ def _is_date_time(text: str) -> bool:
 
 
 def _are_date_times(values: list[str | None]) -> bool:
-    texts = [*filter(None, values)]
-    if len(texts) < len(values) and "" in values:
-        return False
-    joined = '","'.join(texts)
+    texts: list[Any] = values
+    try:
+        joined = '","'.join(texts)
+    except TypeError:
+        texts = [text for text in values if text is not None]
+        joined = '","'.join(texts)
     try:
         return not texts or (
             not any(sign in joined for sign in "tz ")

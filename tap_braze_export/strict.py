@@ -111,11 +111,12 @@ class StrictReader:
         """Whether a part that is not decoded may be too deep: it must be known before the user's rows are made."""
         if self._learned_inside:
             return may_be_deep(line)
-        return any(type(raw) is Raw and may_be_deep(bytes(raw)) for raw in map(user.__getattribute__, self._raws))
+        return any(type(raw) is Raw and may_be_deep(bytes(raw)) for raw in self._raws_of(user))
 
     def _compile(self) -> None:
         raws = [column.name for column in self._user.columns if column.type in _RAW_TYPES]
-        self._raws = [*raws, *self._user.learned.values()]
+        # Twice the id, so that there is always a tuple.
+        self._raws_of = attrgetter("braze_id", "braze_id", *raws, *self._user.learned.values())
         self._learned_inside = any(level.learned for level in levels_inside(self._user))
         self._decode = msgspec.json.Decoder(self._user.compile(self._exported_at)).decode
 

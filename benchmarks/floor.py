@@ -1,0 +1,53 @@
+"""The least that any such program has to do: inflate, decode by type, encode. No fan-out, no keys, no checks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tap_braze_export import archive, schema
+from tap_braze_export.table import Type
+
+_TYPES: dict[Type, Any] = {
+    Type.STRING: str | None,
+    Type.INTEGER: int | None,
+    Type.NUMBER: float | None,
+    Type.BOOLEAN: bool | None,
+    Type.DATE_TIME: str | None,
+    Type.TIMESTAMP: str | int | None,
+    Type.DATE: str | None,
+    Type.COORDINATES: list[float] | None,
+    Type.OBJECT: msgspec.Raw,
+}
+_LISTS = (schema.DEVICES, schema.PURCHASES, schema.CUSTOM_EVENTS, schema.CAMPAIGNS_RECEIVED)
+_USERS = 128
+
+
+def _user() -> type[msgspec.Struct]:
+    inner: list[Any] = [
+        (table.stream, list[msgspec.defstruct(table.stream, _members(table), gc=False)], [])  # type: ignore[misc]
+        for table in _LISTS
+    ]
+    return msgspec.defstruct("User", [*_members(schema.USERS), *inner], gc=False)
+
+
+def _members(table: Any) -> list[tuple[str, Any, Any]]:
+    own = [column for column in table.fields if column.name not in table.given or not table.path]
+    return [(column.name, _TYPES[column.type], None) for column in own]
+
+
+def _run(path: Path) -> None:
+    decode = msgspec.json.Decoder(_user()).decode
+    encode_lines = msgspec.json.Encoder().encode_lines
+    for member in archive.members(path, path.name):
+        for block in archive.blocks(path, member):
+            for start in range(0, len(block.lines), _USERS):
+                users = [decode(line) for line in block.lines[start : start + _USERS]]
+                sys.stdout.buffer.write(encode_lines(users))
+
+
+if __name__ == "__main__":
+    _run(Path(sys.argv[1]))
