@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tap_braze_export import archive
-from tap_braze_export.errors import DamagedFileError
+from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import ExportFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from tap_braze_export.archive import Member
     from tap_braze_export.bookmarks import Bookmark
     from tap_braze_export.bucket import Bucket, BucketObject
     from tap_braze_export.clock import Clock
@@ -59,15 +62,17 @@ class Hosted:
         bookmark: The export.
         download: Fetches it.
         path: Where the download stands when it is complete.
+        ahead: Files that each file tells of in advance.
     """
 
     proven = True
 
-    def __init__(self, bookmark: Bookmark, download: Download, path: Path) -> None:
+    def __init__(self, bookmark: Bookmark, download: Download, path: Path, *, ahead: int = 0) -> None:
         self.bookmark = bookmark
         self.complete = False
         self._download = download
         self._path = path
+        self._ahead = ahead
         self._fetched_again = False
 
     def look(self) -> Iterator[ExportFile]:
@@ -79,11 +84,11 @@ class Hosted:
         except DamagedFileError as error:
             self.damaged(error)
             return
-        for member in members:
-            if not self.bookmark.has_emitted(member.name):
-                yield ExportFile(self.bookmark, member, self._path)
-                if not self._path.exists():
-                    return  # it was damaged
+        files = _files(self.bookmark, self._path, members)
+        for index, file in enumerate(files, 1):
+            yield replace(file, following=partial(tuple, files[index : index + self._ahead]))
+            if not self._path.exists():
+                return  # it was damaged
         self.complete = True
 
     def damaged(self, error: DamagedFileError) -> None:
@@ -110,10 +115,11 @@ class InBucket:
     Args:
         bookmark: The export.
         bucket: The bucket.
-        folder: Takes one object at a time.
+        folder: Takes one object at a time, and some more that are fetched in advance.
         clock: Time.
         settle_seconds: Quiet after the last new file that counts as the end; None to look just once.
         called_back: Tells whether Braze has said that the export is complete.
+        ahead: Files that each file tells of in advance.
     """
 
     def __init__(
@@ -125,12 +131,16 @@ class InBucket:
         clock: Clock,
         settle_seconds: float | None,
         called_back: Callable[[], bool] = lambda: False,
+        ahead: int = 0,
     ) -> None:
         self.bookmark = bookmark
         self.complete = False
         self.proven = False
         self._bucket = bucket
-        self._path = folder / "object"
+        self._folder = folder
+        self._ahead = ahead
+        self._fetched: dict[BucketObject, tuple[Path, list[ExportFile], list[str]]] = {}
+        self._number = 0
         self._clock = clock
         self._settle = settle_seconds
         self._called_back = called_back
@@ -152,11 +162,11 @@ class InBucket:
         self._listed = now
         settled = self._settle is None or (bool(self._seen) and now - self._last_new >= self._settle)
         ended = self.proven or settled
-        for found in objects:
-            # A damaged file may be a half-written one: it has until the end to grow, and is then fetched once more.
-            due = found.path in new or (ended and found.path in self._damaged)
-            if due and not self.bookmark.has_emitted(found.name):
-                yield from self._read(found)
+        # A damaged file may be a half-written one: it has until the end to grow, and is then fetched once more.
+        due = [found for found in objects if found.path in new or (ended and found.path in self._damaged)]
+        due = [found for found in due if not self.bookmark.has_emitted(found.name)]
+        for index, found in enumerate(due, 1):
+            yield from self._read(found, due[index : index + self._ahead])
         self.complete = ended and not self._damaged
 
     def damaged(self, error: DamagedFileError) -> None:
@@ -181,20 +191,49 @@ class InBucket:
             "settings, or Braze needs longer: raise export_timeout_minutes"
         )
 
-    def _read(self, found: BucketObject) -> Iterator[ExportFile]:
+    def _read(self, found: BucketObject, upcoming: Sequence[BucketObject]) -> Iterator[ExportFile]:
         self._current = found
         try:
-            self._bucket.fetch(found, self._path)
-            members = archive.members(self._path, found.name)
+            path, files, names = self._fetched.pop(found) if found in self._fetched else self._fetch(found)
         except DamagedFileError as error:
             self.damaged(error)
             return
         before = self._damaged.get(found.path)
-        for member in members:
-            if not self.bookmark.has_emitted(member.name):
-                yield ExportFile(self.bookmark, member, self._path)
-                if self._damaged.get(found.path) != before:
-                    return
+        for index, file in enumerate(files, 1):
+            yield replace(file, following=partial(self._following, files[index:], upcoming))
+            if self._damaged.get(found.path) != before:
+                path.unlink()
+                return
         self._damaged.pop(found.path, None)
-        self.bookmark.emitted_whole(found.name, [member.name for member in members])
-        self._path.unlink()
+        self.bookmark.emitted_whole(found.name, names)
+        path.unlink()
+
+    def _following(self, files: Sequence[ExportFile], upcoming: Iterable[BucketObject]) -> Sequence[ExportFile]:
+        """The files after one, of objects that are fetched for it; what cannot be fetched now is told in its turn."""
+        following = [*files]
+        for found in upcoming:
+            if len(following) >= self._ahead:
+                break
+            if found not in self._fetched:
+                try:
+                    self._fetched[found] = self._fetch(found)
+                except ExportError:
+                    break
+            following += self._fetched[found][1]
+        return following[: self._ahead]
+
+    def _fetch(self, found: BucketObject) -> tuple[Path, list[ExportFile], list[str]]:
+        """An object on local disk, its files that the target does not have, and the names of all of them."""
+        self._number += 1
+        path = self._folder / f"object-{self._number}"
+        self._bucket.fetch(found, path)
+        try:
+            members = archive.members(path, found.name)
+        except DamagedFileError:
+            path.unlink()
+            raise
+        return path, _files(self.bookmark, path, members), [member.name for member in members]
+
+
+def _files(bookmark: Bookmark, path: Path, members: Iterable[Member]) -> list[ExportFile]:
+    return [ExportFile(bookmark, member, path) for member in members if not bookmark.has_emitted(member.name)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, StorageTarget
 
 from tap_braze_export import parquet
+from tap_braze_export.clock import Clock
 from tap_braze_export.errors import TapError
 from tap_braze_export.store import Store, Words
 
@@ -21,7 +23,6 @@ except ImportError:  # no wheel for this machine
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tap_braze_export.clock import Clock
     from tap_braze_export.rows import Rows
 
 _TAP = "tap-braze-export"
@@ -74,6 +75,14 @@ def errors_in(given: Any) -> list[str]:
     return errors
 
 
+@dataclass(frozen=True)
+class BatchFile:
+    """A file of one stream that stands in the storage."""
+
+    url: str
+    count: int
+
+
 @dataclass
 class BatchFiles:
     """Writes batch files. It travels to other processes, so it connects to the storage when it is first used.
@@ -82,8 +91,9 @@ class BatchFiles:
         encoding: Their format.
         storage: Where they go.
         batch_size: Rows of the largest stream with which a group of them is full.
-        schemas: The JSON schema of each stream, which gives Parquet its types.
         clock: The waits between tries.
+        schemas: The JSON schema of each stream, which gives Parquet its types.
+        run_id: Part of their names.
     """
 
     encoding: BaseBatchFileEncoding
@@ -91,6 +101,7 @@ class BatchFiles:
     batch_size: int
     clock: Clock
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _store: Store | None = None
 
     @classmethod
@@ -98,6 +109,10 @@ class BatchFiles:
         """Those that a value of `batch_config` asks for."""
         config = BatchConfig.from_dict(dict(given))
         return cls(config.encoding, config.storage, config.batch_size, clock)
+
+    def elsewhere(self) -> BatchFiles:
+        """The same for another process."""
+        return replace(self, clock=Clock(), _store=None)
 
     def connect(self) -> Store:
         """The storage.
@@ -109,15 +124,12 @@ class BatchFiles:
             self._store = Store(self.storage.root, self.storage.params, _WORDS, clock=self.clock)
         return self._store
 
-    def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, str]:
+    def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, BatchFile]:
         """Write a file of each stream.
 
         Args:
             rows: By stream.
             name: Part of their names: written once more, they replace those of that name.
-
-        Returns:
-            Their URLs by stream.
 
         Raises:
             TapError: If they cannot be written.
@@ -130,13 +142,14 @@ class BatchFiles:
             store.tried("written", lambda: store.files.makedirs(folder, exist_ok=True))
         store.tried("written", lambda: store.files.pipe(contents))  # several at a time, where the library can
         # Not the SDK's get_url(): it quotes a blank in a local path, and loaders then look for a file of that name.
-        return {stream: store.files.unstrip_protocol(f"{store.root}/{names[stream]}") for stream in rows}
+        urls = {stream: store.files.unstrip_protocol(f"{store.root}/{names[stream]}") for stream in rows}
+        return {stream: BatchFile(urls[stream], found.count) for stream, found in rows.items()}
 
     def _name(self, stream: str, name: str) -> str:
         plain = "json.gz" if self._is_gzip else "json"
         suffix = "parquet" if self.encoding.format == "parquet" else plain
         safe = re.sub(r"[^A-Za-z0-9._-]", lambda odd: f"={ord(odd[0]):x}=", stream)
-        return f"{self.storage.prefix or ''}{_TAP}--{safe}-{name}.{suffix}"
+        return f"{self.storage.prefix or ''}{_TAP}--{safe}-{self.run_id}-{name}.{suffix}"
 
     @property
     def _is_gzip(self) -> bool:

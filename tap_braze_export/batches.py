@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from tap_braze_export.rows import Rows
 if TYPE_CHECKING:
     from singer_sdk.singerlib.messages import Message
 
-    from tap_braze_export.batch_files import BatchFiles
+    from tap_braze_export.batch_files import BatchFile, BatchFiles
     from tap_braze_export.messages import MessageWriter
 
 _MOST_BYTES = 32 * 2**20
@@ -33,7 +32,6 @@ class Batches:
     def __init__(self, files: BatchFiles, writer: MessageWriter) -> None:
         self._files = files
         self._writer = writer
-        self._run_id = uuid.uuid4().hex
         self._parts = 0
         self._bytes = 0
         self._pending: defaultdict[str, list[Rows]] = defaultdict(list)
@@ -45,11 +43,16 @@ class Batches:
         """Whether the group's largest stream has reached the batch size."""
         return max(self._counts.values(), default=0) >= self._files.batch_size
 
+    def add_file(self, stream: str, file: BatchFile) -> None:
+        """Take a file that was written elsewhere."""
+        self._counts[stream] += file.count
+        self._manifests[stream].append(file.url)
+
     def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:  # noqa: ARG002
         """Take rendered rows; batch files hold neither time nor version of a RECORD message."""
-        self._pending[stream].append(rows)
         self._counts[stream] += rows.count
-        self._bytes += sum(map(len, rows.parts))
+        self._pending[stream].append(rows)
+        self._bytes += rows.size
         if self._bytes >= _MOST_BYTES:
             self._write()
 
@@ -72,12 +75,9 @@ class Batches:
     def _write(self) -> None:
         if not self._pending:
             return
-        rows = {
-            stream: Rows(tuple(part for rows in some for part in rows.parts), sum(rows.count for rows in some))
-            for stream, some in self._pending.items()
-        }
+        rows = {stream: Rows.joined(several) for stream, several in self._pending.items()}
         self._pending.clear()
         self._bytes = 0
         self._parts += 1
-        for stream, url in self._files.write(rows, f"{self._run_id}-{self._parts}").items():
-            self._manifests[stream].append(url)
+        for stream, file in self._files.write(rows, str(self._parts)).items():
+            self._manifests[stream].append(file.url)

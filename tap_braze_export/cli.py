@@ -7,14 +7,13 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
 from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, SingerSDKError, StreamMapConfigError
 from typing_extensions import override
 
-from tap_braze_export.errors import TapError
+from tap_braze_export.errors import TapError, unforeseen
 from tap_braze_export.signals import Interruption
 
 if TYPE_CHECKING:
@@ -108,7 +107,5 @@ def describe(error: Exception) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:
-        frames = traceback.extract_tb(error.__traceback__)[-3:]
-        place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
-        text = f"Unforeseen {type(error).__name__} at {place}: please report this line"
+        text = unforeseen(error)
     return " ".join(text.split())

@@ -18,6 +18,7 @@ key, a signed URL's query, a bucket option or personal data.
 from __future__ import annotations
 
 import re
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,6 +75,13 @@ class OutOfReachError(ExportError):
 
 class DamagedFileError(ExportError):
     """A delivered file is truncated, has a wrong checksum or is no archive."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What is told of an error that nobody thought of: its place. Its text may hold personal data."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
+    return f"Unforeseen {type(error).__name__} at {place}: please report this line"
 
 
 def foreign_text(text: str, secrets: Iterable[str] = ()) -> str:

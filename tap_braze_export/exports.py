@@ -58,6 +58,7 @@ class Exports:
         config: The tap's settings.
         state: The value of `bookmarks.export_files` that the run was given.
         shape: Hash of everything that shapes rows.
+        ahead: Files that each file tells of in advance, for processes that read them.
         remember: Writes STATE; called as soon as an export has been started, before any waiting.
 
     Attributes:
@@ -76,6 +77,7 @@ class Exports:
         config: Mapping[str, Any],
         state: Mapping[str, Any],
         shape: str,
+        ahead: int,
         remember: Callable[[], None],
     ) -> None:
         self.bookmarks = read_bookmarks(state)
@@ -87,6 +89,7 @@ class Exports:
         self._session = requests.Session()
         self._progress = progress
         self._config = config
+        self._ahead = ahead
         self._remember = remember
         self._timeout = config["export_timeout_minutes"] * 60
         self._since = clock.now()
@@ -263,7 +266,7 @@ class Exports:
         path = self._spool.folder(found.bookmark.export_id) / "download"
         deadline = found.bookmark.requested_at + self._timeout
         download = Download(url, path=path, session=self._session, clock=self._clock, deadline=deadline)
-        return Hosted(found.bookmark, download, path)
+        return Hosted(found.bookmark, download, path, ahead=self._ahead)
 
     def _in_bucket(self, found: LeftOver, bucket: Bucket, *, settle: float | None) -> InBucket:
         return InBucket(
@@ -273,6 +276,7 @@ class Exports:
             clock=self._clock,
             settle_seconds=settle,
             called_back=lambda: self._callbacks.received(found.token),
+            ahead=self._ahead,
         )
 
     def _look(self, running: _Running) -> Iterator[ExportFile]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tap_braze_export.archive import Block
+    from tap_braze_export.batch_files import BatchFile
     from tap_braze_export.selection import Selection
 
     RowsByKey = dict[tuple[Any, ...], dict[str, Any]]
@@ -50,12 +51,14 @@ _UNSTORABLE = re.compile(
 class FanOut:
     """What one block of lines gave: rows by stream, counts, and the lines that could not be read."""
 
-    rows: dict[str, Rows] = field(default_factory=dict)
+    rows: Mapping[str, Rows] = field(default_factory=dict)
     lines: int = 0
     users: int = 0
     duplicates: int = 0
     rejected: list[tuple[int, bytes]] = field(default_factory=list)
     """Line number and content of each line that is no user object."""
+    batch_files: Mapping[str, BatchFile] = field(default_factory=dict)
+    """Rows that a process has written already, by stream."""
 
 
 class UnreadableLineError(ValueError):

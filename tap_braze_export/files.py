@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tap_braze_export import archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tap_braze_export.archive import Block, Member
@@ -46,6 +46,9 @@ class Delivery(Protocol):
     @property
     def invalid_user_ids(self) -> Sequence[dict[str, str]]:
         """Identifiers that matched nobody, as rows of that stream without `exported_at`."""
+
+    def ahead(self) -> Iterator[ExportFile]:
+        """Itself and the files that come next if nothing happens, where processes can read them."""
 
     def blocks(self) -> Iterator[Block]:
         """The users, one a line.
@@ -91,6 +94,7 @@ class ExportFile:
     member: Member
     path: Path
     invalid_user_ids: Sequence[dict[str, str]] = ()
+    following: Callable[[], Sequence[ExportFile]] = field(default=tuple, repr=False, compare=False)
 
     @property
     def export_id(self) -> str:
@@ -121,6 +125,11 @@ class ExportFile:
     def size(self) -> int:
         """Compressed bytes."""
         return self.member.size
+
+    def ahead(self) -> Iterator[ExportFile]:
+        """Itself and the files that come next if nothing happens."""
+        yield self
+        yield from self.following()
 
     def blocks(self) -> Iterator[Block]:
         """Its lines; see `archive.blocks`."""

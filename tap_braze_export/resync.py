@@ -18,6 +18,7 @@ from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.flight import Flight
 from tap_braze_export.identifiers import Identifiers
 from tap_braze_export.pace import Pace
+from tap_braze_export.schema import IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from tap_braze_export.client import Braze
     from tap_braze_export.clock import Clock
     from tap_braze_export.errors import ExportError
+    from tap_braze_export.files import ExportFile
     from tap_braze_export.flight import Answer
     from tap_braze_export.lanes import Lanes
     from tap_braze_export.selection import RequestedFields
     from tap_braze_export.spool import Spool
 
-IDS = "ids"
 _GROUP_REQUESTS = 50
 _GROUP_SECONDS = 30.0
 _UNCONFIRMED = 100
@@ -79,6 +80,10 @@ class Group:
     def exported_at(self) -> str:
         """When Braze first answered."""
         return timestamp(self.since if self.answered_at is None else self.answered_at)
+
+    def ahead(self) -> Iterator[ExportFile]:
+        """Nothing: no process reads what came with an answer."""
+        return iter(())
 
     def blocks(self) -> Iterator[Block]:
         """Its users, in the order of the identifiers."""

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tap_braze_export.ahead import Reading
 from tap_braze_export.client import Braze
 from tap_braze_export.exports import Exports
-from tap_braze_export.fanout import Reader
 from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.lanes import Threads
 from tap_braze_export.memory import keep_freed_memory
 from tap_braze_export.progress import Progress
-from tap_braze_export.resync import IDS, Resync
+from tap_braze_export.resync import Resync
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
 from tap_braze_export.selection import RequestedFields
 from tap_braze_export.spool import Spool
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
+    from tap_braze_export.batch_files import BatchFiles
     from tap_braze_export.clock import Clock
-    from tap_braze_export.files import Deliveries, Delivery
+    from tap_braze_export.files import Deliveries
     from tap_braze_export.selection import Selection
 
 _SHAPING_SETTINGS = (
@@ -45,6 +46,8 @@ class Run:
     Args:
         config: The tap's settings.
         selections: What the catalog selects, by stream.
+        batch_files: Writes batch files, where they are wanted.
+        plain: Streams whose rows leave as they are, without stream maps and flattening.
         clock: Time and waiting.
         logger: Takes the progress.
         state: The value of `bookmarks.export_files` that the run was given.
@@ -59,6 +62,8 @@ class Run:
         config: Mapping[str, Any],
         selections: Mapping[str, Selection],
         *,
+        batch_files: BatchFiles | None,
+        plain: frozenset[str],
         clock: Clock,
         logger: logging.Logger,
         state: Mapping[str, Any],
@@ -72,7 +77,14 @@ class Run:
         self._config = config
         self._selections = selections
         self._logger = logger
-        self._readers: dict[tuple[str, str, str], Reader] = {}
+        self.reading = Reading(
+            selections,
+            workers=config["workers"],
+            batch_files=batch_files,
+            plain=plain,
+            spool=self.spool,
+            clock=clock,
+        )
         fields = RequestedFields.of(selections.values(), config.get("extra_export_fields", ()))
         client = Braze(config["api_url"], config["api_key"], clock=clock)
         self.deliveries: Deliveries
@@ -99,27 +111,9 @@ class Run:
                 config=config,
                 state=state,
                 shape=self._shape(fields),
+                ahead=self.reading.ahead,
                 remember=remember,
             )
-
-    def reader(self, delivery: Delivery) -> Reader:
-        """Reads a delivery into the selected streams; of the control group only its members are known."""
-        key = (delivery.exported_at, delivery.source, delivery.segment_id)
-        if key not in self._readers:
-            self._readers = {key: self._new_reader(delivery)}  # one that has learned what its export holds
-        return self._readers[key]
-
-    def _new_reader(self, delivery: Delivery) -> Reader:
-        control_group = delivery.source == GLOBAL_CONTROL_GROUP
-        wanted = {
-            name: selection
-            for name, selection in self._selections.items()
-            if name == SEGMENT_MEMBERS.stream or not control_group
-        }
-        segment_id = GLOBAL_CONTROL_GROUP if control_group else delivery.segment_id
-        # The fast path changes the order of users, which a resync promises; Braze's limit is slower than either path.
-        strict = delivery.source != IDS
-        return Reader(wanted, exported_at=delivery.exported_at, segment_id=segment_id, strict=strict)
 
     def _sources(self, fields: RequestedFields) -> list[Source]:
         segment_ids = dict.fromkeys(self._config.get("segment_ids", ()))

@@ -12,6 +12,8 @@ from typing import Any
 from tap_braze_export.table import EXPORTED_AT_COLUMN, Field, Table, Type
 
 GLOBAL_CONTROL_GROUP = "global_control_group"
+IDS = "ids"
+"""The source of an ids export."""
 
 
 def _string(name: str, description: str, **options: Any) -> Field:

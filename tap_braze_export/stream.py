@@ -69,9 +69,9 @@ class FileStream(Stream):
         """Write rows: rendered as they are, or as objects where maps, flattening or a limit ask."""
         if self._removed or not rows.count:
             return
-        if self._plain and self.ABORT_AT_RECORD_COUNT is None:
+        if self.is_plain:
             self.output.write_rows(self.name, rows, exported_at=exported_at, version=self._stream_version)
-            self._count(rows.count)
+            self.count(rows.count)
             return
         time_extracted = datetime.fromisoformat(exported_at)
         for record in rows.objects():
@@ -80,7 +80,7 @@ class FileStream(Stream):
             for message in self._mapped(record):
                 message.time_extracted = time_extracted
                 self.output.write_message(message)
-            self._count(1)
+            self.count(1)
 
     def _mapped(self, record: Record) -> list[RecordMessage]:
         """What stream maps and flattening make of a row."""
@@ -93,6 +93,13 @@ class FileStream(Stream):
                 f"stream_maps: an expression for {self.name} fails on a row with {type(error).__name__}: "
                 "most columns can be null, so test for that"
             ) from None
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every row leaves as it is: no stream map, no flattening and no limit asks for more."""
+        stream_map, *others = self.stream_maps
+        unchanged = type(stream_map) is SameRecordTransform and not stream_map.flattening_enabled
+        return not others and unchanged and self.ABORT_AT_RECORD_COUNT is None
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
@@ -110,19 +117,14 @@ class FileStream(Stream):
             if self._stream_version is not None and not isinstance(stream_map, RemoveRecordTransform):
                 self._writer.write_message(ActivateVersionMessage(stream_map.stream_alias, self._stream_version))
 
-    def _count(self, rows: int) -> None:
+    def count(self, rows: int) -> None:
+        """Note that so many rows are written."""
         self.emitted += rows
         self._counter.value += rows
 
     @cached_property
     def _counter(self) -> Any:
         return self.get_record_counter()
-
-    @cached_property
-    def _plain(self) -> bool:
-        """Whether no stream map and no flattening changes a row."""
-        stream_map, *others = self.stream_maps
-        return not others and type(stream_map) is SameRecordTransform and not stream_map.flattening_enabled
 
     @cached_property
     def _removed(self) -> bool:

@@ -42,6 +42,7 @@ class ExportFiles(FileStream):
         self._clock = tap.clock
         self._run: Run
         self._batches: Batches | None = None
+        self._family: dict[str, FileStream] = {}
         self._delivery: Delivery
         self._rejected = 0
         self._state_written = self._state_bytes = self._states_bytes = 0
@@ -65,14 +66,16 @@ class ExportFiles(FileStream):
     @override
     def generate_child_contexts(self, record: Record, context: Context | None) -> Iterable[Context | None]:
         """The rows of each block of the file: one, unless it is huge."""
-        reader = self._run.reader(self._delivery)
-        for block in self._delivery.blocks():
-            result = reader.read(block)
+        for result in self._run.reading.fan_outs(self._delivery):
             for count in ("lines", "users", "duplicates"):
                 record[count] += getattr(result, count)
             if result.rejected:
                 record["rejected"] += len(result.rejected)
                 self._reject(result.rejected)
+            if self._batches is not None:
+                for name, file in result.batch_files.items():
+                    self._batches.add_file(name, file)
+                    self._family[name].count(file.count)
             yield {"rows": result.rows, "exported_at": record["exported_at"]}
         if misses := self._delivery.invalid_user_ids:
             given = {"exported_at": record["exported_at"]}
@@ -101,11 +104,14 @@ class ExportFiles(FileStream):
         family = [stream for stream in (self, *self._children) if stream.selected]
         for stream in family:
             stream._write_schema_message()  # noqa: SLF001 - so that tables exist even if no user is delivered
-        self._batches = self._new_batches(family)
+        self._family = {stream.name: stream for stream in family}
+        files = self._new_batch_files(family)
         selections = {stream.name: stream.selection for stream in self._children if stream.selected}
         self._run = Run(
             self.config,
             selections,
+            batch_files=files,
+            plain=frozenset(stream.name for stream in family if stream.is_plain),
             clock=self._clock,
             logger=self.logger,
             state=dict(self.stream_state),
@@ -119,6 +125,7 @@ class ExportFiles(FileStream):
                     break
             self._write_state()
         finally:
+            self._run.reading.close()
             self._run.progress.close()
             for stream in family:
                 stream.finish()
@@ -148,17 +155,17 @@ class ExportFiles(FileStream):
             self._write_state()
         self._writer.flush()  # the next file may be an hour away
 
-    def _new_batches(self, family: list[FileStream]) -> Batches | None:
-        """What takes the rows of all streams, where `batch_config` is set."""
+    def _new_batch_files(self, family: list[FileStream]) -> BatchFiles | None:
+        """Have all streams write batch files, where `batch_config` is set."""
         if not (given := self.config.get("batch_config")):
             return None
         files = BatchFiles.of(given, self._clock)
         files.connect()  # what cannot work should fail before Braze is asked for anything
-        batches = Batches(files, self._writer)
+        self._batches = Batches(files, self._writer)
         for stream in family:
             files.schemas |= stream.schemas
-            stream.output = batches
-        return batches
+            stream.output = self._batches
+        return files
 
     @property
     def _state_is_due(self) -> bool:

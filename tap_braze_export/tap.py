@@ -43,7 +43,7 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
-_NOT_YET = ("fingerprints_url", "workers", "dask_scheduler")
+_NOT_YET = ("fingerprints_url", "dask_scheduler")
 
 
 def _strings(name: str, title: str, description: str) -> th.Property[Any]:

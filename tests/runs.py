@@ -176,8 +176,8 @@ def sync(
 
 
 def settings(sandbox: Sandbox, spool: Path, **more: Any) -> dict[str, Any]:
-    """A configuration for a sandbox."""
-    return {**sandbox.config, "spool_dir": str(spool / "spool"), **more}
+    """A configuration for a sandbox; rows come in an order that two runs have in common, since one process reads."""
+    return {**sandbox.config, "spool_dir": str(spool / "spool"), "workers": 1, **more}
 
 
 def discover(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
