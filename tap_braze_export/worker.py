@@ -17,8 +17,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # an end without a traceback
     warnings.simplefilter("ignore")  # they are told in the process that writes
-    from tap_braze_export.errors import TapError, unforeseen  # noqa: PLC0415 - after the signals: it takes a while
+    # After the signals, since it takes a while.
+    from tap_braze_export.errors import TapError, unforeseen  # noqa: PLC0415
+    from tap_braze_export.memory import keep_freed_memory  # noqa: PLC0415
 
+    keep_freed_memory()
     connection = Connection(int(sys.argv[1]))
     try:
         reader: FileReader = connection.recv()
