@@ -27,6 +27,9 @@ NOT_OF_THE_FILES = ("segment_members", "invalid_user_ids")
 MAPS = {"stream_maps": {"users": {"email": "md5(email or '')"}, "purchases": {"product": "name"}}}
 
 TAP_NAME = "this tap, RECORD, one worker"
+TWO_WORKERS = "this tap, RECORD, two workers"
+BATCH = "this tap, BATCH JSONL with gzip, one worker"
+PARQUET = "this tap, BATCH Parquet, one worker"
 ALL_STREAMS = "this tap, all streams"
 MAPPED = "this tap, stream maps"
 PLAIN = "SDK, parent and children of each user"
@@ -50,8 +53,11 @@ def cases(users: int) -> Iterator[Case]:
     yield _python(FLOOR, users, lambda size: ["-m", "benchmarks.floor", str(path_of(size))])
     yield _python(DUCKDB, users, partial(_duckdb, threads=1))
     yield _tap(ALL_STREAMS, users, streams=None)
+    yield _tap(TWO_WORKERS, users, config={"workers": 2})
     yield _python(DUCKDB_TWO, users, partial(_duckdb, threads=2))
     yield _parent_child(PLAIN, few, {})
+    yield _tap(BATCH, users, config={"batch_config": {"encoding": {"format": "jsonl", "compression": "gzip"}}})
+    yield _tap(PARQUET, users, config={"batch_config": {"encoding": {"format": "parquet"}}})
     yield _tap(MAPPED, min(users, 20_000), config=MAPS)
     yield _parent_child(PLAIN_MAPPED, few, MAPS)
 
@@ -102,8 +108,11 @@ def _tap(
 
 
 def _command(folder: Path, url: str, streams: Collection[str] | None, config: dict[str, Any]) -> list[str]:
-    given = {"api_url": url, "api_key": "key", "segment_ids": ["all-users"], "spool_dir": str(folder / "spool")}
-    (folder / "config.json").write_text(json.dumps(given | config))
+    given: dict[str, Any] = {"api_url": url, "api_key": "key", "segment_ids": ["all-users"]}
+    given |= {"spool_dir": str(folder / "spool"), "workers": 1} | config
+    if "batch_config" in config:
+        given["batch_config"] = config["batch_config"] | {"storage": {"root": f"file://{folder}/batches"}}
+    (folder / "config.json").write_text(json.dumps(given))
     (folder / "catalog.json").write_text(json.dumps(_catalog(streams)))
     return [TAP, "--config", str(folder / "config.json"), "--catalog", str(folder / "catalog.json")]
 

@@ -47,7 +47,8 @@ _HEAD = """# Benchmark
 Made by `make bench`, all in one run. Exports are zips of the sandbox's users with every field, 4.6 KB a user, 5,000
 users in a file; output goes to `/dev/null`. Each command runs whole; what it takes without a user, measured beside each
 run, is taken off the rates. CPU rates are users a second of CPU time (of all threads and processes): on a busy machine
-they are the ones to compare. Medians of five rounds in which all rows take turns; loaders three, sizes one.
+they are the ones to compare, and the targets are ratios of them, where nothing else is said. Medians of five rounds in
+which all rows take turns; loaders three, sizes one. Peak memory is that of the largest process.
 """
 _SLOWER_PIPELINE, _PEAK_MIB, _PEAK_GROWTH = 1.15, 250, 0.1
 
@@ -85,16 +86,18 @@ def _targets(results: Results) -> list[str]:
         ("one worker, times DuckDB on one thread", cases.TAP_NAME, cases.DUCKDB, cpu, 0.8),
         ("one worker, of the floor", cases.TAP_NAME, cases.FLOOR, cpu, 0.5),
         ("all streams, of the five streams", cases.ALL_STREAMS, cases.TAP_NAME, cpu, 0.65),
+        ("two workers, times one, on the clock", cases.TWO_WORKERS, cases.TAP_NAME, clock, 1.5),
+        ("BATCH JSONL, of RECORD", cases.BATCH, cases.TAP_NAME, cpu, 0.8),
         ("stream maps, times the SDK's pattern with them", cases.MAPPED, cases.PLAIN_MAPPED, cpu, 1.0),
     ]
     lines = ["| target | wanted | found | |", "|---|--:|--:|---|"]
     for text, name, other, of, least in wanted:
         found = _ratio(results, name, other, of)
-        lines.append(f"| {text} (CPU) | ≥ {least:g} | {found:.2f} | {_verdict(reached=found >= least)} |")
+        lines.append(f"| {text} | ≥ {least:g} | {found:.2f} | {_verdict(reached=found >= least)} |")
     if cases.PIPELINE in results:
         found = _ratio(results, cases.LOADER, cases.PIPELINE, clock)
         verdict = _verdict(reached=found <= _SLOWER_PIPELINE)
-        lines.append(f"| `meltano run`, times the loader's own time | ≤ 1.15 | {found:.2f} | {verdict} |")
+        lines.append(f"| `meltano run`, times the loader's own time, on the clock | ≤ 1.15 | {found:.2f} | {verdict} |")
     sizes = [found for name, (found, *_) in results.items() if name.endswith(" users")]
     peaks = [found.peak_mib for found in sizes[-2:]]
     lines.append(f"| peak memory, MiB | ≤ 250 | {max(peaks):.0f} | {_verdict(reached=max(peaks) <= _PEAK_MIB)} |")
