@@ -15,7 +15,7 @@ from tap_braze_export.conform import MOST_LEVELS
 from tap_braze_export.table import Type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tap_braze_export.table import Field
 
@@ -61,6 +61,15 @@ def _are_date_times(values: list[str | None]) -> bool:
         )
     except msgspec.MsgspecError:
         return False
+
+
+def without_utc(values: Sequence[str]) -> list[str] | None:
+    """What `2020-07-10 15:00:00.000 UTC` and the like become, if all of them are so."""
+    joined = '","'.join(values)
+    if joined.count(" UTC") != len(values):
+        return None
+    written = joined.replace(" UTC", "Z").replace(" ", "T").split('","')
+    return written if len(written) == len(values) and _are_date_times([*written]) else None
 
 
 def _are_dates(values: list[str | None]) -> bool:

@@ -25,6 +25,7 @@ from tap_braze_export.soundness import (
     is_odd,
     is_too_deep,
     may_be_deep,
+    without_utc,
 )
 from tap_braze_export.structs import level_at, levels_inside, unknown_members
 from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
@@ -229,7 +230,13 @@ def _check(column: Field, objects: Sequence[Any], refused: set[str]) -> None:
             continue
         formed = [item for item in chunk if get(item) is not None and sound.form(get(item))]
         odd = [item for item in chunk if get(item) is not None and not sound.form(get(item))]
-        _conform(column, odd if sound.all([*map(get, formed)]) else [*formed, *odd], refused)
+        if not sound.all([*map(get, formed)]):
+            odd = [*formed, *odd]
+        if column.type is Type.DATE_TIME and (written := without_utc([*map(get, odd)])):
+            for item, text in zip(odd, written, strict=True):
+                setattr(item, column.name, text)
+        else:
+            _conform(column, odd, refused)
 
 
 def _conform(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
