@@ -62,11 +62,16 @@ def _table(results: Results) -> list[str]:
         cpu, clock = middle(found, lambda r: r.cpu_a_user), middle(found, lambda r: r.a_user)
         lines.append(
             f"| {name} | {found[0].users:,} | {middle(found, lambda r: r.seconds):.2f} | {1e6 / clock:,.0f} "
-            f"| {found[0].records / found[0].users / clock * 1e6:,.0f} "
+            f"| {_records(found[0], clock)} "
             f"| {middle(found, lambda r: r.cpu_seconds):.2f} | {1e6 / cpu:,.0f} | {cpu:.1f} "
             f"| {middle(found, lambda r: r.peak_mib):.0f} |"
         )
     return lines
+
+
+def _records(result: Result, clock: float) -> str:
+    """Records a second, where the command counts them."""
+    return f"{result.records / result.users / clock * 1e6:,.0f}" if result.records else "–"
 
 
 def _ratio(results: Results, name: str, other: str, of: Callable[[Result], float]) -> float:
