@@ -71,7 +71,7 @@ def _table(results: Results) -> list[str]:
 
 def _records(result: Result, clock: float) -> str:
     """Records a second, where the command counts them."""
-    return f"{result.records / result.users / clock * 1e6:,.0f}" if result.records else "–"
+    return f"{result.records / result.users / clock * 1e6:,.0f}" if result.records else "-"
 
 
 def _ratio(results: Results, name: str, other: str, of: Callable[[Result], float]) -> float:
