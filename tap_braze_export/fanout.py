@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _USERS = 128
 """Users that are read at once."""
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-_CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
 _UNSTORABLE = re.compile(
     rb"(?P<kept>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u0000|u[dD][89a-fA-F])[\s\S])"
