@@ -22,7 +22,7 @@ from tap_braze_export.device_key import key_by_content, key_by_id
 from tap_braze_export.rows import Rows
 from tap_braze_export.schema import BY_PATH, DEVICE_IDS, SEGMENT_MEMBERS, USER_ALIASES
 from tap_braze_export.soundness import is_too_deep, may_be_deep
-from tap_braze_export.strict import RefusedError, StrictReader
+from tap_braze_export.strict import StrictReader
 from tap_braze_export.table import EXPORTED_AT, RESCUED
 
 if TYPE_CHECKING:
@@ -109,15 +109,18 @@ class Reader:
         strict: list[Any] = []
         careful: list[RenderedRows] = []
         taken: dict[str, bytes] = {}
-        for number, line in zip(reversed(range(first, first + len(lines))), reversed(lines), strict=True):
-            if not line or line.isspace():
+        users = self._strict.decode(lines) if self._strict else [None] * len(lines)
+        for index in reversed(range(len(lines))):
+            line, user = lines[index], users[index]
+            if user is None and (not line or line.isspace()):
                 continue
             result.lines += 1
-            user: Any = self._decode_strictly(line)
+            if user is None and self._strict:
+                (user,) = self._strict.decode([line])  # what made it be refused may have been learned meanwhile
             try:
                 braze_id, members = (user.braze_id, None) if user is not None else decode_user(line)
             except UnreadableLineError:
-                result.rejected.append((number, line))
+                result.rejected.append((first + index, line))
                 continue
             if braze_id in seen:
                 result.duplicates += 1
@@ -140,19 +143,6 @@ class Reader:
             joined = _ENCODER.encode_lines([self._membership | {"braze_id": braze_id} for braze_id in reversed(taken)])
             rows[SEGMENT_MEMBERS.stream] = [Rows((joined,), len(taken))]
         return rows
-
-    def _decode_strictly(self, line: bytes) -> Any:
-        """The user as a struct; None if the line has to take the careful path.
-
-        What only the careful path rejects must take it now: later, the line would have replaced an earlier one of
-        its user. So raw parts, which the decoder only skims, have to prove here that they are UTF-8.
-        """
-        if self._strict is None or not _is_utf_8(line):
-            return None
-        try:
-            return self._strict.decode(line)
-        except RefusedError:
-            return None
 
     def _read_carefully(self, braze_id: str, user: dict[str, Any]) -> RenderedRows:
         if self._strict is not None:
@@ -226,13 +216,6 @@ def _decode_odd(line: bytes) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are not JSON
-
-
-def _is_utf_8(line: bytes) -> bool:
-    try:
-        return line.isascii() or bool(line.decode())
-    except UnicodeDecodeError:
-        return False
 
 
 class _Objects:

@@ -62,19 +62,23 @@ class MessageWriter(MsgSpecWriter):
         tail = f'{told},"time_extracted":"{exported_at}"}}\n'.encode()
         head = f'{{"type":"RECORD","stream":"{stream}","record":'.encode()
         for lines in rows.pieces():
-            self.write_lines(head + lines[:-1].replace(b"\n", tail + head) + tail)
+            self.write_lines((head + lines).replace(b"\n", tail + head), superfluous=len(head))
 
-    def write_lines(self, lines: bytes) -> None:
+    def write_lines(self, lines: bytes, *, superfluous: int = 0) -> None:
         """Write rendered lines, each with its newline; a signal takes effect between two blocks of them.
+
+        Args:
+            lines: The lines.
+            superfluous: Bytes at their end that are not written.
 
         Raises:
             Interruption: If the run was told to end.
             BrokenPipeError: If nobody reads any more.
         """
-        start = 0
-        while start < len(lines):
+        start, size = 0, len(lines) - superfluous
+        while start < size:
             self._signals.check()
-            end = lines.find(b"\n", start + _BLOCK) + 1 or len(lines)
+            end = lines.find(b"\n", start + _BLOCK) + 1 or size
             started = time.monotonic()
             self._signals.writing = True
             sys.stdout.buffer.write(memoryview(lines)[start:end])

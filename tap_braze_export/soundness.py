@@ -15,7 +15,7 @@ from tap_braze_export.conform import MOST_LEVELS
 from tap_braze_export.table import Type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tap_braze_export.table import Field
 
@@ -31,14 +31,17 @@ _MEMBER_TYPES: dict[Type, Any] = {
 """Types of custom attributes that can be checked without looking at each value."""
 _DATE_TIMES = msgspec.json.Decoder(list[Annotated[datetime, Meta(tz=True)]])
 _DATES = msgspec.json.Decoder(list[date])
-_FIGURES = bytes(57 if 48 <= byte <= 57 else 101 if byte in b"eE" else 32 for byte in range(256))  # noqa: PLR2004
-"""Every digit as 9, every e as e, all else as blanks: what may be a number that no double holds is found by that."""
+_FIGURES = bytes.maketrans(b"012345678E", b"999999999e")
+"""Every digit as 9, every e as e."""
+_WIDE_FIGURE = b"9e999"
 _OBJECT = {ord("{")}
 _LONGEST = 300
+_FEW_LEVELS = MOST_LEVELS - 10
+_SHALLOW_BYTES = 2 * _FEW_LEVELS
+"""What is opened is closed, too."""
 _LONG_FIGURE = b"9" * 309
 _LONG = re.compile(rb"\d{309}")
-_WIDE = re.compile(rb"[\[:,]\s*-?[\d.]+[eE][+-]?\d{3}")
-_BEGINS_WIDE = re.compile(rb"\s*-?[\d.]+[eE][+-]?\d{3}")
+_WIDE = re.compile(rb"(?:^|[\[:,])\s*-?[\d.]+[eE][+-]?\d{3}")
 
 
 def _is_date_time(text: str) -> bool:
@@ -64,9 +67,9 @@ def _are_date_times(values: list[str | None]) -> bool:
 
 
 def without_utc(values: Sequence[str]) -> list[str] | None:
-    """What `2020-07-10 15:00:00.000 UTC` and the like become, if all of them are so."""
+    """Dates and times, some of them like `2020-07-10 15:00:00.000 UTC`, as RFC 3339; None if something else is odd."""
     joined = '","'.join(values)
-    if joined.count(" UTC") != len(values):
+    if " UTC" not in joined:
         return None
     written = joined.replace(" UTC", "Z").replace(" ", "T").split('","')
     return written if len(written) == len(values) and _are_date_times([*written]) else None
@@ -141,16 +144,52 @@ def are_attributes(contents: list[bytes], column: Field, decoder: msgspec.json.D
     return True
 
 
-def is_odd(content: bytes) -> bool:
-    """Whether raw JSON cannot stay as it is: it may hold a number that no double holds."""
-    figures = content.translate(_FIGURES, b"+-")
-    wide = b"9e999" in figures and (_WIDE.search(content) or _BEGINS_WIDE.match(content))
-    return bool(wide or (_LONG_FIGURE in figures and _LONG.search(content)))
+def odd_among(contents: Sequence[bytes]) -> Iterator[int]:
+    """Which raw JSON values cannot stay as they are, since they hold a number that no double holds."""
+    if _may_be_odd(b"\n".join(contents)):
+        for index, content in enumerate(contents):
+            if _WIDE.search(content) or _LONG.search(content):
+                yield index
+
+
+def _may_be_odd(joined: bytes) -> bool:
+    """A look that costs little: texts, such as a UUID with 9e999 in it, are told from numbers by what comes before."""
+    figures = joined.translate(_FIGURES, b"+-")
+    at = figures.find(_WIDE_FIGURE)
+    while at >= 0:
+        if figures[max(0, at - _LONGEST) : at].rstrip(b"9.")[-1:] in b"[:,\n \t\r":
+            return True
+        at = figures.find(_WIDE_FIGURE, at + 1)
+    return _LONG_FIGURE in figures
+
+
+def are_readable(contents: Sequence[Raw]) -> bool:
+    """Whether raw JSON can surely be read by all, wherever in a line it stands: see `is_readable`."""
+    joined = b"\n".join(contents)
+    deep = any(may_be_deep(bytes(content)) for content in contents if len(content) > _SHALLOW_BYTES)
+    return _is_utf_8(joined) and b"\r" not in joined and not deep
+
+
+def is_readable(line: bytes) -> bool:
+    """Whether it is UTF-8, neither too deep nor with a carriage return: loaders would take that for a line's end."""
+    if not _is_utf_8(line) or b"\r" in line:
+        return False
+    try:
+        return not (may_be_deep(line) and is_too_deep(msgspec.json.decode(line)))
+    except (msgspec.MsgspecError, RecursionError):  # it may also be that only another decoder reads a number
+        return False
+
+
+def _is_utf_8(content: bytes) -> bool:
+    try:
+        return content.isascii() or bool(content.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def may_be_deep(content: bytes) -> bool:
     """Whether so much is opened in it, all of it counted, that it may be too deep inside a user."""
-    return len(content) > MOST_LEVELS and content.count(b"{") + content.count(b"[") > MOST_LEVELS - 10
+    return len(content) > _SHALLOW_BYTES and content.count(b"{") + content.count(b"[") > _FEW_LEVELS
 
 
 def is_too_deep(value: Any) -> bool:

@@ -21,13 +21,13 @@ from tap_braze_export.schema import DEVICE_IDS
 from tap_braze_export.soundness import (
     CHECKS,
     are_attributes,
+    are_readable,
     attributes_decoder,
-    is_odd,
-    is_too_deep,
-    may_be_deep,
+    is_readable,
+    odd_among,
     without_utc,
 )
-from tap_braze_export.structs import level_at, levels_inside, unknown_members
+from tap_braze_export.structs import RAW_TYPES, level_at, levels_inside, unknown_members
 from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
 
 if TYPE_CHECKING:
@@ -43,13 +43,9 @@ _REFUSALS_TO_LEARN = 8
 _MOST_LEARNED = 64
 _CHUNK = 1024
 """Values checked at once; of a chunk with an odd one, each is looked at."""
-_RAW_TYPES = (Type.NUMBER, Type.COORDINATES, Type.OBJECT)
+_ids_of = attrgetter(*DEVICE_IDS)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
-
-
-class RefusedError(ValueError):
-    """A line, or a user, that has to take the careful path."""
 
 
 class StrictReader:
@@ -64,26 +60,31 @@ class StrictReader:
         self._exported_at = exported_at
         self._user = level_at((), by_path)
         self._decode: Callable[[bytes], Any]
+        self._raws: list[str]
+        self._learned_inside: bool
         self._unknown: Counter[tuple[Path, str]] = Counter()
         self._compile()
 
-    def decode(self, line: bytes) -> Any:
-        """A line as a struct with at least a `braze_id`.
+    def decode(self, lines: Sequence[bytes]) -> list[Any]:
+        """Lines as structs with a `braze_id`; None for each that is not exactly as the schema says.
 
-        Raises:
-            RefusedError: If it is not exactly as the schema says.
+        What only the careful path rejects must be refused here: later, the line would have replaced an earlier one of
+        its user. So parts that the decoder only skims have to prove here that they can be read.
         """
-        if b"\r" in line or (b"\\" in line and b"\\u0000" in line):
-            raise RefusedError  # loaders that read text would take a carriage return for a line's end
-        try:
-            user = self._decode(line)
-            if self._may_be_deep(user, line) and is_too_deep(_DECODER.decode(line)):
-                raise RefusedError
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RefusedError from error
-        if not user.braze_id:
-            raise RefusedError
-        return user
+        decode = self._decode
+        users: list[Any] = []
+        for line in lines:
+            try:
+                users.append(decode(line))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                users.append(None)
+        for index, line in enumerate(lines):
+            if b"\\" in line and b"\\u0000" in line:
+                users[index] = None
+        if self._learned_inside or not are_readable(self._raws_of(users)):
+            readable = map(is_readable, lines)
+            users = [user if can_stay else None for user, can_stay in zip(users, readable, strict=True)]
+        return users
 
     def learn(self, user: dict[str, Any]) -> None:
         """Note which members made a user be refused; those that keep appearing get a place."""
@@ -108,16 +109,14 @@ class StrictReader:
         rendered = {stream: Rows((_ENCODER.encode_lines(rows),), len(rows)) for stream, rows in found.items() if rows}
         return rendered, refused
 
-    def _may_be_deep(self, user: Any, line: bytes) -> bool:
-        """Whether a part that is not decoded may be too deep: it must be known before the user's rows are made."""
-        if self._learned_inside:
-            return may_be_deep(line)
-        return any(type(raw) is Raw and may_be_deep(bytes(raw)) for raw in self._raws_of(user))
+    def _raws_of(self, users: Iterable[Any]) -> list[Any]:
+        """The parts that are not decoded."""
+        known = [user for user in users if user is not None]
+        return [raw for name in self._raws for raw in map(attrgetter(name), known) if type(raw) is Raw]
 
     def _compile(self) -> None:
-        raws = [column.name for column in self._user.columns if column.type in _RAW_TYPES]
-        # Twice the id, so that there is always a tuple.
-        self._raws_of = attrgetter("braze_id", "braze_id", *raws, *self._user.learned.values())
+        raws = [column.name for column in self._user.columns if column.type in RAW_TYPES and column.name != RESCUED]
+        self._raws = [*raws, *self._user.learned.values()]
         self._learned_inside = any(level.learned for level in levels_inside(self._user))
         self._decode = msgspec.json.Decoder(self._user.compile(self._exported_at)).decode
 
@@ -151,35 +150,43 @@ def _items(inner: Level, name: str, owners: Sequence[Any], refused: set[str]) ->
     items: list[Any] = []
     given = [column for column in inner.table.given if column not in ("braze_id", "device_key")]
     own_keys = [key for key in inner.table.keys if key not in ("braze_id", *given)]
-    list_of, key_of = attrgetter(name), attrgetter(*own_keys)
+    key_of = attrgetter(*own_keys)
     devices = "device_key" in own_keys
-    for owner in owners:
-        mine = list_of(owner)
-        if mine:
-            braze_id = owner.braze_id
+    for owner, mine in zip(owners, [*map(attrgetter(name), owners)], strict=True):
+        if mine is UNSET:
+            continue
+        setattr(owner, name, UNSET)
+        if not mine:
+            continue
+        braze_id = owner.braze_id
+        for item in mine:
+            item.braze_id = braze_id
+        if devices:
+            for device in mine:
+                device.device_key = _device_key(device, inner, refused)
+        for column in given:
+            value = getattr(owner, column)
             for item in mine:
-                item.braze_id = braze_id
-                if devices:
-                    item.device_key = _device_key(item, inner, refused)
-                for column in given:
-                    setattr(item, column, getattr(owner, column))
-            if len(mine) > 1 and len(set(map(key_of, mine))) != len(mine):
-                if inner.lists:
-                    refused.add(braze_id)
-                if devices:
-                    _tell_apart(mine)
-                mine = {key_of(item): item for item in mine}.values()  # the later one wins
+                setattr(item, column, value)
+        if len(mine) > 1 and len({*map(key_of, mine)}) != len(mine):
+            if inner.lists:
+                refused.add(braze_id)
+            if devices:
+                _tell_apart(mine)
+            items += {key_of(item): item for item in mine}.values()  # the later one wins
+        else:
             items += mine
-        if mine is not UNSET:
-            setattr(owner, name, UNSET)
     return items
 
 
 def _device_key(device: Any, level: Level, refused: set[str]) -> str:
-    key: str = "" if level.hidden else device.device_id
-    key = key or key_by_id((getattr(device, name), name not in level.hidden) for name in DEVICE_IDS)
-    for name in level.hidden:
-        setattr(device, name, UNSET)
+    key: str
+    if level.hidden:
+        key = key_by_id((getattr(device, name), name not in level.hidden) for name in DEVICE_IDS)
+        for name in level.hidden:
+            setattr(device, name, UNSET)
+    else:
+        key = device.device_id or next(filter(None, _ids_of(device)), "")
     if key:
         if key.startswith(ANONYMOUS):
             refused.add(device.braze_id)
@@ -206,8 +213,8 @@ def _place_learned(level: Level, objects: Sequence[Any], refused: set[str]) -> N
     for name, attribute in level.learned.items():
         holders = [item for item in objects if getattr(item, attribute, UNSET) is not UNSET]
         if rescues and name not in known:
-            raw = ((item.braze_id, bytes(getattr(item, attribute))) for item in holders)
-            refused.update(braze_id for braze_id, content in raw if is_odd(content))
+            odd = odd_among([bytes(getattr(item, attribute)) for item in holders])
+            refused.update(holders[index].braze_id for index in odd)
             for item in holders:
                 item._rescued_data = {**(item._rescued_data or {}), name: getattr(item, attribute)}  # noqa: SLF001
         for item in holders:
@@ -228,15 +235,14 @@ def _check(column: Field, objects: Sequence[Any], refused: set[str]) -> None:
         chunk = objects[start : start + _CHUNK]
         if sound.all([*map(get, chunk)]):
             continue
-        formed = [item for item in chunk if get(item) is not None and sound.form(get(item))]
-        odd = [item for item in chunk if get(item) is not None and not sound.form(get(item))]
-        if not sound.all([*map(get, formed)]):
-            odd = [*formed, *odd]
-        if column.type is Type.DATE_TIME and (written := without_utc([*map(get, odd)])):
-            for item, text in zip(odd, written, strict=True):
+        held = [item for item in chunk if get(item) is not None]
+        if column.type is Type.DATE_TIME and (written := without_utc([*map(get, held)])):
+            for item, text in zip(held, written, strict=True):
                 setattr(item, column.name, text)
-        else:
-            _conform(column, odd, refused)
+            continue
+        formed = [item for item in held if sound.form(get(item))]
+        odd = [item for item in held if not sound.form(get(item))]
+        _conform(column, odd if sound.all([*map(get, formed)]) else held, refused)
 
 
 def _conform(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
@@ -263,9 +269,9 @@ def _check_attributes(column: Field, selection: Selection, objects: Sequence[Any
         chunk = [item for item in objects[start : start + _CHUNK] if item.custom_attributes is not None]
         contents = [bytes(item.custom_attributes) for item in chunk]
         sound = not dropped and are_attributes(contents, column, decoder)
-        for item, content in zip(chunk, contents, strict=True):
-            if (not sound or is_odd(content)) and not _conform_attributes(item, content, conform):
-                refused.add(item.braze_id)
+        for index in odd_among(contents) if sound else range(len(chunk)):
+            if not _conform_attributes(chunk[index], contents[index], conform):
+                refused.add(chunk[index].braze_id)
 
 
 def _conform_attributes(user: Any, content: bytes, conform: Callable[[Any, dict[str, Any]], Any]) -> bool:

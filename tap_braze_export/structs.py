@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Meta, Raw
 
 from tap_braze_export.schema import BY_PATH, DEVICE_IDS
 from tap_braze_export.soundness import LONG
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _NEVER = Literal["\x00"]
 """The type of a member that only the tap writes: no line that is read here has a NUL in it."""
+_ID = Annotated[str, Meta(min_length=1)]
 _FLAGS = dict[str, bool | None] | None
+RAW_TYPES = (Type.NUMBER, Type.COORDINATES, Type.OBJECT)
+"""Types of a user's columns that are not decoded."""
 _TYPES: dict[Type, Any] = {
     Type.STRING: str | None,
     Type.INTEGER: LONG | str | None,
@@ -67,6 +70,8 @@ class Level:
                 members.append((name, _NEVER, None))
             elif name == EXPORTED_AT:
                 members.append((name, _NEVER, exported_at))
+            elif name == "braze_id":
+                members.append((name, _ID, msgspec.NODEFAULT))
             elif name in self.table.keys:
                 members.append((name, str, ""))
             elif column.type is Type.OBJECT:
@@ -74,7 +79,7 @@ class Level:
             else:
                 members.append((name, _TYPES[column.type], None))
         if not self.table.path and "braze_id" not in {member[0] for member in members}:
-            members.append(("braze_id", str, ""))
+            members.append(("braze_id", _ID, msgspec.NODEFAULT))
         for name, level in self.lists.items():
             members.append((name, list[level.compile(exported_at)] | None, UNSET))  # type: ignore[misc]
         members += [(name, str | None, None) for name in self.hidden]
@@ -84,6 +89,7 @@ class Level:
             members,
             forbid_unknown_fields=True,
             gc=False,
+            kw_only=True,
             rename={attribute: name for name, attribute in self.learned.items()},
         )
 
