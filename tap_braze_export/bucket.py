@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
+from typing_extensions import override
 
 from tap_braze_export.disk import file_name, private_file
 from tap_braze_export.errors import DamagedFileError, ExportError, TapError
@@ -15,6 +18,9 @@ from tap_braze_export.store import Store, Words, is_refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import BinaryIO
+
+    from _typeshed import WriteableBuffer
 
     from tap_braze_export.clock import Clock
 
@@ -102,6 +108,10 @@ class Bucket:
         finally:
             part.unlink(missing_ok=True)
 
+    def opened(self, wanted: BucketObject, *, at_once: int = 8 * _CHUNK) -> BinaryIO:
+        """A file as it stands in the bucket, so many bytes fetched at a time."""
+        return io.BufferedReader(_Distant(self._store, wanted), at_once)
+
     def check(self) -> str | None:
         """What keeps the bucket from being listed, None if nothing does."""
         try:
@@ -161,6 +171,43 @@ class Bucket:
                 size += len(chunk)
         if size != wanted.size:
             raise DamagedFileError(f"{wanted.name} has another length than the {wanted.size} bytes listed")
+
+
+class _Distant(io.RawIOBase):
+    """A file in a store: each piece of it is a call of its own, tried again like any other."""
+
+    def __init__(self, store: Store, wanted: BucketObject) -> None:
+        super().__init__()
+        self._store = store
+        self._wanted = wanted
+        self._at = 0
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._wanted.size}[whence]
+        if at < 0:
+            raise ValueError("before the start of the file")
+        self._at = at
+        return at
+
+    @override
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        into = memoryview(buffer)
+        start, end = self._at, min(self._at + len(into), self._wanted.size)
+        if start >= end:
+            return 0
+        found = self._store.tried("read", lambda: self._store.files.cat_file(self._wanted.path, start=start, end=end))
+        into[: len(found)] = found
+        self._at += len(found)
+        return len(found)
 
 
 def _version(info: Mapping[str, Any]) -> str:
