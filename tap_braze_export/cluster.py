@@ -129,7 +129,8 @@ class Cluster:
         under_way = [task for task in self._tasks.values() if not task.done()]
         task = self._tasks.get(answer)
         try:
-            wait(under_way[:1] if task is None else [task], _LOOK_SECONDS)
+            with self._client.as_current():
+                wait(under_way[:1] if task is None else [task], _LOOK_SECONDS)
         except TimeoutError:
             self._tell_if_alone()
             return
