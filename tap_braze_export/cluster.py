@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 import threading
@@ -180,11 +181,14 @@ class Cluster:
 
 def _connected(address: str) -> tuple[Any, list[int]]:
     """A client of a scheduler, and the threads of each of its workers."""
-    from distributed import Client  # noqa: PLC0415 - an extra, which takes a second to import
+    # Here, since it is an extra, and takes a second.
+    from distributed import Client  # noqa: PLC0415
 
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it logs as errors, the run tells in its own words
     try:
+        # A client whose address is none would print a traceback when the process ends.
+        asyncio.run(_look_for(address))
         client = Client(address, set_as_default=False, name=_TAP)
         return client, [*client.nthreads().values()]
     except OSError as error:
@@ -194,6 +198,15 @@ def _connected(address: str) -> tuple[Any, list[int]]:
         ) from None
     except Exception as error:  # noqa: BLE001 - of its many libraries
         raise ConfigError(f"dask_scheduler {address} cannot be used: {_said(error)}") from None
+
+
+async def _look_for(address: str) -> None:
+    """Open a connection as a client does, and close it."""
+    from distributed.comm import connect  # noqa: PLC0415
+    from distributed.security import Security  # noqa: PLC0415
+
+    connection = await connect(address, **Security().get_connection_args("client"))
+    await connection.close()
 
 
 def _said(error: Exception) -> str:

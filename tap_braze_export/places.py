@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Place = Path | BucketObject | bytes
 _DIRECTORY = 64 * 2**10
-"""Read at each end of an object in the bucket: most zips' directories fit in."""
+"""Bytes at each end of an object: most zips' directories fit in."""
 
 
 @contextmanager
@@ -111,5 +111,5 @@ class LeftThere:
 
     def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
         """See `Landing`."""
-        with self._bucket.opened(found, at_once=_DIRECTORY) as file:
+        with self._bucket.opened(found, ends=_DIRECTORY) as file:
             return found, archive.members(file, found.name)
