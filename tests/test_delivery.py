@@ -669,7 +669,7 @@ def test_object_is_read_where_it_stands(server: Server, store: Store, s3: Bucket
     store.objects[f"braze/users/segment-export/seg/2026-01-02/{EXPORT}/a.zip"] = content
     (found,) = s3.objects(EXPORT, "seg")
     before = len(server.seen)
-    store.refuse = [(503, "SlowDown"), (0, "")]
+    store.refuse = [(500, "Odd"), (0, "")]
     with s3.opened(found) as file:
         assert file.read(len(content)) == content
     assert len(server.seen) - before == 1 + 2
