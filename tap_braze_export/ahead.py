@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tap_braze_export.bucket import BucketObject
 from tap_braze_export.cluster import Cluster
 from tap_braze_export.errors import TapError
 from tap_braze_export.executor import Processes, sensible_count
@@ -112,7 +113,9 @@ class Reading:
         try:
             return self._elsewhere.result(first)
         except TapError:
-            self._pending.clear()  # whatever was damaged may be fetched again, under the same names
+            # Whatever was damaged may be fetched again, under the same names; objects in the bucket tell their version.
+            kept = {job: answer for job, answer in self._pending.items() if isinstance(job.place, BucketObject)}
+            self._pending = kept
             raise
         finally:
             self._pending = {job: answer for job, answer in self._pending.items() if answer is not first}

@@ -87,8 +87,8 @@ class Cluster:
         while not answer.done():
             if self._clock.stopped:
                 raise Interruption
-            self._feed()
             self._look(answer)
+            self._feed()
         return answer.result()
 
     def close(self) -> None:

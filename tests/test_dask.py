@@ -25,6 +25,7 @@ from runs import COMMAND, Ended, Output, Run, command, environment, refusal, sel
 from steps import posts
 from test_workers import ended, told, wait_for
 
+from tap_braze_export import cluster as cluster_module
 from tap_braze_export.batch_files import BatchFiles
 from tap_braze_export.bucket import Bucket
 from tap_braze_export.cluster import Cluster
@@ -32,6 +33,7 @@ from tap_braze_export.errors import DamagedFileError
 from tap_braze_export.places import LeftThere
 from tap_braze_export.reading import FileReader, Job
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.signals import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -173,7 +175,9 @@ def test_file_that_is_read_again_replaces_its_batch_files(executor: Cluster, tmp
     assert len([*(tmp_path / "out").iterdir()]) == 1
 
 
-def test_what_is_wrong_with_a_file_is_told_in_its_turn(executor: Cluster, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_file_is_told_in_its_turn(
+    cluster: LocalCluster, executor: Cluster, tmp_path: Path
+) -> None:
     path = put(tmp_path, "first", "second")
     first, second = jobs(tmp_path)
     content = bytearray(path.read_bytes())
@@ -183,6 +187,20 @@ def test_what_is_wrong_with_a_file_is_told_in_its_turn(executor: Cluster, tmp_pa
     assert executor.result(answers[0])
     with pytest.raises(DamagedFileError, match=r"a\.zip!1-second is damaged"):
         executor.result(answers[1])
+    with Client(cluster, set_as_default=False) as client:
+        assert "Compute Failed" not in str(client.get_worker_logs())  # with what was computed
+
+
+@pytest.mark.parametrize("most", [1, 30_000])
+def test_downloads_on_their_way_are_bounded(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """What is too big to be sent is read by the run; of the others, so many are sent at a time."""
+    monkeypatch.setattr(cluster_module, "_MOST_BYTES", most)
+    with delivering(tmp_path, "hosted") as (_, given):
+        one, several = both(given, cluster)
+    compare(one, several)
+    assert written_by_workers(several, "users") == (most > 1)
 
 
 @pytest.mark.parametrize("maps", [{}, {"stream_maps": {"users": {"mail": "email"}}}], ids=["plain", "maps"])
@@ -223,7 +241,7 @@ def test_s3(cluster: LocalCluster, store: clouds.Store, tmp_path: Path) -> None:
     ) as sandbox:
         bucket = {"bucket_url": store.at("in"), "bucket_options": store.reader, "settle_minutes": 0}
         given = settings(sandbox, tmp_path, **bucket, batch_config=config("", storage=storage))
-        one = command("--config", written(tmp_path, given))
+        one = sync(given)
         several = command("--config", written(tmp_path, {**given, "dask_scheduler": cluster.scheduler_address}))
     assert several.code == 0, several.stderr
     assert not [line for line in several.stderr.splitlines() if " | " not in line or " | WARNING" in line]
@@ -281,6 +299,7 @@ def test_file_that_kills_every_worker(cluster: LocalCluster, tmp_path: Path) -> 
         path = written(tmp_path, {**given, "dask_scheduler": cluster.scheduler_address})
         with deadly(cluster, None):
             done = command("--config", path)
+        assert not [*(tmp_path / "spool").rglob("object-*")]  # nor was anything copied from the bucket
         rest = sync(given, state=done.states[-1], clock=FakeClock(sandbox_time(done)))
         assert posts(sandbox) == [201]
     assert done.error.startswith("2 Dask workers died while they read the same file, perhaps for lack of memory: ")
@@ -334,12 +353,13 @@ def test_unreachable_scheduler(tmp_path: Path) -> None:
     assert not done.states
 
 
-@pytest.mark.parametrize("address", ["nonsense", "gopher://host:1"])
-def test_address_that_is_none(tmp_path: Path, address: str) -> None:
+def test_address_that_is_none(tmp_path: Path) -> None:
     with delivering(tmp_path, "hosted") as (sandbox, given):
-        done = command("--config", written(tmp_path, {**given, "dask_scheduler": address}), **QUICKLY)
+        done = command("--config", written(tmp_path, {**given, "dask_scheduler": "nonsense"}))
         assert not sandbox.calls
-    assert done.error.startswith(f"dask_scheduler {address} cannot be used: ")
+    assert done.error == (
+        "dask_scheduler nonsense cannot be used: ValueError (missing port number in address 'nonsense')"
+    )
 
 
 def test_refused_without_batch_config(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -403,8 +423,14 @@ def test_worker_without_the_tap(tmp_path: Path) -> None:
     assert "s3" not in (tmp_path / "worker.txt").read_text()
 
 
+def test_worker_with_another_version() -> None:
+    """It does not even try."""
+    said = cluster_module._task("run", "0.0", b"", b"")()
+    assert said.startswith("the Dask workers need tap-braze-export 0.0, which runs here, and have ")
+
+
 def test_lost_scheduler(tmp_path: Path) -> None:
-    """A run that waits for a cluster says that it has no worker; when the cluster goes, it ends with one line."""
+    """A run that waits for a cluster ends with one line when that goes."""
     with (
         delivering(tmp_path, "hosted") as (sandbox, given),
         dask_process(tmp_path, "scheduler", "--host", "127.0.0.1", "--port", "0") as scheduler,
@@ -421,12 +447,30 @@ def test_lost_scheduler(tmp_path: Path) -> None:
     assert "the next run continues from the last STATE" in done.error
 
 
-def test_told_to_end(executor: Cluster, tmp_path: Path) -> None:
-    """Whoever waits for a worker is told at the next look."""
-    from tap_braze_export.signals import Interruption
+def test_cluster_without_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells of it, once; a run that is told to end while it waits ends."""
 
+    class Ending(FakeClock):
+        """Told to end at the fourth look."""
+
+        looks = 0
+
+        @property
+        def stopped(self) -> bool:
+            self.looks += 1
+            return self.looks == 4
+
+    monkeypatch.setattr(cluster_module, "_LOOKS_ALONE", 2)
     put(tmp_path, "first")
-    (job,) = jobs(tmp_path)
-    executor._clock.told_to_end = True  # type: ignore[attr-defined]
-    with pytest.raises(Interruption):
-        executor.result(executor.submit(job))
+    with dask_process(tmp_path, "scheduler", "--host", "127.0.0.1", "--port", "0"):
+        address = wait_for(lambda: listening(tmp_path))
+        executor = Cluster(address, FileReader({}), clock=Ending())
+        (job,) = jobs(tmp_path)
+        with pytest.raises(Interruption):
+            executor.result(executor.submit(job))
+        executor.close()
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [f"The Dask cluster at {address} has no worker: waiting for one"]
+    assert executor.ahead == 32
