@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tap_braze_export import archive, schema
+from tap_braze_export import archive, places, schema
 from tap_braze_export.table import Type
 
 _TYPES: dict[Type, Any] = {
@@ -42,8 +42,10 @@ def _members(table: Any) -> list[tuple[str, Any, Any]]:
 def _run(path: Path) -> None:
     decode = msgspec.json.Decoder(_user()).decode
     encode_lines = msgspec.json.Encoder().encode_lines
-    for member in archive.members(path, path.name):
-        for block in archive.blocks(path, member):
+    with path.open("rb") as file:
+        members = archive.members(file, path.name)
+    for member in members:
+        for block in places.blocks(path, member):
             for start in range(0, len(block.lines), _USERS):
                 users = [decode(line) for line in block.lines[start : start + _USERS]]
                 sys.stdout.buffer.write(encode_lines(users))

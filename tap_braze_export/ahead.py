@@ -1,23 +1,28 @@
-"""Deliveries → rows, read here or by processes that are some files ahead of what is written."""
+"""Deliveries → rows, read here, or by processes or a Dask cluster that are some files ahead of what is written."""
 
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tap_braze_export.bucket import BucketObject
+from tap_braze_export.cluster import Cluster
 from tap_braze_export.errors import TapError
 from tap_braze_export.executor import Processes, sensible_count
 from tap_braze_export.reading import FileReader, FileRows, Job, Readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from tap_braze_export.batch_files import BatchFiles
     from tap_braze_export.clock import Clock
     from tap_braze_export.executor import Answer
     from tap_braze_export.fanout import FanOut
     from tap_braze_export.files import Delivery, ExportFile
+    from tap_braze_export.reading import Result
     from tap_braze_export.selection import Selection
     from tap_braze_export.spool import Spool
 
@@ -29,8 +34,9 @@ class Reading:
     """Reads deliveries in their order.
 
     Args:
+        config: The tap's settings. `workers` are processes, 0 chooses, and begins with files that are few here;
+            where there is a `dask_scheduler`, its cluster reads instead.
         selections: What the catalog selects, by stream.
-        workers: Processes; 0 chooses, and begins with files that are few here.
         batch_files: Writes batch files, where they are wanted.
         plain: Streams whose rows leave as they are, without stream maps and flattening.
         spool: Takes rows on their way from the processes.
@@ -42,24 +48,29 @@ class Reading:
 
     def __init__(
         self,
+        config: Mapping[str, Any],
         selections: Mapping[str, Selection],
         *,
-        workers: int,
         batch_files: BatchFiles | None,
         plain: frozenset[str],
         spool: Spool,
         clock: Clock,
     ) -> None:
+        workers: int = config["workers"]
         self._few = 1 if workers else _FEW
         self._count = workers or sensible_count()
         self.ahead = self._count if self._count > 1 else 0
         self._readers = Readers(selections)
         self._spool = spool
         self._clock = clock
-        self._processes: Processes | None = None
+        self._elsewhere: Processes | Cluster | None = None
         self._pending: dict[Job, Answer] = {}
         self._folder = f"rows-{uuid.uuid4().hex}"
-        self._reader = FileReader(selections, spool.root, batch_files.elsewhere() if batch_files else None, plain)
+        self._reader = FileReader(selections, None, batch_files.elsewhere() if batch_files else None, plain)
+        if address := config.get("dask_scheduler"):
+            bucket = {"bucket_url": config.get("bucket_url"), "bucket_options": config.get("bucket_options", {})}
+            cluster = Cluster(address, replace(self._reader, **bucket), clock=clock)
+            self._elsewhere, self.ahead = cluster, cluster.ahead
 
     def fan_outs(self, delivery: Delivery) -> Iterator[FanOut]:
         """What each block of a delivery gives: one, unless it is huge.
@@ -67,41 +78,44 @@ class Reading:
         Raises:
             TapError: If it cannot be read to its end.
         """
-        found = self._from_process(delivery.ahead()) if self.ahead else None
-        if found is not None and isinstance(found.rows, FileRows):
-            with found.rows.opened():
-                yield found
+        found = self._from_elsewhere(delivery.ahead()) if self.ahead else None
+        if found is None:
+            reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
+            yield from map(reader.read, delivery.blocks())
             return
-        reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
-        yield from map(reader.read, delivery.blocks())
+        for result in found:
+            with result.rows.opened() if isinstance(result.rows, FileRows) else nullcontext():
+                yield result
 
     def close(self) -> None:
-        """End the processes."""
-        if self._processes is not None:
-            self._processes.close()
+        """End the processes, or leave the cluster."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
             self._spool.clear(self._folder)
 
-    def _from_process(self, files: Iterator[ExportFile]) -> FanOut | None:
+    def _from_elsewhere(self, files: Iterator[ExportFile]) -> Result:
         """What the first of these files gives; None if it has to be read here."""
         known: Iterable[ExportFile] = files
-        if self._processes is None:
+        if self._elsewhere is None:
             known = [*files]
             if len(known) < self._few:
                 return None
             reader = replace(self._reader, folder=self._spool.folder(self._folder))
-            self._processes = Processes(reader, self._count, clock=self._clock)
+            self._elsewhere = Processes(reader, self._count, clock=self._clock)
         first: Answer | None = None
         for file in known:
             job = Job.of(file)
             if job not in self._pending:
-                self._pending[job] = self._processes.submit(job)
+                self._pending[job] = self._elsewhere.submit(job)
             first = first or self._pending[job]
         if first is None:
             return None
         try:
-            return self._processes.result(first)
+            return self._elsewhere.result(first)
         except TapError:
-            self._pending.clear()  # whatever was damaged may be fetched again, under the same names
+            # Whatever was damaged may be fetched again, under the same names; objects in the bucket tell their version.
+            kept = {job: answer for job, answer in self._pending.items() if isinstance(job.place, BucketObject)}
+            self._pending = kept
             raise
         finally:
             self._pending = {job: answer for job, answer in self._pending.items() if answer is not first}

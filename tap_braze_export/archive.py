@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
@@ -17,7 +18,6 @@ except ImportError:  # no wheel for this machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 BLOCK_BYTES = 64 * 2**20
 LINE_BYTES = 64 * 2**20
@@ -64,31 +64,26 @@ class Block:
     lines: list[bytes]
 
 
-def members(path: Path, object_name: str) -> list[Member]:
-    """The files in a delivered object, in the order of the archive.
+def members(file: BinaryIO, object_name: str) -> list[Member]:
+    """The files in a delivered object, in the order of the archive: its beginning and its end tell.
 
     Raises:
         DamagedFileError: It is neither zip nor gzip, or damaged, encrypted, not compressed by deflate.
     """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if magic.startswith(_GZIP_MAGIC):
-            return [Member(object_name, path.stat().st_size)]
-        if magic not in _ZIP_MAGIC:
-            raise DamagedFileError(f"{object_name} is neither zip nor gzip")
-        entries = _entries(path, object_name)
-    except OSError as error:
-        raise DamagedFileError(f"{object_name} cannot be read: {error.strerror}") from None
+    magic = file.read(4)
+    if magic.startswith(_GZIP_MAGIC):
+        return [Member(object_name, file.seek(0, os.SEEK_END))]
+    if magic not in _ZIP_MAGIC:
+        raise DamagedFileError(f"{object_name} is neither zip nor gzip")
     return [
         _member(object_name, index, entry)
-        for index, entry in enumerate(entries)
+        for index, entry in enumerate(_entries(file, object_name))
         if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
     ]
 
 
-def blocks(path: Path, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[Block]:
-    """The lines of a member, in blocks of at most `limit` inflated bytes; a longer line is its own block.
+def blocks(file: BinaryIO, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[Block]:
+    """The lines of a member of an object, in blocks of at most `limit` inflated bytes; a longer line is its own block.
 
     Blank lines are kept as `b""`, so that line numbers hold. The last block comes only once the whole member
     has proved to be sound.
@@ -98,14 +93,30 @@ def blocks(path: Path, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[
     """
     block = _Lines(member.name, limit)
     try:
-        with path.open("rb") as file:
-            for chunk in _inflated(file, member):
-                yield from block.add(chunk)
+        for chunk in _inflated(file, member):
+            yield from block.add(chunk)
     except _DAMAGES as error:
         raise DamagedFileError(f"{member.name} is damaged: {error}") from None
-    except OSError as error:
-        raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
     yield from block.end()
+
+
+def cut_out(file: BinaryIO, member: Member) -> tuple[Member, bytes]:
+    """The part of an object that holds one of its members, which is read from it as from the whole.
+
+    Raises:
+        DamagedFileError: It is not there.
+    """
+    start = member.offset or 0
+    size = member.size
+    file.seek(start)
+    if member.offset is not None:
+        header = file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size:
+            raise DamagedFileError(f"{member.name} is damaged: it is truncated")
+        size += len(header) + sum(_LOCAL_HEADER.unpack(header)[1:])
+        file.seek(start)
+        member = replace(member, offset=0)
+    return member, file.read(size)
 
 
 class _Lines:
@@ -173,10 +184,10 @@ class _Lines:
             raise DamagedFileError(f"{self._name}, line {number} is longer than {LINE_BYTES // 2**20} MiB")
 
 
-def _entries(path: Path, object_name: str) -> list[zipfile.ZipInfo]:
+def _entries(file: BinaryIO, object_name: str) -> list[zipfile.ZipInfo]:
     """The central directory of a zip, which must end where the file ends."""
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        with zipfile.ZipFile(file) as archive:
             file.seek(-_END_RECORD_BYTES - len(archive.comment), 2)
             if file.read(4) != _ZIP_MAGIC[1]:
                 raise DamagedFileError(f"{object_name} is damaged: bytes after the end of the zip")

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tap_braze_export import archive
 from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import ExportFile
+from tap_braze_export.places import forget, on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from tap_braze_export.archive import Member
     from tap_braze_export.bookmarks import Bookmark
     from tap_braze_export.bucket import Bucket, BucketObject
     from tap_braze_export.clock import Clock
     from tap_braze_export.delivery import Download
+    from tap_braze_export.places import Landing, Place
 
 _log = logging.getLogger(__name__)
 
@@ -80,11 +81,13 @@ class Hosted:
         if not self._download.look():
             return
         try:
-            members = archive.members(self._path, self._download.name)
+            with on_disk(self._path, self._download.name) as opened:
+                members = archive.members(opened, self._download.name)
         except DamagedFileError as error:
             self.damaged(error)
             return
-        files = _files(self.bookmark, self._path, members)
+        files = [ExportFile(self.bookmark, member, self._path) for member in members]
+        files = [file for file in files if not self.bookmark.has_emitted(file.name)]
         for index, file in enumerate(files, 1):
             yield replace(file, following=partial(tuple, files[index : index + self._ahead]))
             if not self._path.exists():
@@ -109,13 +112,22 @@ class Hosted:
         )
 
 
+@dataclass(frozen=True)
+class _Landed:
+    """An object that is ready to be read: its files that the target does not have, and the names of all of them."""
+
+    place: Place
+    files: list[ExportFile]
+    names: list[str]
+
+
 class InBucket:
     """An export that Braze writes into the company's bucket, file by file.
 
     Args:
         bookmark: The export.
         bucket: The bucket.
-        folder: Takes one object at a time, and some more that are fetched in advance.
+        landing: Makes one object ready at a time, and some more in advance.
         clock: Time.
         settle_seconds: Quiet after the last new file that counts as the end; None to look just once.
         called_back: Tells whether Braze has said that the export is complete.
@@ -126,7 +138,7 @@ class InBucket:
         self,
         bookmark: Bookmark,
         bucket: Bucket,
-        folder: Path,
+        landing: Landing,
         *,
         clock: Clock,
         settle_seconds: float | None,
@@ -137,10 +149,9 @@ class InBucket:
         self.complete = False
         self.proven = False
         self._bucket = bucket
-        self._folder = folder
+        self._landing = landing
         self._ahead = ahead
-        self._fetched: dict[BucketObject, tuple[Path, list[ExportFile], list[str]]] = {}
-        self._number = 0
+        self._landed: dict[BucketObject, _Landed] = {}
         self._clock = clock
         self._settle = settle_seconds
         self._called_back = called_back
@@ -194,46 +205,36 @@ class InBucket:
     def _read(self, found: BucketObject, upcoming: Sequence[BucketObject]) -> Iterator[ExportFile]:
         self._current = found
         try:
-            path, files, names = self._fetched.pop(found) if found in self._fetched else self._fetch(found)
+            landed = self._landed.pop(found) if found in self._landed else self._land(found)
         except DamagedFileError as error:
             self.damaged(error)
             return
         before = self._damaged.get(found.path)
-        for index, file in enumerate(files, 1):
-            yield replace(file, following=partial(self._following, files[index:], upcoming))
+        for index, file in enumerate(landed.files, 1):
+            yield replace(file, following=partial(self._following, landed.files[index:], upcoming))
             if self._damaged.get(found.path) != before:
-                path.unlink()
+                forget(landed.place)
                 return
         self._damaged.pop(found.path, None)
-        self.bookmark.emitted_whole(found.name, names)
-        path.unlink()
+        self.bookmark.emitted_whole(found.name, landed.names)
+        forget(landed.place)
 
     def _following(self, files: Sequence[ExportFile], upcoming: Iterable[BucketObject]) -> Sequence[ExportFile]:
-        """The files after one, of objects that are fetched for it; what cannot be fetched now is told in its turn."""
+        """The files after one, of objects made ready for it; what cannot be read now is told in its turn."""
         following = [*files]
         for found in upcoming:
             if len(following) >= self._ahead:
                 break
-            if found not in self._fetched:
+            if found not in self._landed:
                 try:
-                    self._fetched[found] = self._fetch(found)
+                    self._landed[found] = self._land(found)
                 except ExportError:
                     break
-            following += self._fetched[found][1]
+            following += self._landed[found].files
         return following[: self._ahead]
 
-    def _fetch(self, found: BucketObject) -> tuple[Path, list[ExportFile], list[str]]:
-        """An object on local disk, its files that the target does not have, and the names of all of them."""
-        self._number += 1
-        path = self._folder / f"object-{self._number}"
-        self._bucket.fetch(found, path)
-        try:
-            members = archive.members(path, found.name)
-        except DamagedFileError:
-            path.unlink()
-            raise
-        return path, _files(self.bookmark, path, members), [member.name for member in members]
-
-
-def _files(bookmark: Bookmark, path: Path, members: Iterable[Member]) -> list[ExportFile]:
-    return [ExportFile(bookmark, member, path) for member in members if not bookmark.has_emitted(member.name)]
+    def _land(self, found: BucketObject) -> _Landed:
+        place, members = self._landing.take(found)
+        files = [ExportFile(self.bookmark, member, place, self._bucket) for member in members]
+        missing = [file for file in files if not self.bookmark.has_emitted(file.name)]
+        return _Landed(place, missing, [file.name for file in files])

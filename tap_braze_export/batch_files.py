@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from fsspec.implementations.local import LocalFileSystem
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, StorageTarget
 
 from tap_braze_export import parquet
@@ -112,7 +113,10 @@ class BatchFiles:
 
     def elsewhere(self) -> BatchFiles:
         """The same for another process."""
-        return replace(self, clock=Clock(), _store=None)
+        storage, files = self.storage, self.connect()
+        if isinstance(files.files, LocalFileSystem):
+            storage = replace(storage, root=files.root)  # another process may be in another directory
+        return replace(self, clock=Clock(), storage=storage, _store=None)
 
     def connect(self) -> Store:
         """The storage.

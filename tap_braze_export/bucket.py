@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
+from typing_extensions import override
 
 from tap_braze_export.disk import file_name, private_file
 from tap_braze_export.errors import DamagedFileError, ExportError, TapError
@@ -15,6 +18,9 @@ from tap_braze_export.store import Store, Words, is_refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import BinaryIO
+
+    from _typeshed import WriteableBuffer
 
     from tap_braze_export.clock import Clock
 
@@ -102,6 +108,17 @@ class Bucket:
         finally:
             part.unlink(missing_ok=True)
 
+    def opened(self, wanted: BucketObject, *, ends: int = 0) -> BinaryIO:
+        """A file as it stands in the bucket, fetched piece by piece.
+
+        Args:
+            wanted: The file.
+            ends: So many bytes at its beginning and at its end come first, both at once: whoever wants the directory
+                of a zip would otherwise wait for four answers.
+        """
+        spans = {(0, min(ends, wanted.size)), (max(0, wanted.size - ends), wanted.size)} if ends else ()
+        return io.BufferedReader(_Distant(self._store, wanted, [*spans]), 8 * _CHUNK)
+
     def check(self) -> str | None:
         """What keeps the bucket from being listed, None if nothing does."""
         try:
@@ -161,6 +178,60 @@ class Bucket:
                 size += len(chunk)
         if size != wanted.size:
             raise DamagedFileError(f"{wanted.name} has another length than the {wanted.size} bytes listed")
+
+
+class _Distant(io.RawIOBase):
+    """A file in a store: each piece of it is a call of its own, tried again like any other."""
+
+    def __init__(self, store: Store, wanted: BucketObject, spans: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self._store = store
+        self._wanted = wanted
+        self._at = 0
+        self._known = dict(zip((start for start, _ in spans), self._fetched(spans), strict=True))
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._wanted.size}[whence]
+        if at < 0:
+            raise ValueError("before the start of the file")
+        self._at = at
+        return at
+
+    @override
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        into = memoryview(buffer)
+        at, end = self._at, min(self._at + len(into), self._wanted.size)
+        for start, piece in self._known.items():
+            if start <= at < start + len(piece):
+                found = piece[at - start : end - start]
+                break
+        else:
+            (found,) = self._fetched([(at, end)]) if at < end else [b""]
+        into[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def _fetched(self, spans: list[tuple[int, int]]) -> list[bytes]:
+        """Pieces, all of them at once where the library can."""
+
+        def fetch() -> list[bytes]:
+            paths, starts, ends = [self._wanted.path] * len(spans), *(list(ends) for ends in zip(*spans, strict=True))
+            found = self._store.files.cat_ranges(paths, starts, ends)
+            for piece in found:
+                if isinstance(piece, Exception):
+                    raise piece
+            return list(found)
+
+        return self._store.tried("read", fetch) if spans else []
 
 
 def _version(info: Mapping[str, Any]) -> str:

@@ -15,10 +15,9 @@ from tap_braze_export.signals import Interruption
 
 if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
-    from tap_braze_export.fanout import FanOut
-    from tap_braze_export.reading import FileReader, Job
+    from tap_braze_export.reading import FileReader, Job, Result
 
-    Answer = Future[FanOut | None]
+    Answer = Future[Result]
 
 _MOST = 8  # the one process that writes keeps no more of them busy
 _LOOK_SECONDS = 0.2
@@ -57,7 +56,7 @@ class Processes:
         self._feed()
         return future
 
-    def result(self, future: Answer) -> FanOut | None:
+    def result(self, future: Answer) -> Result:
         """What a file gives, see `FileReader.read`.
 
         Raises:

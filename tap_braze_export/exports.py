@@ -16,6 +16,7 @@ from tap_braze_export.callback import Callbacks
 from tap_braze_export.delivery import Download
 from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, OutOfReachError
 from tap_braze_export.journal import Entry, Journal
+from tap_braze_export.places import Copied, LeftThere
 from tap_braze_export.progress import duration
 from tap_braze_export.signals import Interruption
 from tap_braze_export.start import SEGMENT, Source, Start, Turn
@@ -269,10 +270,11 @@ class Exports:
         return Hosted(found.bookmark, download, path, ahead=self._ahead)
 
     def _in_bucket(self, found: LeftOver, bucket: Bucket, *, settle: float | None) -> InBucket:
+        folder = self._spool.folder(found.bookmark.export_id)
         return InBucket(
             found.bookmark,
             bucket,
-            self._spool.folder(found.bookmark.export_id),
+            LeftThere(bucket) if self._config.get("dask_scheduler") else Copied(bucket, folder),
             clock=self._clock,
             settle_seconds=settle,
             called_back=lambda: self._callbacks.received(found.token),

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tap_braze_export import archive
+from tap_braze_export import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from tap_braze_export.archive import Block, Member
     from tap_braze_export.bookmarks import Bookmark
+    from tap_braze_export.bucket import Bucket
     from tap_braze_export.errors import ExportError
+    from tap_braze_export.places import Place
 
 
 class Delivery(Protocol):
@@ -88,11 +89,12 @@ class Deliveries(Protocol):
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A delivered file on local disk and the export that it belongs to: a `Delivery`."""
+    """A delivered file and the export that it belongs to: a `Delivery`."""
 
     bookmark: Bookmark
     member: Member
-    path: Path
+    place: Place
+    bucket: Bucket | None = field(default=None, repr=False, compare=False)
     invalid_user_ids: Sequence[dict[str, str]] = ()
     following: Callable[[], Sequence[ExportFile]] = field(default=tuple, repr=False, compare=False)
 
@@ -132,8 +134,8 @@ class ExportFile:
         yield from self.following()
 
     def blocks(self) -> Iterator[Block]:
-        """Its lines; see `archive.blocks`."""
-        return archive.blocks(self.path, self.member)
+        """Its lines; see `places.blocks`."""
+        return places.blocks(self.place, self.member, self.bucket)
 
     def emitted(self, users: int) -> None:
         """Note that all its rows are written."""

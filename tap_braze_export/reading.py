@@ -1,4 +1,4 @@
-"""A delivered file → its rows: what is done here, block by block, or by a process of its own, file by file."""
+"""A delivered file → its rows: what is done here, block by block, or in another process, file by file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from tap_braze_export import archive
+from tap_braze_export import places
+from tap_braze_export.bucket import Bucket
+from tap_braze_export.clock import Clock
 from tap_braze_export.disk import private_file
+from tap_braze_export.errors import ConfigError
 from tap_braze_export.fanout import Reader
 from tap_braze_export.rows import Rows
 from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, IDS, SEGMENT_MEMBERS
@@ -18,13 +22,17 @@ from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, IDS, SEGMENT_MEMBERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
     from tap_braze_export.archive import Member
     from tap_braze_export.batch_files import BatchFiles
     from tap_braze_export.fanout import FanOut
     from tap_braze_export.files import ExportFile
+    from tap_braze_export.places import Place
     from tap_braze_export.selection import Selection
+
+    Result = list[FanOut] | None
+    """What each block of a file gave; None of a file that has to be read by the run."""
 
 
 class Readers:
@@ -59,9 +67,9 @@ class Readers:
 
 @dataclass(frozen=True)
 class Job:
-    """A file to be read by a process."""
+    """A file to be read by another process."""
 
-    path: Path
+    place: Place
     member: Member
     export_id: str
     exported_at: str
@@ -71,7 +79,7 @@ class Job:
     @classmethod
     def of(cls, file: ExportFile) -> Job:
         """The job to read a delivered file."""
-        return cls(file.path, file.member, file.export_id, file.exported_at, file.source, file.segment_id)
+        return cls(file.place, file.member, file.export_id, file.exported_at, file.source, file.segment_id)
 
     @property
     def name(self) -> str:
@@ -118,40 +126,61 @@ class FileReader:
 
     Attributes:
         selections: What the catalog selects, by stream.
-        folder: Takes the private files with rows.
+        folder: Takes the private files with rows; None where rows come back in memory.
         batch_files: Writes the rows of `plain` streams; None where RECORD messages are wanted.
         plain: Streams whose rows leave as they are, without stream maps and flattening.
+        bucket_url: The bucket that files were left in.
+        bucket_options: fsspec's options for it, secrets.
     """
 
     selections: Mapping[str, Selection]
-    folder: Path
+    folder: Path | None = None
     batch_files: BatchFiles | None = None
     plain: frozenset[str] = frozenset()
+    bucket_url: str | None = None
+    bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Begin without readers."""
+        """Begin without readers, and without a connection."""
         self._readers = Readers(self.selections)
+        self._bucket: Bucket | None = None
 
-    def read(self, job: Job) -> FanOut | None:
-        """What a file gives; None if it has several blocks, whose rows would take too much room in one piece.
+    def read(self, job: Job) -> Result:
+        """What a file gives; None if it has several blocks and rows that would take too much room in one piece.
 
         Raises:
             TapError: If it cannot be read, or its batch files cannot be written.
         """
-        blocks = archive.blocks(job.path, job.member)
-        block = next(blocks, archive.Block(1, []))
-        if next(blocks, None) is not None:
-            return None
+        blocks = places.blocks(job.place, job.member, self._connected())
+        if self.batch_files is None or self.selections.keys() - self.plain:
+            # Two are a big file, which is read once more then, a block at a time; of none there is nothing to tell.
+            some = [*islice(blocks, 2)]
+            if len(some) > 1:
+                return None
+            blocks = iter(some)
         reader = self._readers.of(job.exported_at, job.source, job.segment_id)
-        result = reader.read(block)
+        return [self._written(reader.read(block), f"{job.name}-{number}") for number, block in enumerate(blocks, 1)]
+
+    def _connected(self) -> Bucket | None:
+        if self._bucket is None and self.bucket_url:
+            bucket = Bucket(self.bucket_url, self.bucket_options, clock=Clock())
+            if problem := bucket.check():  # such as a directory that only the run's own machine has
+                raise ConfigError(problem)
+            self._bucket = bucket
+        return self._bucket
+
+    def _written(self, result: FanOut, name: str) -> FanOut:
         rows = dict(result.rows)
-        if self.batch_files is not None and (plain := {name: rows.pop(name) for name in self.plain & rows.keys()}):
-            result.batch_files = self.batch_files.write(plain, job.name)
-        result.rows = self._keep(rows, job)
+        if self.batch_files is not None and (
+            plain := {stream: rows.pop(stream) for stream in self.plain & rows.keys()}
+        ):
+            result.batch_files = self.batch_files.write(plain, name)
+        result.rows = rows if self.folder is None else self._kept(rows, self.folder / f"{name}.{os.getpid()}")
         return result
 
-    def _keep(self, rows: Mapping[str, Rows], job: Job) -> FileRows:
-        kept = FileRows(self.folder / f"{job.name}.{os.getpid()}")
+    @staticmethod
+    def _kept(rows: Mapping[str, Rows], path: Path) -> FileRows:
+        kept = FileRows(path)
         with private_file(kept.path, durable=False) as file:
             for stream, found in rows.items():
                 kept.places[stream] = file.tell(), found.size, found.count

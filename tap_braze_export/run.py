@@ -78,8 +78,8 @@ class Run:
         self._selections = selections
         self._logger = logger
         self.reading = Reading(
+            {**config, "dask_scheduler": None} if self.is_resync else config,  # Braze is slower than one machine
             selections,
-            workers=config["workers"],
             batch_files=batch_files,
             plain=plain,
             spool=self.spool,
@@ -88,32 +88,36 @@ class Run:
         fields = RequestedFields.of(selections.values(), config.get("extra_export_fields", ()))
         client = Braze(config["api_url"], config["api_key"], clock=clock)
         self.deliveries: Deliveries
-        if self.is_resync:
-            if config.get("segment_ids") or config.get("global_control_group"):
-                logger.info("Identifiers are given, so this run is a resync: no segment is exported")
-            self.deliveries = Resync(
-                fields,
-                client=client,
-                clock=clock,
-                lanes=Threads(),
-                spool=self.spool,
-                config=config,
-                state=state,
-                shape=self._shape(fields),
-            )
-        else:
-            self.deliveries = Exports(
-                self._sources(fields),
-                client=client,
-                clock=clock,
-                spool=self.spool,
-                progress=self.progress,
-                config=config,
-                state=state,
-                shape=self._shape(fields),
-                ahead=self.reading.ahead,
-                remember=remember,
-            )
+        try:
+            if self.is_resync:
+                if config.get("segment_ids") or config.get("global_control_group"):
+                    logger.info("Identifiers are given, so this run is a resync: no segment is exported")
+                self.deliveries = Resync(
+                    fields,
+                    client=client,
+                    clock=clock,
+                    lanes=Threads(),
+                    spool=self.spool,
+                    config=config,
+                    state=state,
+                    shape=self._shape(fields),
+                )
+            else:
+                self.deliveries = Exports(
+                    self._sources(fields),
+                    client=client,
+                    clock=clock,
+                    spool=self.spool,
+                    progress=self.progress,
+                    config=config,
+                    state=state,
+                    shape=self._shape(fields),
+                    ahead=self.reading.ahead,
+                    remember=remember,
+                )
+        except BaseException:
+            self.reading.close()
+            raise
 
     def _sources(self, fields: RequestedFields) -> list[Source]:
         segment_ids = dict.fromkeys(self._config.get("segment_ids", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
-_NOT_YET = ("fingerprints_url", "dask_scheduler")
+_NOT_YET = ("fingerprints_url",)
 
 
 def _strings(name: str, title: str, description: str) -> th.Property[Any]:
@@ -258,6 +259,8 @@ class TapBrazeExport(Plugin):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("dask_scheduler") and not config.get("batch_config"):
             errors.append("dask_scheduler needs batch_config: its workers write batch files")
+        if config.get("dask_scheduler") and not find_spec("distributed"):
+            errors.append("dask_scheduler needs: pip install 'tap-braze-export[dask]'")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):
             errors.append("emit_activate_version_messages does not go with batch_config: batch files carry no version")
         if "batch_config" in config:

@@ -15,10 +15,12 @@ import pytest
 from isal import isal_zlib
 
 from tap_braze_export import archive
-from tap_braze_export.archive import Block, blocks, members
+from tap_braze_export.archive import BLOCK_BYTES, Block, Member
 from tap_braze_export.errors import DamagedFileError
+from tap_braze_export.places import on_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MIB = 2**20
@@ -40,6 +42,16 @@ def zipped(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_DEFL
 def gzipped(path: Path, *contents: bytes) -> Path:
     path.write_bytes(b"".join(gzip.compress(content) for content in contents))
     return path
+
+
+def members(path: Path, name: str) -> list[Member]:
+    with on_disk(path, name) as file:
+        return archive.members(file, name)
+
+
+def blocks(path: Path, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[Block]:
+    with on_disk(path, member.name) as file:
+        yield from archive.blocks(file, member, limit=limit)
 
 
 def lines(path: Path, name: str = "object") -> list[bytes]:

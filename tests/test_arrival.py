@@ -16,6 +16,7 @@ from steps import Steps, braze, crash, exports, nothing, posts
 from tap_braze_export.arrival import InBucket
 from tap_braze_export.bookmarks import Bookmark
 from tap_braze_export.delivery import Bucket
+from tap_braze_export.places import Copied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,7 +243,7 @@ def in_bucket(folder: Path, clock: FakeClock) -> InBucket:
     bookmark = Bookmark("segment", "seg", EXPORT, clock.time, (), "", in_bucket=True)
     (folder / "spool").mkdir()
     bucket = Bucket(str(folder), {}, clock=clock)
-    return InBucket(bookmark, bucket, folder / "spool", clock=clock, settle_seconds=600)
+    return InBucket(bookmark, bucket, Copied(bucket, folder / "spool"), clock=clock, settle_seconds=600)
 
 
 def read_slowly(arrival: InBucket, clock: FakeClock) -> int:

@@ -663,6 +663,42 @@ def test_s3_files_are_listed_and_read(store: Store, s3: Bucket, tmp_path: Path) 
     assert names(s3.objects(EXPORT, None)) == ["a.zip", "b.zip"]
 
 
+def test_object_is_read_where_it_stands(server: Server, store: Store, s3: Bucket, clock: FakeClock) -> None:
+    """By ranges, each tried again; whoever asks for its ends waits once for both."""
+    content = bytes(range(256)) * 40_000
+    store.objects[f"braze/users/segment-export/seg/2026-01-02/{EXPORT}/a.zip"] = content
+    (found,) = s3.objects(EXPORT, "seg")
+    before = len(server.seen)
+    store.refuse = [(500, "Odd"), (0, "")]
+    with s3.opened(found) as file:
+        assert file.read(len(content)) == content
+    assert len(server.seen) - before == 1 + 2
+    assert len(clock.slept) == 1
+    with s3.opened(found, ends=1000) as file:
+        assert len(server.seen) - before == 3 + 2
+        assert file.read(4) == content[:4]
+        assert file.seek(-22, 2) == len(content) - 22
+        assert file.read() == content[-22:]
+        assert len(server.seen) - before == 3 + 2
+        file.seek(5_000_000)
+        assert file.read(3) == content[5_000_000:5_000_003]
+
+
+def test_object_that_is_gone_or_shorter(store: Store, s3: Bucket) -> None:
+    """Shorter, it ends early; whoever reads it knows its end."""
+    key = f"braze/users/segment-export/seg/2026-01-02/{EXPORT}/a.zip"
+    store.objects[key] = CONTENT
+    (found,) = s3.objects(EXPORT, "seg")
+    store.objects[key] = CONTENT[:100]
+    with s3.opened(found) as file:
+        assert file.read(1000) == CONTENT[:100]
+        with pytest.raises(ValueError, match="before the start"):
+            file.seek(-1)
+    del store.objects[key]
+    with s3.opened(found) as file, pytest.raises(ExportError, match="deleted from the bucket before it was read"):
+        file.read()
+
+
 def test_s3_listing_is_never_cached(store: Store, s3: Bucket) -> None:
     assert s3.objects(EXPORT, "seg") == []
     store.objects[f"braze/users/segment-export/seg/2026-01-02/{EXPORT}/a.zip"] = b"zip"
