@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from steps import posts
 from test_workers import ended, told, wait_for
 
 from tap_braze_export import cluster as cluster_module
+from tap_braze_export.archive import Member
 from tap_braze_export.batch_files import BatchFiles
 from tap_braze_export.bucket import Bucket
 from tap_braze_export.cluster import Cluster
@@ -215,6 +218,15 @@ def test_huge_file(cluster: LocalCluster, tmp_path: Path, maps: dict[str, Any]) 
     assert written_by_workers(run, "users") == (not maps)
     assert len(batches.manifests(run)["users"]) > 1
     assert run.metrics["users"] == 800
+
+
+def test_rows_of_a_huge_file_do_not_come_back() -> None:
+    """Whoever would have to send them says that the run has to read it."""
+    line = json.dumps({"braze_id": "b", "custom_attributes": {"text": "x" * 100_000}}).encode() + b"\n"
+    content = gzip.compress(line * 800, 1)
+    job = Job(content, Member("a.gz", len(content)), EXPORT, AT, "segment", "seg")
+    assert FileReader(selected(only=["users"])).read(job) is None
+    assert FileReader(selected(only=["users"])).read(replace(job, place=gzip.compress(line)))
 
 
 def test_dry_run_and_resync(cluster: LocalCluster, tmp_path: Path) -> None:
