@@ -352,6 +352,15 @@ def test_damaged_download_is_fetched_once_more(cluster: LocalCluster, tmp_path: 
     assert len(batches.jsonl(run)["users"]) == 60
 
 
+def test_check(cluster: LocalCluster, tmp_path: Path) -> None:
+    """`--test` tells of the cluster."""
+    with delivering(tmp_path, "hosted") as (_, given):
+        path = written(tmp_path, {**given, "dask_scheduler": cluster.scheduler_address})
+        done = command("--config", path, "--test")
+    assert done.code == 0, done.stderr
+    assert "Dask: works (2 workers, 2 threads)" in done.stderr
+
+
 def test_unreachable_scheduler(tmp_path: Path) -> None:
     """One line, before Braze is asked for anything."""
     address = f"tcp://127.0.0.1:{clouds.free_port()}"
@@ -429,9 +438,12 @@ def test_worker_without_the_tap(tmp_path: Path) -> None:
     ):
         address = wait_for(lambda: listening(tmp_path))
         with dask_process(tmp_path, "worker", "--no-nanny", "--nthreads", "1"):
-            done = command("--config", written(tmp_path, {**given, "dask_scheduler": address}))
-    assert done.error.startswith("the Dask workers need tap-braze-export ")
-    assert "and have none (No module named this): install it there" in done.error
+            path = written(tmp_path, {**given, "dask_scheduler": address})
+            done = command("--config", path)
+            checked = command("--config", path, "--test")
+    for error in (done.error, checked.error.removeprefix("Dask: ")):
+        assert error.startswith("the Dask workers need tap-braze-export ")
+        assert "and have none (No module named this): install it there" in error
     assert "s3" not in (tmp_path / "worker.txt").read_text()
 
 
