@@ -203,7 +203,10 @@ def _connected(address: str) -> tuple[Any, list[int]]:
     try:
         # A client whose address is none would print a traceback when the process ends.
         asyncio.run(_look_for(address))
-        client = Client(address, set_as_default=False, name=_TAP)
+        with warnings.catch_warnings():
+            # As a table, also of libraries that do not matter here; where they do, the first file shows it.
+            warnings.filterwarnings("ignore", "Mismatched versions")
+            client = Client(address, set_as_default=False, name=_TAP)
         return client, [*client.nthreads().values()]
     except OSError as error:
         raise TapError(

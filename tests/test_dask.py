@@ -407,6 +407,9 @@ def dask_process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[byt
     """A scheduler or worker of an environment that has no tap."""
     (folder / "without").mkdir(exist_ok=True)
     (folder / "without" / "tap_braze_export.py").write_text("raise ModuleNotFoundError('No module named this')")
+    # Other versions of what does not matter are no reason for a table of them in the log.
+    (folder / "without" / "lz4-0.0.dist-info").mkdir(exist_ok=True)
+    (folder / "without" / "lz4-0.0.dist-info" / "METADATA").write_text("Name: lz4\nVersion: 0.0\n")
     with (folder / f"{arguments[0]}.txt").open("wb") as log:
         process = subprocess.Popen(
             [DASK, *arguments, "--scheduler-file", str(folder / "scheduler.json"), "--dashboard-address", ANY_PORT],
