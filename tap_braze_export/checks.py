@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from tap_braze_export import cluster
 from tap_braze_export.client import Braze
 from tap_braze_export.delivery import Bucket
 from tap_braze_export.errors import AuthError, TapError
@@ -47,6 +48,8 @@ def _checks(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
     yield from _in_braze(config, clock)
     if bucket_url := config.get("bucket_url"):
         yield _bucket(bucket_url, config, clock)
+    if scheduler := config.get("dask_scheduler"):
+        yield _attempt("Dask", lambda: cluster.check(scheduler))
     yield _attempt("Spool directory", Spool(config.get("spool_dir"), clock=clock).open)
     for permission in _permissions(config):
         yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
@@ -114,12 +117,11 @@ def _bucket(bucket_url: str, config: Mapping[str, Any], clock: Clock) -> Check:
     return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
 
 
-def _attempt(subject: str, attempt: Callable[[], object]) -> Check:
+def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:
     try:
-        attempt()
+        return subject, WORKS, attempt() or ""
     except TapError as error:
         return subject, FAILS, str(error)
-    return subject, WORKS, ""
 
 
 def _permissions(config: Mapping[str, Any]) -> Iterator[str]:

@@ -179,6 +179,20 @@ class Cluster:
                 _log.warning("The Dask cluster at %s has no worker: waiting for one", self._address)
 
 
+def check(address: str) -> str:
+    """What there is at a scheduler's address.
+
+    Raises:
+        TapError: If it cannot be reached, or its workers cannot run the tap.
+    """
+    client, threads = _connected(address)
+    with client:
+        problems = {*client.run(_missing(version(_TAP))).values()} - {""}
+    if problems:
+        raise ConfigError(problems.pop())
+    return f"{len(threads)} workers, {sum(threads)} threads"
+
+
 def _connected(address: str) -> tuple[Any, list[int]]:
     """A client of a scheduler, and the threads of each of its workers."""
     # Here, since it is an extra, and takes a second.
@@ -189,7 +203,10 @@ def _connected(address: str) -> tuple[Any, list[int]]:
     try:
         # A client whose address is none would print a traceback when the process ends.
         asyncio.run(_look_for(address))
-        client = Client(address, set_as_default=False, name=_TAP)
+        with warnings.catch_warnings():
+            # As a table, also of libraries that do not matter here; where they do, the first file shows it.
+            warnings.filterwarnings("ignore", "Mismatched versions")
+            client = Client(address, set_as_default=False, name=_TAP)
         return client, [*client.nthreads().values()]
     except OSError as error:
         raise TapError(
@@ -228,24 +245,38 @@ def _task(run_id: str, needed: str, reader: bytes, job: bytes) -> Callable[[], A
     It travels as code, so that the scheduler can do without the tap; and what it needs travels inside it, for Dask
     shows arguments in logs.
     """
+    missing = _missing(needed)
 
     def read() -> Any:
-        try:
-            from importlib.metadata import version  # noqa: PLC0415
+        if problem := missing():
+            return problem
+        from tap_braze_export.cluster import perform  # noqa: PLC0415
 
-            from tap_braze_export.cluster import perform  # noqa: PLC0415
+        return perform(run_id, reader, job)
+
+    return read
+
+
+def _missing(needed: str) -> Callable[[], str]:
+    """What tells, on a worker, why it cannot run this version of the tap; it travels as code, too."""
+
+    def missing() -> str:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        try:
+            import tap_braze_export  # noqa: F401, PLC0415
 
             found = version("tap-braze-export")
         except ImportError as error:
             found = f"none ({error})"
-        if found != needed:
-            return (
-                f"the Dask workers need tap-braze-export {needed}, which runs here, and have {found}: install it "
-                "there, with the extras of the storage that they read and write"
-            )
-        return perform(run_id, reader, job)
+        return (
+            ""
+            if found == needed
+            else f"the Dask workers need tap-braze-export {needed}, which runs here, and have {found}: install it "
+            "there, with the extras of the storage that they read and write"
+        )
 
-    return read
+    return missing
 
 
 _here = threading.local()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from steps import posts
 from test_workers import ended, told, wait_for
 
 from tap_braze_export import cluster as cluster_module
+from tap_braze_export.archive import Member
 from tap_braze_export.batch_files import BatchFiles
 from tap_braze_export.bucket import Bucket
 from tap_braze_export.cluster import Cluster
@@ -217,6 +220,15 @@ def test_huge_file(cluster: LocalCluster, tmp_path: Path, maps: dict[str, Any]) 
     assert run.metrics["users"] == 800
 
 
+def test_rows_of_a_huge_file_do_not_come_back() -> None:
+    """Whoever would have to send them says that the run has to read it."""
+    line = json.dumps({"braze_id": "b", "custom_attributes": {"text": "x" * 100_000}}).encode() + b"\n"
+    content = gzip.compress(line * 800, 1)
+    job = Job(content, Member("a.gz", len(content)), EXPORT, AT, "segment", "seg")
+    assert FileReader(selected(only=["users"])).read(job) is None
+    assert FileReader(selected(only=["users"])).read(replace(job, place=gzip.compress(line)))
+
+
 def test_dry_run_and_resync(cluster: LocalCluster, tmp_path: Path) -> None:
     """A dry run is limited; a resync has no files for a cluster, and asks for none."""
     with delivering(tmp_path, "hosted") as (_, given):
@@ -340,6 +352,15 @@ def test_damaged_download_is_fetched_once_more(cluster: LocalCluster, tmp_path: 
     assert len(batches.jsonl(run)["users"]) == 60
 
 
+def test_check(cluster: LocalCluster, tmp_path: Path) -> None:
+    """`--test` tells of the cluster."""
+    with delivering(tmp_path, "hosted") as (_, given):
+        path = written(tmp_path, {**given, "dask_scheduler": cluster.scheduler_address})
+        done = command("--config", path, "--test")
+    assert done.code == 0, done.stderr
+    assert "Dask: works (2 workers, 2 threads)" in done.stderr
+
+
 def test_unreachable_scheduler(tmp_path: Path) -> None:
     """One line, before Braze is asked for anything."""
     address = f"tcp://127.0.0.1:{clouds.free_port()}"
@@ -386,6 +407,9 @@ def dask_process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[byt
     """A scheduler or worker of an environment that has no tap."""
     (folder / "without").mkdir(exist_ok=True)
     (folder / "without" / "tap_braze_export.py").write_text("raise ModuleNotFoundError('No module named this')")
+    # Other versions of what does not matter are no reason for a table of them in the log.
+    (folder / "without" / "lz4-0.0.dist-info").mkdir(exist_ok=True)
+    (folder / "without" / "lz4-0.0.dist-info" / "METADATA").write_text("Name: lz4\nVersion: 0.0\n")
     with (folder / f"{arguments[0]}.txt").open("wb") as log:
         process = subprocess.Popen(
             [DASK, *arguments, "--scheduler-file", str(folder / "scheduler.json"), "--dashboard-address", ANY_PORT],
@@ -417,9 +441,12 @@ def test_worker_without_the_tap(tmp_path: Path) -> None:
     ):
         address = wait_for(lambda: listening(tmp_path))
         with dask_process(tmp_path, "worker", "--no-nanny", "--nthreads", "1"):
-            done = command("--config", written(tmp_path, {**given, "dask_scheduler": address}))
-    assert done.error.startswith("the Dask workers need tap-braze-export ")
-    assert "and have none (No module named this): install it there" in done.error
+            path = written(tmp_path, {**given, "dask_scheduler": address})
+            done = command("--config", path)
+            checked = command("--config", path, "--test")
+    for error in (done.error, checked.error.removeprefix("Dask: ")):
+        assert error.startswith("the Dask workers need tap-braze-export ")
+        assert "and have none (No module named this): install it there" in error
     assert "s3" not in (tmp_path / "worker.txt").read_text()
 
 
