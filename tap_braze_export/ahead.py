@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tap_braze_export.bucket import BucketObject
 from tap_braze_export.cluster import Cluster
 from tap_braze_export.errors import TapError
 from tap_braze_export.executor import Processes, sensible_count
+from tap_braze_export.places import BucketObject
 from tap_braze_export.reading import FileReader, FileRows, Job, Readers
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Reading:
         workers: int = config["workers"]
         self._few = 1 if workers else _FEW
         self._count = workers or sensible_count()
-        self.ahead = self._count if self._count > 1 else 0
+        self.ahead = self._count
         self._readers = Readers(selections)
         self._spool = spool
         self._clock = clock
@@ -78,7 +78,7 @@ class Reading:
         Raises:
             TapError: If it cannot be read to its end.
         """
-        found = self._from_elsewhere(delivery.ahead()) if self.ahead else None
+        found = self._from_elsewhere(delivery.ahead()) if self.ahead > 1 else None
         if found is None:
             reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
             yield from map(reader.read, delivery.blocks())

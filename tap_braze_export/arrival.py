@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tap_braze_export import archive
+from tap_braze_export.beside import Beside
 from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import ExportFile
 from tap_braze_export.places import forget, on_disk
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.bookmarks import Bookmark
-    from tap_braze_export.bucket import Bucket, BucketObject
+    from tap_braze_export.bucket import Bucket
     from tap_braze_export.clock import Clock
     from tap_braze_export.delivery import Download
-    from tap_braze_export.places import Landing, Place
+    from tap_braze_export.places import BucketObject, Landing, Place
 
 _log = logging.getLogger(__name__)
 
@@ -127,11 +128,11 @@ class InBucket:
     Args:
         bookmark: The export.
         bucket: The bucket.
-        landing: Makes one object ready at a time, and some more in advance.
+        landing: Makes an object ready; some more are begun in advance.
         clock: Time.
         settle_seconds: Quiet after the last new file that counts as the end; None to look just once.
         called_back: Tells whether Braze has said that the export is complete.
-        ahead: Files that each file tells of in advance.
+        ahead: Objects that are fetched in advance, and files that each file tells of.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class InBucket:
         self.complete = False
         self.proven = False
         self._bucket = bucket
-        self._landing = landing
+        self._landing = Beside(landing, clock)
         self._ahead = ahead
         self._landed: dict[BucketObject, _Landed] = {}
         self._clock = clock
@@ -204,6 +205,9 @@ class InBucket:
 
     def _read(self, found: BucketObject, upcoming: Sequence[BucketObject]) -> Iterator[ExportFile]:
         self._current = found
+        for other in upcoming:
+            if other not in self._landed:
+                self._landing.expect(other)
         try:
             landed = self._landed.pop(found) if found in self._landed else self._land(found)
         except DamagedFileError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from typing_extensions import override
 
 from tap_braze_export.disk import file_name, private_file
 from tap_braze_export.errors import DamagedFileError, ExportError, TapError
+from tap_braze_export.places import BucketObject
 from tap_braze_export.store import Store, Words, is_refusal
 
 if TYPE_CHECKING:
@@ -30,16 +30,6 @@ _MOST_DATES = 10
 _BARREN_DAYS = 3
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified")
 _WORDS = Words("the bucket", url="bucket_url", options="bucket_options", needed="list and get objects")
-
-
-@dataclass(frozen=True)
-class BucketObject:
-    """A delivered file in a bucket; `version` changes when its content does."""
-
-    name: str
-    path: str
-    size: int
-    version: str
 
 
 class Bucket:

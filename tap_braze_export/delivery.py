@@ -13,9 +13,10 @@ from urllib.parse import unquote, urlsplit
 import requests
 import urllib3.exceptions
 
-from tap_braze_export.bucket import Bucket, BucketObject
+from tap_braze_export.bucket import Bucket
 from tap_braze_export.disk import file_name, free_bytes, full, private_file
 from tap_braze_export.errors import ExportError, OutOfReachError
+from tap_braze_export.places import BucketObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from tap_braze_export import archive
-from tap_braze_export.bucket import Bucket, BucketObject
 from tap_braze_export.errors import DamagedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tap_braze_export.archive import Block, Member
+    from tap_braze_export.bucket import Bucket
+
+
+@dataclass(frozen=True)
+class BucketObject:
+    """A delivered file in a bucket; `version` changes when its content does."""
+
+    name: str
+    path: str
+    size: int
+    version: str
+
 
 Place = Path | BucketObject | bytes
 _DIRECTORY = 64 * 2**10
@@ -84,12 +97,11 @@ class Copied:
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self._bucket = bucket
         self._folder = folder
-        self._number = 0
+        self._numbers = count(1)
 
     def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
         """See `Landing`."""
-        self._number += 1
-        path = self._folder / f"object-{self._number}"
+        path = self._folder / f"object-{next(self._numbers)}"
         self._bucket.fetch(found, path)
         try:
             with on_disk(path, found.name) as file:

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from tap_braze_export import places
-from tap_braze_export.bucket import Bucket
 from tap_braze_export.clock import Clock
 from tap_braze_export.disk import private_file
 from tap_braze_export.errors import ConfigError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.archive import Member
     from tap_braze_export.batch_files import BatchFiles
+    from tap_braze_export.bucket import Bucket
     from tap_braze_export.fanout import FanOut
     from tap_braze_export.files import ExportFile
     from tap_braze_export.places import Place
@@ -163,6 +163,8 @@ class FileReader:
 
     def _connected(self) -> Bucket | None:
         if self._bucket is None and self.bucket_url:
+            from tap_braze_export.bucket import Bucket  # noqa: PLC0415 - slow to import, and processes need none
+
             bucket = Bucket(self.bucket_url, self.bucket_options, clock=Clock())
             if problem := bucket.check():  # such as a directory that only the run's own machine has
                 raise ConfigError(problem)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import zipfile
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import clouds
@@ -12,6 +14,7 @@ import pytest
 from fakes import FakeClock
 from runs import Run, selecting, settings, sync
 from steps import Steps, braze, crash, exports, nothing, posts
+from typing_extensions import override
 
 from tap_braze_export.arrival import InBucket
 from tap_braze_export.bookmarks import Bookmark
@@ -21,8 +24,11 @@ from tap_braze_export.places import Copied
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tap_braze_export.archive import Member
+    from tap_braze_export.places import BucketObject, Place
     from tap_braze_export.sandbox import Sandbox
 
+SECONDS = 30
 USERS = selecting(["users", "export_files"])
 EXPORT = "0a1b2c3d-1800000000"
 
@@ -239,11 +245,53 @@ def put(folder: Path, number: int) -> None:
         archive.writestr("users.txt", f'{{"braze_id":"{number}"}}\n')
 
 
-def in_bucket(folder: Path, clock: FakeClock) -> InBucket:
+class Observed(Copied):
+    """Tells when it has begun with an object."""
+
+    def __init__(self, bucket: Bucket, folder: Path) -> None:
+        super().__init__(bucket, folder)
+        self.begun: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+
+    @override
+    def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
+        self.begun[found.name].set()
+        return super().take(found)
+
+
+def in_bucket(folder: Path, clock: FakeClock, *, observed: Observed | None = None, ahead: int = 0) -> InBucket:
     bookmark = Bookmark("segment", "seg", EXPORT, clock.time, (), "", in_bucket=True)
     (folder / "spool").mkdir()
     bucket = Bucket(str(folder), {}, clock=clock)
-    return InBucket(bookmark, bucket, Copied(bucket, folder / "spool"), clock=clock, settle_seconds=600)
+    landing = observed or Copied(bucket, folder / "spool")
+    return InBucket(bookmark, bucket, landing, clock=clock, settle_seconds=600, ahead=ahead)
+
+
+def test_next_object_is_fetched_while_one_is_read(tmp_path: Path) -> None:
+    """One object ahead, no more; the run itself waits for none but the first."""
+    clock = FakeClock()
+    observed = Observed(Bucket(str(tmp_path), {}, clock=clock), tmp_path / "spool")
+    arrival = in_bucket(tmp_path, clock, observed=observed, ahead=1)
+    for number in (1, 2, 3):
+        put(tmp_path, number)
+    one, two, three = (observed.begun[f"{number:032}.zip"] for number in (1, 2, 3))
+    files = arrival.look()
+    next(files)
+    assert one.is_set()
+    assert two.wait(SECONDS)
+    assert not three.is_set()
+    next(files)
+    assert three.wait(SECONDS)
+    assert [file.name for file in files] == [f"{3:032}.zip!0-users.txt"]
+
+
+def test_what_cannot_be_fetched_ahead_is_told_in_its_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrival = in_bucket(tmp_path, FakeClock(), ahead=1)
+    for number in (1, 2, 3):
+        put(tmp_path, number)
+    (damaged,) = tmp_path.rglob(f"*{2:032}.zip")
+    damaged.write_bytes(b"PK\x03\x04")
+    warnings = [(file.name[31], len(caplog.messages)) for file in arrival.look()]
+    assert warnings == [("1", 0), ("3", 1)]
 
 
 def read_slowly(arrival: InBucket, clock: FakeClock) -> int:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,12 @@ def test_huge_file_is_read_block_by_block(tmp_path: Path) -> None:
         sandbox.add_segment("large", people)
         run = sync(settings(sandbox, tmp_path, segment_ids=["large"], workers=2), catalog=selecting(["users"]))
     assert len(run.ids()) == 800
+
+
+def test_processes_start_quickly() -> None:
+    """They import neither the SDK nor fsspec, which would take longer than thousands of users."""
+    code = "import sys, tap_braze_export.reading; print({'fsspec', 'requests', 'singer_sdk'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-P", "-c", code]) == b"set()\n"
 
 
 # Failures
