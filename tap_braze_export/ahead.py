@@ -72,6 +72,12 @@ class Reading:
             cluster = Cluster(address, replace(self._reader, **bucket), clock=clock)
             self._elsewhere, self.ahead = cluster, cluster.ahead
 
+    def begin(self) -> None:
+        """Start the processes that the settings ask for, while Braze or the store keeps the run waiting."""
+        if self._elsewhere is None and self._few == 1 < self._count:
+            self._elsewhere = self._new_processes()
+            self._elsewhere.start()
+
     def fan_outs(self, delivery: Delivery) -> Iterator[FanOut]:
         """What each block of a delivery gives: one, unless it is huge.
 
@@ -93,6 +99,10 @@ class Reading:
             self._elsewhere.close()
             self._spool.clear(self._folder)
 
+    def _new_processes(self) -> Processes:
+        reader = replace(self._reader, folder=self._spool.folder(self._folder))
+        return Processes(reader, self._count, clock=self._clock)
+
     def _from_elsewhere(self, files: Iterator[ExportFile]) -> Result:
         """What the first of these files gives; None if it has to be read here."""
         known: Iterable[ExportFile] = files
@@ -100,8 +110,7 @@ class Reading:
             known = [*files]
             if len(known) < self._few:
                 return None
-            reader = replace(self._reader, folder=self._spool.folder(self._folder))
-            self._elsewhere = Processes(reader, self._count, clock=self._clock)
+            self._elsewhere = self._new_processes()
         first: Answer | None = None
         for file in known:
             job = Job.of(file)

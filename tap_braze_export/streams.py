@@ -118,6 +118,8 @@ class ExportFiles(FileStream):
             remember=self._write_state,
         )
         try:
+            if not self._run.is_resync:
+                self._run.reading.begin()
             for record in self.get_records(context):
                 self._read(record)
                 yield record
