@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     RowsByKey = dict[tuple[Any, ...], dict[str, Any]]
     RenderedRows = list[tuple[str, bytes]]
 
-_USERS = 128
-"""Users that are read at once."""
+_USERS = 64
+"""Users that are read at once: so few that they stay in a core's own cache until they are rendered."""
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
 _UNSTORABLE = re.compile(
@@ -94,8 +94,7 @@ class Reader:
         seen: set[str] = set()
         found: list[dict[str, list[Rows]]] = []
         with _uncollected():
-            # From the end, so that the last one of a user comes first; few at a time, so that they stay in the
-            # processor's cache until they are rendered.
+            # From the end, so that the last one of a user comes first.
             for start in reversed(range(0, len(block.lines), _USERS)):
                 lines = block.lines[start : start + _USERS]
                 found.append(self._read(lines, block.first_line + start, seen, result))

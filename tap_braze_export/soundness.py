@@ -84,6 +84,15 @@ def _are_dates(values: list[str | None]) -> bool:
         return False
 
 
+def _are_integers(values: list[int | str | None]) -> bool:
+    numbers: list[Any] = values
+    try:
+        sum(numbers)  # the quickest look at all of them
+    except TypeError:
+        return {*map(type, values)} <= {int, NoneType}
+    return True
+
+
 def _are_numbers(values: list[Raw | None]) -> bool:
     numbers = [*filter(None, values)]
     joined = b",".join(numbers)
@@ -106,7 +115,7 @@ class Check:
 
 
 CHECKS: Mapping[Type, Check] = {
-    Type.INTEGER: Check(lambda values: {*map(type, values)} <= {int, NoneType}, lambda value: type(value) is int),
+    Type.INTEGER: Check(_are_integers, lambda value: type(value) is int),
     Type.DATE_TIME: Check(_are_date_times, _is_date_time),
     Type.TIMESTAMP: Check(
         lambda values: {*map(type, values)} <= {str, NoneType} and _are_date_times(values),

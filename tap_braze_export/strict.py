@@ -28,7 +28,7 @@ from tap_braze_export.soundness import (
     without_utc,
 )
 from tap_braze_export.structs import RAW_TYPES, level_at, levels_inside, unknown_members
-from tap_braze_export.table import EXPORTED_AT, RESCUED, Type
+from tap_braze_export.table import RESCUED, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 _REFUSALS_TO_LEARN = 8
 _MOST_LEARNED = 64
-_CHUNK = 1024
-"""Values checked at once; of a chunk with an odd one, each is looked at."""
 _ids_of = attrgetter(*DEVICE_IDS)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=read_number)
@@ -133,25 +131,20 @@ class StrictReader:
         if level.selection is None:
             return
         _place_learned(level, objects, refused)
-        for column in level.columns:
-            if column.name in level.table.given or column.name == EXPORTED_AT:
-                continue
+        for column, get in level.checked:
             if column.name == "custom_attributes":
                 _check_attributes(column, level.selection, objects, refused)
             elif dropped := level.selection.dropped.get(column.name):
                 _drop_members(column.name, dropped, objects)
             elif column.type in CHECKS:
-                _check(column, objects, refused)
+                _check(column, get, objects, refused)
         found[level.table.stream] = list(objects)
 
 
 def _items(inner: Level, name: str, owners: Sequence[Any], refused: set[str]) -> list[Any]:
     """The objects of one list of all owners, with the ids of their owner, which loses the list."""
     items: list[Any] = []
-    given = [column for column in inner.table.given if column not in ("braze_id", "device_key")]
-    own_keys = [key for key in inner.table.keys if key not in ("braze_id", *given)]
-    key_of = attrgetter(*own_keys)
-    devices = "device_key" in own_keys
+    key_of, devices = inner.key_of, "device_key" in inner.own_keys
     for owner, mine in zip(owners, [*map(attrgetter(name), owners)], strict=True):
         if mine is UNSET:
             continue
@@ -164,7 +157,7 @@ def _items(inner: Level, name: str, owners: Sequence[Any], refused: set[str]) ->
         if devices:
             for device in mine:
                 device.device_key = _device_key(device, inner, refused)
-        for column in given:
+        for column in inner.inherited:
             value = getattr(owner, column)
             for item in mine:
                 setattr(item, column, value)
@@ -228,21 +221,19 @@ def _drop_members(name: str, dropped: Iterable[str], objects: Sequence[Any]) -> 
                 flags.pop(member, None)
 
 
-def _check(column: Field, objects: Sequence[Any], refused: set[str]) -> None:
-    """Look at a column, a chunk of values at a time; of a chunk that is not sound, at each of another form."""
-    get, sound = attrgetter(column.name), CHECKS[column.type]
-    for start in range(0, len(objects), _CHUNK):
-        chunk = objects[start : start + _CHUNK]
-        if sound.all([*map(get, chunk)]):
-            continue
-        held = [item for item in chunk if get(item) is not None]
-        if column.type is Type.DATE_TIME and (written := without_utc([*map(get, held)])):
-            for item, text in zip(held, written, strict=True):
-                setattr(item, column.name, text)
-            continue
-        formed = [item for item in held if sound.form(get(item))]
-        odd = [item for item in held if not sound.form(get(item))]
-        _conform(column, odd if sound.all([*map(get, formed)]) else held, refused)
+def _check(column: Field, get: Callable[[Any], Any], objects: Sequence[Any], refused: set[str]) -> None:
+    """Look at all values of a column; where they are not sound, at each of another form."""
+    sound = CHECKS[column.type]
+    if sound.all([*map(get, objects)]):
+        return
+    held = [item for item in objects if get(item) is not None]
+    if column.type is Type.DATE_TIME and (written := without_utc([*map(get, held)])):
+        for item, text in zip(held, written, strict=True):
+            setattr(item, column.name, text)
+        return
+    formed = [item for item in held if sound.form(get(item))]
+    odd = [item for item in held if not sound.form(get(item))]
+    _conform(column, odd if sound.all([*map(get, formed)]) else held, refused)
 
 
 def _conform(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
@@ -265,13 +256,12 @@ def _check_attributes(column: Field, selection: Selection, objects: Sequence[Any
     dropped = selection.dropped.get(column.name)
     decoder = attributes_decoder(column)
     conform = conformer(column, selection)
-    for start in range(0, len(objects), _CHUNK):
-        chunk = [item for item in objects[start : start + _CHUNK] if item.custom_attributes is not None]
-        contents = [bytes(item.custom_attributes) for item in chunk]
-        sound = not dropped and are_attributes(contents, column, decoder)
-        for index in odd_among(contents) if sound else range(len(chunk)):
-            if not _conform_attributes(chunk[index], contents[index], conform):
-                refused.add(chunk[index].braze_id)
+    held = [item for item in objects if item.custom_attributes is not None]
+    contents = [bytes(item.custom_attributes) for item in held]
+    sound = not dropped and are_attributes(contents, column, decoder)
+    for index in odd_among(contents) if sound else range(len(held)):
+        if not _conform_attributes(held[index], contents[index], conform):
+            refused.add(held[index].braze_id)
 
 
 def _conform_attributes(user: Any, content: bytes, conform: Callable[[Any, dict[str, Any]], Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -60,6 +61,11 @@ class Level:
         inner = {path[-1] for path in BY_PATH if path and path[:-1] == table.path}
         self.known = {column.name for column in table.fields if column.name not in table.given} | inner
         self.places = names | {*self.hidden, "braze_id"}
+        self.inherited = [name for name in table.given if name not in ("braze_id", "device_key")]
+        self.own_keys = [key for key in table.keys if key not in ("braze_id", *self.inherited)]
+        self.key_of = attrgetter(*(self.own_keys or ["braze_id"]))
+        own = [column for column in self.columns if column.name not in (*table.given, EXPORTED_AT)]
+        self.checked = [(column, attrgetter(column.name)) for column in own]
 
     def compile(self, exported_at: str) -> type[msgspec.Struct]:
         """Make the struct of these objects, after those of the lists inside."""
