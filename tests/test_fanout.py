@@ -130,6 +130,18 @@ def test_an_unreadable_repetition_does_not_win(member: str, without: list[str], 
         assert {stream: found.count for stream, found in result.rows.items()} == {"users": 20, "segment_members": 20}
 
 
+@pytest.mark.parametrize("value", BROKEN_VALUES, ids=range(len(BROKEN_VALUES)))
+def test_an_unreadable_repetition_does_not_win_inside_a_list(value: bytes) -> None:
+    """Nor where a member of a list's objects spoils it that was seen often."""
+    user = b'{"braze_id":"%d","devices":[{"device_id":"d","new_field":%s}]}'
+    often = [user % (number, b"1") for number in range(20)]
+    reader = Reader(selected(), exported_at=AT, segment_id="")
+    for _ in range(2):
+        result = reader.read(Block(1, [*often, user % (7, value)]))
+        assert result.rejected == [(21, user % (7, value))]
+        assert (result.lines, result.users, result.duplicates) == (21, 20, 0)
+
+
 @pytest.mark.parametrize("value", ["1e400", "-1e-400", HUGE, "[1e400]", "0." + HUGE])
 def test_a_member_that_is_seen_often_is_rescued_like_a_new_one(value: str) -> None:
     """Though the tap has learned to expect it."""

@@ -61,6 +61,20 @@ def test_lines_arrive_as_they_are() -> None:
     assert writer.written == len(lines)
 
 
+@pytest.mark.parametrize("version", [None, 7])
+def test_rows_become_record_messages(version: int | None) -> None:
+    """Head and tail of the message around each row, nothing before the first and after the last."""
+    writer = MessageWriter()
+    with output(Raw()) as raw:
+        writer.write_rows("s", Rows.of([b'{"a":1}', b'{"a":2}']), exported_at="2027-01-15T08:00:00Z", version=version)
+    told = "" if version is None else ',"version":7'
+    assert raw.taken.decode() == "".join(
+        f'{{"type":"RECORD","stream":"s","record":{{"a":{number}}}{told},"time_extracted":"2027-01-15T08:00:00Z"}}\n'
+        for number in (1, 2)
+    )
+    assert writer.written == len(raw.taken)
+
+
 def test_state_is_not_held_back() -> None:
     """Whatever is no RECORD reaches the loader at once, with all before it."""
     writer = MessageWriter()

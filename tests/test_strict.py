@@ -15,6 +15,7 @@ from tap_braze_export.archive import Block
 from tap_braze_export.fanout import Reader
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.selection import RequestedFields
+from tap_braze_export.soundness import odd_among
 from tap_braze_export.strict import StrictReader
 
 if TYPE_CHECKING:
@@ -217,3 +218,19 @@ def test_what_has_to_be_looked_at_is_refused(line: bytes) -> None:
     good = b'{"braze_id":"good"}'
     users = StrictReader(by_path, exported_at=AT).decode([good, line, good])
     assert [user and user.braze_id for user in users] == ["good", None, "good"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "odd"),
+    [
+        (["1.5", "1e400", "-1e-400", "2"], [1, 2]),
+        (['{"a":1e400}', '{"a": -1.5E+400}', '{"a":[0, 1e400]}', '{"a":\\t1e400}'], [0, 1, 2, 3]),
+        (['{"id":"5e1234"}', '{"id":"a5e-1234"}', '{"a5e400":1e22}', '"1e999"'], []),
+        (["9" * 309, f'{{"a":{"9" * 309}.5}}', "9" * 300], [0, 1]),
+    ],
+)
+def test_numbers_that_no_double_holds_are_found(contents: list[str], odd: list[int]) -> None:
+    """Wherever they begin; a text that looks like one is none."""
+    raw = [content.replace("\\t", "\t").encode() for content in contents]
+    assert [*odd_among(raw)] == odd
+    assert [index for index, content in enumerate(raw) if [*odd_among([content])]] == odd
