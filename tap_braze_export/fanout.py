@@ -89,14 +89,15 @@ class Reader:
         self._strict = StrictReader(by_path, exported_at=exported_at) if strict else None
 
     def read(self, block: Block) -> FanOut:
-        """The rows of a block, in no order. Of a user that stands in it twice, the last one wins."""
+        """The rows of a block, which loses its lines, in no order. Of a user that occurs twice in it the last one wins."""
         result = FanOut()
         seen: set[str] = set()
         found: list[dict[str, list[Rows]]] = []
         with _uncollected():
             # From the end, so that the last one of a user comes first.
             for start in reversed(range(0, len(block.lines), _USERS)):
-                lines = block.lines[start : start + _USERS]
+                lines = block.lines[start:]
+                del block.lines[start:]  # their memory, which the cache still holds, becomes that of their rows
                 found.append(self._read(lines, block.first_line + start, seen, result))
         result.rejected.reverse()
         result.users = len(seen)

@@ -148,7 +148,7 @@ def test_a_member_that_is_seen_often_is_rescued_like_a_new_one(value: str) -> No
     reader = Reader(selected(), exported_at=AT, segment_id="")
     lines = [f'{{"braze_id":"u{n}","new_field":{value}}}'.encode() for n in range(20)]
     for _ in range(2):
-        found = rows(reader.read(Block(1, lines)))["users"]
+        found = rows(reader.read(Block(1, [*lines])))["users"]
         assert [row["_rescued_data"] for row in found] == [{"new_field": rescued_of(value)}] * 20
 
 

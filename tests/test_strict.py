@@ -42,7 +42,7 @@ def contents(result: FanOut) -> Any:
 def both(selections: Mapping[str, Selection], blocks: list[list[bytes]]) -> tuple[list[Any], list[Any]]:
     """What the fast and the careful path give for the same blocks."""
     readers = (Reader(selections, exported_at=AT, segment_id="s", strict=strict) for strict in (True, False))
-    fast, careful = ([contents(reader.read(Block(1, lines))) for lines in blocks] for reader in readers)
+    fast, careful = ([contents(reader.read(Block(1, [*lines]))) for lines in blocks] for reader in readers)
     return fast, careful
 
 
@@ -60,7 +60,7 @@ class Counting(Reader):
     def users(self, members: str, count: int = 1000) -> FanOut:
         """The rows of so many users that all hold the same; an `@` is the user's number."""
         lines = [f'{{"braze_id":"u{n}",{members.replace("@", str(n))}}}'.encode() for n in range(count)]
-        return self.read(Block(1, lines))
+        return self.read(Block(1, [*lines]))
 
 
 @given(odd_lines.catalogs(), odd_lines.exports())
@@ -130,9 +130,9 @@ def test_what_the_catalog_deselects_takes_the_fast_path(without: tuple[str, ...]
     reader, whole = Counting(without), Counting()
     for _ in range(2):
         careful = reader.careful
-        reader.read(Block(1, lines))
+        reader.read(Block(1, [*lines]))
     assert reader.careful == careful
-    whole.read(Block(1, lines))
+    whole.read(Block(1, [*lines]))
     assert whole.careful == 0
 
 
