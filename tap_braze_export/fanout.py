@@ -89,7 +89,7 @@ class Reader:
         self._strict = StrictReader(by_path, exported_at=exported_at) if strict else None
 
     def read(self, block: Block) -> FanOut:
-        """The rows of a block, which loses its lines, in no order. The last one wins of users that occur twice in it."""
+        """The rows of a block, which loses its lines, in no order. Of a user that occurs twice, the last one wins."""
         result = FanOut()
         seen: set[str] = set()
         found: list[dict[str, list[Rows]]] = []
