@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tap_braze_export.selection import Selection
     from tap_braze_export.spool import Spool
 
+_TWO = 2
+"""So many workers are one process beside this one, which reads every other file."""
 _FEW = 3
 """So many files are worth a process's start, which takes as long as two thousand users."""
 
@@ -59,6 +61,8 @@ class Reading:
         workers: int = config["workers"]
         self._few = 1 if workers else _FEW
         self._count = workers or sensible_count()
+        # With more, writing what they have read is enough to do for this process.
+        self._takes_part = self._count == _TWO and not config.get("dask_scheduler")
         self.ahead = self._count
         self._readers = Readers(selections)
         self._spool = spool
@@ -101,7 +105,23 @@ class Reading:
 
     def _new_processes(self) -> Processes:
         reader = replace(self._reader, folder=self._spool.folder(self._folder))
-        return Processes(reader, self._count, clock=self._clock)
+        return Processes(reader, self._count - self._takes_part, clock=self._clock)
+
+    def _submitted(self, files: Iterable[ExportFile], elsewhere: Processes | Cluster) -> Answer | None:
+        """The answer for the first file, None if it is read here, after having the others read that should be."""
+        mine = self._takes_part
+        first: Answer | None = None
+        for index, job in enumerate(map(Job.of, files)):
+            if job not in self._pending:
+                if mine:
+                    mine = False  # the next file that nobody has
+                    continue
+                if self._takes_part and any(answer is not first for answer in self._pending.values()):
+                    break  # one is enough: this process will be done as soon
+                self._pending[job] = elsewhere.submit(job)
+            if index == 0:
+                first = self._pending[job]
+        return first
 
     def _from_elsewhere(self, files: Iterator[ExportFile]) -> Result:
         """What the first of these files gives; None if it has to be read here."""
@@ -111,12 +131,7 @@ class Reading:
             if len(known) < self._few:
                 return None
             self._elsewhere = self._new_processes()
-        first: Answer | None = None
-        for file in known:
-            job = Job.of(file)
-            if job not in self._pending:
-                self._pending[job] = self._elsewhere.submit(job)
-            first = first or self._pending[job]
+        first = self._submitted(known, self._elsewhere)
         if first is None:
             return None
         try:
