@@ -1,9 +1,9 @@
-# ruff: noqa: T201
 """How fast a resync is: the share of the sandbox's rate limit that it uses, and reading a long list of identifiers.
 
 Usage: .venv/bin/python benchmarks/resync.py [--seconds 20] [--rows 1000000]
 """
 
+# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse

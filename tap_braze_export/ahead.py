@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tap_braze_export.selection import Selection
     from tap_braze_export.spool import Spool
 
-_TWO = 2
-"""So many workers are one process beside this one, which reads every other file."""
 _FEW = 3
 """So many files are worth a process's start, which takes as long as two thousand users."""
 
@@ -59,10 +57,10 @@ class Reading:
         clock: Clock,
     ) -> None:
         workers: int = config["workers"]
-        self._few = 1 if workers else _FEW
+        self._asked_for = workers > 0
         self._count = workers or sensible_count()
-        # With more, writing what they have read is enough to do for this process.
-        self._takes_part = self._count == _TWO and not config.get("dask_scheduler")
+        # Of two, this process is one: it reads every other file. With more, writing what they read is enough to do.
+        self._takes_part = self._count == 2 and not config.get("dask_scheduler")  # noqa: PLR2004
         self.ahead = self._count
         self._readers = Readers(selections)
         self._spool = spool
@@ -78,7 +76,7 @@ class Reading:
 
     def begin(self) -> None:
         """Start the processes that the settings ask for, while Braze or the store keeps the run waiting."""
-        if self._elsewhere is None and self._few == 1 < self._count:
+        if self._elsewhere is None and self._asked_for and self._count > 1:
             self._elsewhere = self._new_processes()
             self._elsewhere.start()
 
@@ -128,7 +126,7 @@ class Reading:
         known: Iterable[ExportFile] = files
         if self._elsewhere is None:
             known = [*files]
-            if len(known) < self._few:
+            if len(known) < (1 if self._asked_for else _FEW):
                 return None
             self._elsewhere = self._new_processes()
         first = self._submitted(known, self._elsewhere)

@@ -59,7 +59,7 @@ class Exports:
         config: The tap's settings.
         state: The value of `bookmarks.export_files` that the run was given.
         shape: Hash of everything that shapes rows.
-        ahead: Files that each file tells of in advance, for processes that read them.
+        ahead: Objects that are fetched in advance, and files that each file tells of for processes that read them.
         remember: Writes STATE; called as soon as an export has been started, before any waiting.
 
     Attributes:

@@ -55,7 +55,6 @@ class Level:
         keys = tuple(column for column in table.fields if column.name in table.keys)
         self.columns = selection.columns if selection else keys
         names = {column.name for column in self.columns}
-        self.names = names
         self.own = [name for name in names if name not in (*table.given, EXPORTED_AT, RESCUED)]
         self.hidden = [name for name in DEVICE_IDS if "device_key" in table.keys and name not in names]
         inner = {path[-1] for path in BY_PATH if path and path[:-1] == table.path}
