@@ -39,8 +39,8 @@ _LONGEST = 300
 _FEW_LEVELS = MOST_LEVELS - 10
 _SHALLOW_BYTES = 2 * _FEW_LEVELS
 """What is opened is closed, too."""
-_LONG_FIGURE = b"9" * 309
-_LONG = re.compile(rb"\d{309}")
+_LONG_FIGURE = b"9" * 200
+_LONG = re.compile(rb"\d{309}|\d{200}[\d.]*[eE]")  # an exponent of two figures may be too much for so many
 _WIDE = re.compile(rb"(?:^|[\[:,])\s*-?[\d.]+[eE][+-]?\d{3}")
 
 

@@ -227,6 +227,7 @@ def test_what_has_to_be_looked_at_is_refused(line: bytes) -> None:
         (['{"a":1e400}', '{"a": -1.5E+400}', '{"a":[0, 1e400]}', '{"a":\\t1e400}'], [0, 1, 2, 3]),
         (['{"id":"5e1234"}', '{"id":"a5e-1234"}', '{"a5e400":1e22}', '"1e999"'], []),
         (["9" * 309, f'{{"a":{"9" * 309}.5}}', "9" * 300], [0, 1]),
+        ([f"{'9' * 250}e99", f'{{"a":0.{"0" * 250}1E-99}}', f'"{"9" * 250}"'], [0, 1]),
     ],
 )
 def test_numbers_that_no_double_holds_are_found(contents: list[str], odd: list[int]) -> None:
