@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tap_braze_export import schema
-from tap_braze_export.table import Type
+from tap_braze_export.schema import user_object
+from tap_braze_export.schema.table import Type
 
 if TYPE_CHECKING:
-    from tap_braze_export.table import Field, Table
+    from tap_braze_export.schema.table import Field, Table
 
 _TYPES = {
     Type.STRING: "VARCHAR",
@@ -25,7 +25,7 @@ _TYPES = {
     Type.COORDINATES: "DOUBLE[]",
     Type.OBJECT: "JSON",
 }
-_LISTS = (schema.DEVICES, schema.PURCHASES, schema.CUSTOM_EVENTS, schema.CAMPAIGNS_RECEIVED)
+_LISTS = (user_object.DEVICES, user_object.PURCHASES, user_object.CUSTOM_EVENTS, user_object.CAMPAIGNS_RECEIVED)
 
 
 def _own(table: Table) -> list[Field]:
@@ -36,7 +36,7 @@ def _load(files: str, threads: int) -> None:
     connection = duckdb.connect()
     connection.execute(f"SET threads = {threads}")
     connection.execute("SET preserve_insertion_order = false")
-    columns = {column.name: _TYPES[column.type] for column in _own(schema.USERS)}
+    columns = {column.name: _TYPES[column.type] for column in _own(user_object.USERS)}
     for table in _LISTS:
         members = ", ".join(f'"{column.name}" {_TYPES[column.type]}' for column in _own(table))
         columns[table.stream] = f"STRUCT({members})[]"
@@ -44,15 +44,15 @@ def _load(files: str, threads: int) -> None:
     if not any(Path(files).parent.iterdir()):
         return
     connection.execute(f"CREATE TEMP TABLE read AS SELECT * FROM read_ndjson('{files}', columns = {{{spelled}}})")
-    names = ", ".join(f'"{column.name}"' for column in _own(schema.USERS))
+    names = ", ".join(f'"{column.name}"' for column in _own(user_object.USERS))
     connection.execute(f"CREATE TABLE users AS SELECT {names} FROM read")
     for table in _LISTS:
         connection.execute(
             f'CREATE TABLE "{table.stream}" AS SELECT braze_id, unnest({table.stream}, recursive := true) FROM read'
-            if table is not schema.CAMPAIGNS_RECEIVED
+            if table is not user_object.CAMPAIGNS_RECEIVED
             else f"CREATE TABLE {table.stream} AS SELECT braze_id, unnest({table.stream}, max_depth := 2) FROM read"
         )
-    for table in (schema.USERS, *_LISTS):
+    for table in (user_object.USERS, *_LISTS):
         found = connection.execute(f'SELECT count(*) FROM "{table.stream}"').fetchone()
         sys.stderr.write(f'"metric": "record_count", "value": {found[0] if found else 0}\n')
 

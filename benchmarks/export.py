@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tap_braze_export.sandbox.segments import Segment
 from tap_braze_export.sandbox.selection import Selection
 from tap_braze_export.sandbox.users import Population
-from tap_braze_export.schema import TABLES, USERS
+from tap_braze_export.schema.user_object import TABLES, USERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

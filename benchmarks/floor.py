@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from tap_braze_export import archive, places, schema
-from tap_braze_export.table import Type
+from tap_braze_export.files import archive, objects
+from tap_braze_export.schema import user_object
+from tap_braze_export.schema.table import Type
 
 _TYPES: dict[Type, Any] = {
     Type.STRING: str | None,
@@ -22,7 +23,7 @@ _TYPES: dict[Type, Any] = {
     Type.COORDINATES: list[float] | None,
     Type.OBJECT: msgspec.Raw,
 }
-_LISTS = (schema.DEVICES, schema.PURCHASES, schema.CUSTOM_EVENTS, schema.CAMPAIGNS_RECEIVED)
+_LISTS = (user_object.DEVICES, user_object.PURCHASES, user_object.CUSTOM_EVENTS, user_object.CAMPAIGNS_RECEIVED)
 _USERS = 128
 
 
@@ -31,7 +32,7 @@ def _user() -> type[msgspec.Struct]:
         (table.stream, list[msgspec.defstruct(table.stream, _members(table), gc=False)], [])  # type: ignore[misc]
         for table in _LISTS
     ]
-    return msgspec.defstruct("User", [*_members(schema.USERS), *inner], gc=False)
+    return msgspec.defstruct("User", [*_members(user_object.USERS), *inner], gc=False)
 
 
 def _members(table: Any) -> list[tuple[str, Any, Any]]:
@@ -45,7 +46,7 @@ def _run(path: Path) -> None:
     with path.open("rb") as file:
         members = archive.members(file, path.name)
     for member in members:
-        for block in places.blocks(path, member):
+        for block in objects.blocks(path, member):
             for start in range(0, len(block.lines), _USERS):
                 users = [decode(line) for line in block.lines[start : start + _USERS]]
                 sys.stdout.buffer.write(encode_lines(users))

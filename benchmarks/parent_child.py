@@ -10,14 +10,14 @@ from singer_sdk import Stream, Tap
 from singer_sdk import typing as th
 from typing_extensions import override
 
-from tap_braze_export import schema
+from tap_braze_export.schema import user_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from singer_sdk.helpers.types import Context, Record
 
-    from tap_braze_export.table import Table
+    from tap_braze_export.schema.table import Table
 
 EXPORTED_AT = "2026-11-20T03:00:00.000000Z"
 
@@ -38,7 +38,7 @@ class _Rows(Stream):
 class Users(_Rows):
     """Reads the zip lazily, line by line."""
 
-    table = schema.USERS
+    table = user_object.USERS
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
@@ -68,30 +68,30 @@ class _Children(_Rows):
 class Devices(_Children):
     """One row per device; its key is the first id that is set."""
 
-    table = schema.DEVICES
+    table = user_object.DEVICES
 
     @override
     def row(self, source: dict[str, Any], **given: str) -> Record:
-        key = next((source[name] for name in schema.DEVICE_IDS if source.get(name)), "")
+        key = next((source[name] for name in user_object.DEVICE_IDS if source.get(name)), "")
         return super().row(source, device_key=key, **given)
 
 
 class Purchases(_Children):
     """One row per product bought."""
 
-    table = schema.PURCHASES
+    table = user_object.PURCHASES
 
 
 class CustomEvents(_Children):
     """One row per event name."""
 
-    table = schema.CUSTOM_EVENTS
+    table = user_object.CUSTOM_EVENTS
 
 
 class CampaignsReceived(_Children):
     """One row per campaign."""
 
-    table = schema.CAMPAIGNS_RECEIVED
+    table = user_object.CAMPAIGNS_RECEIVED
 
 
 class TapParentChild(Tap):

@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tap_braze_export.asking import requests
-from tap_braze_export.identifiers import Identifiers
+from tap_braze_export.resync.id_requests import requests
+from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.sandbox import Sandbox
 
 LATENCY = 0.3

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tap_braze_export.schema import TABLES
+from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.tap import TapBrazeExport
 
 ROOT = Path(__file__).parents[1]

@@ -6,9 +6,9 @@ TapError                 ends the run: one ERROR line, exit code 1
 │   ├── AuthError        the key is wrong or lacks a permission (401, 403)
 │   ├── RateLimitError   the rate limit is used up (429): the caller slows all its requests down
 │   ├── RunningExportError   the segment is already being exported (429 with free rate limit)
-│   └── AnswerLostError  a POST was sent and no answer came back: it may have started something
+│   └── LostResponseError  a POST was sent and no answer came back: it may have started something
 └── ExportError          this export is given up; the others go on and the run fails at its end
-    ├── OutOfReachError  not for good: the next run continues the export
+    ├── InterruptedExportError  not for good: the next run continues the export
     └── DamagedFileError a delivered file cannot be read; it is fetched once more first
 
 The message is the whole error for the person on call: what, which, why, what to do. It never holds the API
@@ -61,7 +61,7 @@ class RunningExportError(BrazeError):
     """Braze is still exporting this segment and takes no second export of it."""
 
 
-class AnswerLostError(BrazeError):
+class LostResponseError(BrazeError):
     """A POST was sent but its answer never came, so it must not be repeated blindly."""
 
 
@@ -69,7 +69,7 @@ class ExportError(TapError):
     """One export cannot be read to its end."""
 
 
-class OutOfReachError(ExportError):
+class InterruptedExportError(ExportError):
     """This run cannot get an export's files, because of the network or the disk; the next one may continue it."""
 
 

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tap_braze_export.ahead import Reading
-from tap_braze_export.client import Braze
-from tap_braze_export.exports import Exports
-from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
-from tap_braze_export.lanes import Threads
-from tap_braze_export.memory import keep_freed_memory
-from tap_braze_export.progress import Progress
-from tap_braze_export.resync import Resync
-from tap_braze_export.schema import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
-from tap_braze_export.selection import RequestedFields
-from tap_braze_export.spool import Spool
-from tap_braze_export.start import SEGMENT, Source
+from tap_braze_export.braze.client import Braze
+from tap_braze_export.exports.lifecycle import Exports
+from tap_braze_export.exports.request import SEGMENT, Source
+from tap_braze_export.files.spool import Spool
+from tap_braze_export.report.progress import Progress
+from tap_braze_export.resync.identifiers import IDENTIFIER_SETTINGS
+from tap_braze_export.resync.lanes import Threads
+from tap_braze_export.resync.lifecycle import Resync
+from tap_braze_export.schema.selection import RequestedFields
+from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
+from tap_braze_export.workers.memory import keep_freed_memory
+from tap_braze_export.workers.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
-    from tap_braze_export.batch_files import BatchFiles
     from tap_braze_export.clock import Clock
-    from tap_braze_export.files import Deliveries
-    from tap_braze_export.selection import Selection
+    from tap_braze_export.deliveries import Deliveries
+    from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.singer.batch_files import BatchFiles
 
 _SHAPING_SETTINGS = (
     "stream_maps",
@@ -77,7 +77,7 @@ class Run:
         self._config = config
         self._selections = selections
         self._logger = logger
-        self.reading = Reading(
+        self.reading = ReadAhead(
             {**config, "dask_scheduler": None} if self.is_resync else config,  # Braze is slower than one machine
             selections,
             batch_files=batch_files,
@@ -100,7 +100,7 @@ class Run:
                     spool=self.spool,
                     config=config,
                     state=state,
-                    shape=self._shape(fields),
+                    rows_signature=self._rows_signature(fields),
                 )
             else:
                 self.deliveries = Exports(
@@ -111,7 +111,7 @@ class Run:
                     progress=self.progress,
                     config=config,
                     state=state,
-                    shape=self._shape(fields),
+                    rows_signature=self._rows_signature(fields),
                     ahead=self.reading.ahead,
                     remember=remember,
                 )
@@ -129,7 +129,7 @@ class Run:
                 self._logger.info("The Global Control Group is not exported: segment_members is not selected")
         return sources
 
-    def _shape(self, fields: RequestedFields) -> str:
+    def _rows_signature(self, fields: RequestedFields) -> str:
         """A hash that is equal only if an export gives the same rows."""
         columns = {
             name: {
@@ -143,5 +143,5 @@ class Run:
             for name, selection in self._selections.items()
         }
         settings = {name: self._config.get(name) for name in _SHAPING_SETTINGS}
-        content = msgspec.json.encode([fields.asked_for, columns, dropped, settings], order="sorted")
+        content = msgspec.json.encode([fields.requested_fields, columns, dropped, settings], order="sorted")
         return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from typing_extensions import override
 
-from tap_braze_export import schema
-from tap_braze_export.batch_files import BatchFiles
-from tap_braze_export.batches import Batches
-from tap_braze_export.bookmarks import timestamp
 from tap_braze_export.errors import ExportError, TapError
-from tap_braze_export.rows import Rows
+from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.run import Run
-from tap_braze_export.stream import FileStream
-from tap_braze_export.table import Field, type_of
+from tap_braze_export.schema import user_object
+from tap_braze_export.schema.table import Field, type_of
+from tap_braze_export.singer.batch_files import BatchFiles
+from tap_braze_export.singer.batch_messages import Batches
+from tap_braze_export.singer.file_stream import FileStream
+from tap_braze_export.state import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from singer_sdk.helpers.types import Context, Record
     from singer_sdk.singerlib import Catalog
 
-    from tap_braze_export.files import Delivery
-    from tap_braze_export.plugin import Plugin
+    from tap_braze_export.deliveries import Delivery
+    from tap_braze_export.singer.plugin import Plugin
 
 _MOST_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 110
@@ -34,7 +34,7 @@ _OUTPUT_PER_STATE = 110
 class ExportFiles(FileStream):
     """The audit log and, by structure only, the parent of every other stream: its selection touches none of them."""
 
-    table = schema.EXPORT_FILES
+    table = user_object.EXPORT_FILES
     versioned = False
 
     def __init__(self, tap: Plugin) -> None:
@@ -66,7 +66,7 @@ class ExportFiles(FileStream):
     @override
     def generate_child_contexts(self, record: Record, context: Context | None) -> Iterable[Context | None]:
         """The rows of each block of the file: one, unless it is huge."""
-        for result in self._run.reading.fan_outs(self._delivery):
+        for result in self._run.reading.read(self._delivery):
             for count in ("lines", "users", "duplicates"):
                 record[count] += getattr(result, count)
             if result.rejected:
@@ -80,7 +80,7 @@ class ExportFiles(FileStream):
         if misses := self._delivery.invalid_user_ids:
             given = {"exported_at": record["exported_at"]}
             rows = Rows.of(msgspec.json.encode(miss | given) for miss in misses)
-            yield {"rows": {schema.INVALID_USER_IDS.stream: rows}, "exported_at": record["exported_at"]}
+            yield {"rows": {user_object.INVALID_USER_IDS.stream: rows}, "exported_at": record["exported_at"]}
 
     def _reject(self, lines: list[tuple[int, bytes]]) -> None:
         self._rejected += len(lines)
@@ -204,7 +204,7 @@ class ExportFiles(FileStream):
     def _activate_versions(self, family: list[FileStream]) -> None:
         if not self.config.get("emit_activate_version_messages"):
             return
-        reason = self._run.deliveries.unsafe_to_delete()
+        reason = self._run.deliveries.reason_to_keep_rows()
         if self._rejected:
             reason = "lines could not be read"
         elif not self.config.get("segment_ids"):
@@ -223,11 +223,11 @@ class ExportFiles(FileStream):
 class Users(FileStream):
     """One row per profile."""
 
-    table = schema.USERS
+    table = user_object.USERS
     parent_stream_type = ExportFiles
 
     def __init__(self, tap: Plugin) -> None:
-        self.table = schema.USERS.with_attributes(tap.custom_attributes())
+        self.table = user_object.USERS.with_attributes(tap.custom_attributes())
         super().__init__(tap)
 
     @override
@@ -236,7 +236,7 @@ class Users(FileStream):
         super().apply_catalog(catalog)
         properties = self.effective_schema.get("properties", {})
         attributes = properties.get("custom_attributes", {}).get("properties", {})
-        self.table = schema.USERS.with_attributes(
+        self.table = user_object.USERS.with_attributes(
             Field(name, type_of(definition), "") for name, definition in attributes.items()
         )
 
@@ -244,77 +244,77 @@ class Users(FileStream):
 class Devices(FileStream):
     """One row per device of a profile."""
 
-    table = schema.DEVICES
+    table = user_object.DEVICES
     parent_stream_type = ExportFiles
 
 
 class Purchases(FileStream):
     """One row per product bought."""
 
-    table = schema.PURCHASES
+    table = user_object.PURCHASES
     parent_stream_type = ExportFiles
 
 
 class CustomEvents(FileStream):
     """One row per event name."""
 
-    table = schema.CUSTOM_EVENTS
+    table = user_object.CUSTOM_EVENTS
     parent_stream_type = ExportFiles
 
 
 class CampaignsReceived(FileStream):
     """One row per campaign."""
 
-    table = schema.CAMPAIGNS_RECEIVED
+    table = user_object.CAMPAIGNS_RECEIVED
     parent_stream_type = ExportFiles
 
 
 class CanvasesReceived(FileStream):
     """One row per Canvas."""
 
-    table = schema.CANVASES_RECEIVED
+    table = user_object.CANVASES_RECEIVED
     parent_stream_type = ExportFiles
 
 
 class CanvasStepsReceived(FileStream):
     """One row per step of a Canvas."""
 
-    table = schema.CANVAS_STEPS_RECEIVED
+    table = user_object.CANVAS_STEPS_RECEIVED
     parent_stream_type = ExportFiles
 
 
 class Apps(FileStream):
     """One row per app used."""
 
-    table = schema.APPS
+    table = user_object.APPS
     parent_stream_type = ExportFiles
 
 
 class PushTokens(FileStream):
     """One row per push token."""
 
-    table = schema.PUSH_TOKENS
+    table = user_object.PUSH_TOKENS
     parent_stream_type = ExportFiles
 
 
 class UserAliases(FileStream):
     """One row per alias."""
 
-    table = schema.USER_ALIASES
+    table = user_object.USER_ALIASES
     parent_stream_type = ExportFiles
 
 
 class CardsClicked(FileStream):
     """One row per card."""
 
-    table = schema.CARDS_CLICKED
+    table = user_object.CARDS_CLICKED
     parent_stream_type = ExportFiles
 
 
 class SegmentMembers(FileStream):
     """One row per membership of an exported segment."""
 
-    table = schema.SEGMENT_MEMBERS
+    table = user_object.SEGMENT_MEMBERS
     parent_stream_type = ExportFiles
     versioned = False
 
@@ -322,6 +322,6 @@ class SegmentMembers(FileStream):
 class InvalidUserIds(FileStream):
     """One row per identifier of a resync that matched nobody."""
 
-    table = schema.INVALID_USER_IDS
+    table = user_object.INVALID_USER_IDS
     parent_stream_type = ExportFiles
     versioned = False

@@ -11,20 +11,20 @@ from singer_sdk import typing as th
 from typing_extensions import override
 
 from tap_braze_export import streams
-from tap_braze_export.attributes import attribute_fields, discovered_types
-from tap_braze_export.batch_files import errors_in
-from tap_braze_export.client import Braze
+from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.identifiers import IDENTIFIER_SETTINGS
-from tap_braze_export.plugin import Plugin
-from tap_braze_export.table import ATTRIBUTE_TYPES, Field
+from tap_braze_export.resync.identifiers import IDENTIFIER_SETTINGS
+from tap_braze_export.schema.custom_attributes import attribute_fields, discovered_types
+from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field
+from tap_braze_export.singer.batch_files import errors_in
+from tap_braze_export.singer.plugin import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from singer_sdk.streams import Stream
 
-    from tap_braze_export.stream import FileStream
+    from tap_braze_export.singer.file_stream import FileStream
 
 STREAMS: Sequence[type[FileStream]] = (
     streams.ExportFiles,

@@ -8,11 +8,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import FakeClock
-from runs import Run, selecting, settings, sync
 
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.tap import STREAMS
+from tests.support.fakes import FakeClock
+from tests.support.runs import Run, selecting, settings, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

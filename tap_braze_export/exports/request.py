@@ -1,0 +1,255 @@
+"""How an export comes to run: continued from an earlier run, asked for, or waited for while Braze runs another."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.braze.callback import new_token
+from tap_braze_export.errors import (
+    BrazeError,
+    ExportError,
+    InterruptedExportError,
+    LostResponseError,
+    RunningExportError,
+)
+from tap_braze_export.exports.journal import Entry
+from tap_braze_export.exports.resume import Left, LeftOver, left_over
+from tap_braze_export.report.progress import duration
+from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP
+from tap_braze_export.state import Bookmark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tap_braze_export.braze.callback import Callbacks
+    from tap_braze_export.braze.client import Braze, Started
+    from tap_braze_export.clock import Clock
+    from tap_braze_export.exports.journal import Journal
+    from tap_braze_export.files.bucket import Bucket
+    from tap_braze_export.schema.selection import RequestedFields
+
+SEGMENT = "segment"
+_CLOCKS_DIFFER = 120
+"""Seconds between this machine's request and the time that Braze puts into the export's name."""
+_LOST_ANSWERS = 8
+"""After so many requests in a row without an answer something is wrong with the way to Braze."""
+_LONGEST_INTERVAL = 60.0
+_GROWTH = 1.5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that Braze can be asked to export."""
+
+    kind: str
+    """`segment` or `global_control_group`."""
+    segment_id: str
+    fields: RequestedFields
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What Braze allows one running export of."""
+        return self.kind, self.segment_id
+
+    def __str__(self) -> str:
+        return "the Global Control Group" if self.kind == GLOBAL_CONTROL_GROUP else f"segment {self.segment_id}"
+
+
+class PollTimer:
+    """When something is looked at next: at intervals that grow to a minute.
+
+    Args:
+        clock: Time.
+        first_interval: Seconds.
+    """
+
+    def __init__(self, clock: Clock, first_interval: float) -> None:
+        self._clock = clock
+        self._first = self._interval = float(first_interval)
+        self.next = clock.now()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time."""
+        return self.next <= self._clock.now()
+
+    def took(self, *, fruitful: bool) -> None:
+        """Set the next time, soon if there was something."""
+        self._interval = self._first if fruitful else self._interval
+        self.next = self._clock.now() + self._interval
+        self._interval = min(self._interval * _GROWTH, max(_LONGEST_INTERVAL, self._first))
+
+
+class ExportRequest:
+    """The start of one export, tried until it runs.
+
+    Args:
+        source: What to export.
+        last: The last export of it, as STATE knows it.
+        rows_signature: Hash of everything that shapes rows.
+        client: Braze.
+        clock: Time.
+        journal: This machine's memory of the running export.
+        bucket: Where files may arrive.
+        callbacks: Gives the address that Braze calls.
+        config: The tap's settings.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        last: Bookmark | None,
+        *,
+        rows_signature: str,
+        client: Braze,
+        clock: Clock,
+        journal: Journal,
+        bucket: Bucket | None,
+        callbacks: Callbacks,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.source = source
+        self.turn = PollTimer(clock, config["poll_interval_seconds"])
+        self._last = last
+        self._rows_signature = rows_signature
+        self._client = client
+        self._clock = clock
+        self._journal = journal
+        self._bucket = bucket
+        self._callbacks = callbacks
+        self._config = config
+        self._timeout = config["export_timeout_minutes"] * 60
+        self._unanswered: LeftOver | None = None
+        self._refused_since: float | None = None
+        self._lost = 0
+
+    @property
+    def may_run(self) -> bool:
+        """Whether Braze may be running it already: it was asked for, and the answer was lost."""
+        return self._unanswered is not None
+
+    def look_back(self) -> LeftOver | None:
+        """What an earlier run left that is `RUNNING` or `ENDED`; an unanswered request is remembered for `attempt`."""
+        left = left_over(
+            self._last,
+            self._journal.read(),
+            self._wanted(),
+            timeout=self._timeout,
+            has_bucket=self._bucket is not None,
+        )
+        if left is None:
+            self._journal.forget()
+        elif left.left is Left.UNANSWERED:
+            self._unanswered = left
+            return None
+        elif left.left is Left.RUNNING:
+            files = left.bookmark.files
+            _log.info("Continuing export %s of %s, %d files done", left.bookmark.export_id, self.source, files)
+        return left
+
+    def attempt(self) -> LeftOver | None:
+        """Ask Braze for the export; None if it does not run yet and `turn` says when to try again.
+
+        Raises:
+            AuthError: The key lacks the permission.
+            BrazeError: Braze refuses.
+            ExportError: Braze runs another export of it, and the settings say not to wait (any longer).
+            InterruptedExportError: Answers are lost again and again.
+        """
+        if found := self._recognise():
+            return found
+        asked = LeftOver(Left.UNANSWERED, self._wanted(), token=new_token())
+        if self._unanswered is None:
+            self._journal.write(Entry(asked.bookmark, token=asked.token))
+        try:
+            started = self._post(asked.token)
+        except RunningExportError:
+            self._wait_for_other()
+        except LostResponseError as error:
+            self._unanswered = self._unanswered or asked
+            self._lost += 1
+            if self._lost >= _LOST_ANSWERS:
+                raise InterruptedExportError(f"{error}: {self._lost} times in a row, run again later") from None
+            _log.warning("%s; the next request will show whether Braze has received it", error)
+        except BrazeError:
+            if self._unanswered is None:  # else the request before this one may still have started something
+                self._journal.forget()
+            raise
+        else:
+            bookmark = replace(asked.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
+            fields = len(self.source.fields.requested_fields)
+            _log.info("Asked Braze for %s: export %s, %d fields", self.source, bookmark.export_id, fields)
+            return replace(asked, left=Left.RUNNING, bookmark=bookmark, url=started.url)
+        self.turn.took(fruitful=False)
+        return None
+
+    def _wanted(self) -> Bookmark:
+        last_users = None
+        if self._last:
+            last_users = self._last.last_users if self._last.running else self._last.users
+        return Bookmark(
+            source=self.source.kind,
+            segment_id=self.source.segment_id,
+            export_id="",
+            requested_at=self._clock.now(),
+            requested_fields=self.source.fields.requested_fields,
+            rows_signature=self._rows_signature,
+            last_users=last_users,
+        )
+
+    def _post(self, token: str) -> Started:
+        fields, callback = self.source.fields, self._callbacks.endpoint(token)
+        output_format = self._config["output_format"]
+        if self.source.kind == GLOBAL_CONTROL_GROUP:
+            return self._client.start_control_group_export(
+                fields_to_export=fields.fields_to_export, callback_endpoint=callback, output_format=output_format
+            )
+        return self._client.start_segment_export(
+            self.source.segment_id,
+            fields_to_export=fields.fields_to_export,
+            custom_attributes_to_export=fields.custom_attributes_to_export,
+            callback_endpoint=callback,
+            output_format=output_format,
+        )
+
+    def _wait_for_other(self) -> None:
+        choice = "wait" if self._unanswered else self._config["on_running_export"]
+        self._lost = 0
+        if self._unanswered is None:
+            self._journal.forget()
+        first = self._refused_since is None
+        self._refused_since = self._refused_since or self._clock.now()
+        waited = self._clock.now() - self._refused_since
+        if choice == "fail" or waited > self._timeout:
+            raise ExportError(
+                f"Braze is already exporting it{f', for {duration(waited)} now' if waited > 1 else ''}: wait until it "
+                "has ended, or set on_running_export to wait or cancel"
+            )
+        if not first:
+            return
+        if choice == "cancel" and self.source.kind == SEGMENT:  # the control group's export cannot be cancelled
+            self._client.cancel_segment_export(self.source.segment_id)
+            _log.info("Braze is already exporting %s: cancelled that export", self.source)
+        else:
+            _log.info("Braze is already exporting %s: waiting until it has ended", self.source)
+
+    def _recognise(self) -> LeftOver | None:
+        """The export of a request without an answer: in a bucket, by the time in its folder's name."""
+        asked = self._unanswered
+        if asked is None or self._bucket is None or self.source.kind == GLOBAL_CONTROL_GROUP:
+            return None
+        known = self._last.export_id if self._last else ""
+        nearest = {
+            abs(int(started) - asked.bookmark.requested_at): export_id
+            for export_id in self._bucket.export_ids(self.source.segment_id)
+            if export_id != known and (started := export_id.rpartition("-")[2]).isdecimal()
+        }
+        if not nearest or min(nearest) > _CLOCKS_DIFFER:
+            return None
+        export_id = nearest[min(nearest)]
+        _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
+        bookmark = replace(asked.bookmark, export_id=export_id, in_bucket=True)
+        return replace(asked, left=Left.RUNNING, bookmark=bookmark)

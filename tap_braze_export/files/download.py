@@ -1,0 +1,239 @@
+"""Where an export's files are: behind a signed URL here, in a bucket in `bucket.py`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import requests
+import urllib3.exceptions
+
+from tap_braze_export.errors import ExportError, InterruptedExportError
+from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.disk import file_name, free_bytes, full, private_file
+from tap_braze_export.files.objects import BucketObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tap_braze_export.clock import Clock
+
+__all__ = ["Bucket", "BucketObject", "Download"]
+
+_CHUNK = 2**20
+_TIMEOUT = (10, 60)
+_FAILED_LOOKS = 20
+_SPARE_BYTES = 2**30
+_log = logging.getLogger(__name__)
+
+
+class Download:
+    """The one file of an export that Braze hosts, behind a signed URL.
+
+    Args:
+        url: The signed address, a secret.
+        path: Where the file goes; `<path>.part` holds it while it comes, `<path>.part.json` its ETag and length.
+        session: Connections without Braze's key: the store would refuse it, and must not see it.
+        clock: Time.
+        deadline: Epoch seconds after which a transfer is given up.
+        free: Free space of the disk.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        path: Path,
+        session: requests.Session,
+        clock: Clock,
+        deadline: float,
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        if urlsplit(url).scheme not in {"https", "http"}:
+            raise ExportError("Braze's download url is no http address: run again for a new export")
+        self._url = url
+        self._path = path
+        self._session = session
+        self._clock = clock
+        self._deadline = deadline
+        self._free = free
+        self._failures = 0
+        self._part = path.with_name(f"{path.name}.part")
+        self._sidecar = path.with_name(f"{path.name}.part.json")
+
+    @property
+    def name(self) -> str:
+        """The file's name in the URL."""
+        return file_name(unquote(urlsplit(self._url).path).rstrip("/")) or "download"
+
+    def look(self) -> bool:
+        """Try to get the file once: True when it is complete at `path`, False when it has to be tried again.
+
+        A broken transfer is continued by the next look. A file at `path` is taken as complete: delete it to
+        have it fetched again.
+
+        Raises:
+            ExportError: It has expired, is endless, was not reachable 20 times in a row, or the disk is full.
+        """
+        if self._path.exists():
+            return True
+        partial = self._partial()
+        headers = {"Accept-Encoding": "identity"}
+        if partial is not None:
+            headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.etag}
+        try:
+            response = self._session.get(
+                self._url,
+                headers=headers,
+                stream=True,
+                timeout=_TIMEOUT,
+                auth=_unchanged,  # else requests would send what a .netrc holds for the host
+            )
+        except requests.RequestException as error:
+            return self._failed(type(error).__name__)
+        with response:
+            return self._take(response, partial)
+
+    def _take(self, response: requests.Response, partial: _Partial | None) -> bool:
+        status = response.status_code
+        if status == HTTPStatus.OK:
+            return self._store(response, 0, _length(response))
+        if partial is not None and status in {
+            HTTPStatus.PARTIAL_CONTENT,
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        }:
+            if status == HTTPStatus.PARTIAL_CONTENT and partial.continued_by(response):
+                return self._store(response, partial.size, partial.length)
+            self._part.unlink(missing_ok=True)
+            return self.look()
+        if status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
+            self._failures = 0
+            # Braze's store gives 403 before the file is there, and 403 again when the link has expired.
+            if self._sidecar.exists() or _says_expired(response):
+                raise ExportError(
+                    f"the link to {self.name} has expired, or the file was deleted ({status}); links work for"
+                    " a few hours: run again for a new export"
+                )
+            return False
+        if (
+            status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            or status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
+            or status < HTTPStatus.BAD_REQUEST
+        ):
+            return self._failed(f"answer {status}")
+        hint = ", the link has expired" if _says_expired(response) else ""
+        raise ExportError(f"the store refused {self.name} ({status}{hint}): run again for a new export")
+
+    def _failed(self, problem: str) -> bool:
+        self._failures += 1
+        if self._failures >= _FAILED_LOOKS:
+            raise InterruptedExportError(
+                f"{self.name} could not be fetched {self._failures} times in a row, the last time because of:"
+                f" {problem}. Check the way from this machine to the store"
+            )
+        _log.info("%s is not fetched yet: %s", self.name, problem)
+        return False
+
+    def _partial(self) -> _Partial | None:
+        """What an earlier look left, if it can be continued."""
+        try:
+            known = json.loads(self._sidecar.read_bytes())
+            partial = _Partial(self._part.stat().st_size, known["etag"], known["length"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return partial if partial.can_continue else None
+
+    def _store(self, response: requests.Response, offset: int, length: int | None) -> bool:
+        """Append the body to the first `offset` bytes; True if that makes the file complete."""
+        etag = response.headers.get("ETag")
+        if not offset:
+            with private_file(self._sidecar) as file:
+                file.write(json.dumps({"etag": etag, "length": length}).encode())
+        size, problem = offset, ""
+        with private_file(self._part, append=offset > 0) as file:
+            try:
+                for chunk in self._body(response, offset, length):
+                    file.write(chunk)
+                    size += len(chunk)
+            except urllib3.exceptions.HTTPError as error:
+                problem = type(error).__name__
+        if self._clock.stopped:
+            return False
+        if problem or length not in {None, size}:
+            if size > offset and _is_strong(etag):
+                self._failures = 0  # it goes on, if slowly
+            return self._failed(f"broken after {size} bytes {problem}".rstrip())
+        self._part.replace(self._path)  # the sidecar stays: should the file be damaged, a 403 means expired
+        return True
+
+    def _body(self, response: requests.Response, offset: int, length: int | None) -> Iterator[bytes]:
+        """The body as it was sent, within the limits of time and space; ends early when the run is to end."""
+        free = self._free(self._path.parent)
+        left = free - _SPARE_BYTES if length is None else length - offset
+        if length is not None and left > free:
+            raise full(self._path.parent)
+        # read1, not stream: a body that drips is looked at as it comes.
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+            left -= len(chunk)
+            if left < 0:
+                self._part.unlink()
+                limit = "the disk has room for" if length is None else f"the {length} bytes announced"
+                raise ExportError(f"{self.name} is longer than {limit}: it is refused")
+            if self._clock.now() > self._deadline:
+                raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
+            yield chunk
+            if self._clock.stopped:
+                return
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """The beginning of a download."""
+
+    size: int
+    etag: str
+    length: int | None
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether the store can tell that it still has the same file."""
+        return self.size > 0 and _is_strong(self.etag) and isinstance(self.length, int)
+
+    def continued_by(self, response: requests.Response) -> bool:
+        """Whether a 206 is the rest of the same file."""
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        return (
+            span is not None
+            and int(span[1]) == self.size
+            and int(span[2]) == self.length
+            and response.headers.get("ETag") == self.etag
+        )
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _length(response: requests.Response) -> int | None:
+    """The body's length if it is announced."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() and "Transfer-Encoding" not in response.headers else None
+
+
+def _is_strong(etag: object) -> bool:
+    return isinstance(etag, str) and etag != "" and not etag.startswith("W/")
+
+
+def _says_expired(response: requests.Response) -> bool:
+    """Whether the store's error text says that waiting will not help."""
+    try:
+        text = response.raw.read(4096, decode_content=True)
+    except urllib3.exceptions.HTTPError:
+        return False
+    return b"ExpiredToken" in text or b"Request has expired" in text

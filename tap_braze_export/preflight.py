@@ -1,0 +1,139 @@
+"""`--test`: what can be proven without starting an export, as a checklist on standard error."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from tap_braze_export.braze.client import Braze
+from tap_braze_export.errors import AuthError, TapError
+from tap_braze_export.files.download import Bucket
+from tap_braze_export.files.spool import Spool
+from tap_braze_export.resync.identifiers import IDENTIFIER_SETTINGS
+from tap_braze_export.workers import dask_cluster
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from tap_braze_export.clock import Clock
+
+    Check = tuple[str, str, str]
+    """What was looked at, the verdict, and why."""
+
+WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
+_KEY = "API key"
+_PATIENCE = 10.0
+"""Somebody is watching."""
+_ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
+
+
+def check(config: Mapping[str, Any], *, clock: Clock, logger: logging.Logger) -> None:
+    """Print the checklist.
+
+    Raises:
+        TapError: If something fails; it names all that does.
+    """
+    failed = []
+    for subject, verdict, remark in _checks(config, clock):
+        logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
+        if verdict == FAILS:
+            failed.append(f"{subject}: {remark}")
+    if failed:
+        raise TapError("; ".join(failed))
+
+
+def _checks(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
+    yield from _in_braze(config, clock)
+    if bucket_url := config.get("bucket_url"):
+        yield _bucket(bucket_url, config, clock)
+    if scheduler := config.get("dask_scheduler"):
+        yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
+    yield _attempt("Spool directory", Spool(config.get("spool_dir"), clock=clock).open)
+    for permission in _permissions(config):
+        yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
+
+
+def _in_braze(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
+    """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
+    segment_ids = [] if _is_resync(config) else list(dict.fromkeys(config.get("segment_ids", ())))
+    verdicts: list[Check] = []
+    try:
+        client = Braze(config["api_url"], config["api_key"], clock=clock, patience=_PATIENCE)
+        verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
+        if config.get("discover_custom_attributes") or not segment_ids:
+            verdicts.append(_attributes(client, needed=bool(config.get("discover_custom_attributes"))))
+    except TapError as error:
+        yield _KEY, FAILS, str(error)
+        for segment_id in segment_ids:
+            yield f"Segment {segment_id}", UNKNOWN, "without a key that works"
+        return
+    known = any(verdict == WORKS for _, verdict, _ in verdicts)
+    yield (_KEY, WORKS, "") if known else (_KEY, UNKNOWN, "it may call nothing that --test calls")
+    yield from verdicts
+
+
+def _segment(client: Braze, segment_id: str) -> Check:
+    subject = f"Segment {segment_id}"
+    try:
+        name = client.segment_details(segment_id).get("name")
+    except AuthError as error:
+        return subject, UNKNOWN, _lacks("segments.details", error)
+    except TapError as error:
+        return subject, FAILS, str(error)
+    return subject, WORKS, str(name)
+
+
+def _attributes(client: Braze, *, needed: bool) -> Check:
+    permission = "custom_attributes.get"
+    subject = f"Permission {permission}"
+    try:
+        next(client.custom_attributes(), None)
+    except AuthError as error:
+        lacks = _lacks(permission, error)
+        return (
+            (subject, FAILS, f"{error}; or switch discover_custom_attributes off")
+            if needed
+            else (subject, UNKNOWN, lacks)
+        )
+    except TapError as error:
+        return subject, FAILS, str(error)
+    return subject, WORKS, ""
+
+
+def _lacks(permission: str, error: AuthError) -> str:
+    """Why a 403 proves nothing; a 401 is the key's own failure and raised."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        raise error
+    return f"the key lacks the permission {permission}"
+
+
+def _bucket(bucket_url: str, config: Mapping[str, Any], clock: Clock) -> Check:
+    try:
+        problem = Bucket(bucket_url, config.get("bucket_options", {}), clock=clock).check()
+    except TapError as error:
+        problem = str(error)
+    return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
+
+
+def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:
+    try:
+        return subject, WORKS, attempt() or ""
+    except TapError as error:
+        return subject, FAILS, str(error)
+
+
+def _permissions(config: Mapping[str, Any]) -> Iterator[str]:
+    """What the run will need of the key and only the run can prove."""
+    if _is_resync(config):
+        yield "users.export.ids"
+        return
+    if config.get("segment_ids"):
+        yield "users.export.segment"
+    if config.get("global_control_group"):
+        yield "users.export.global_control_group"
+
+
+def _is_resync(config: Mapping[str, Any]) -> bool:
+    return any(config.get(setting) for setting in IDENTIFIER_SETTINGS)

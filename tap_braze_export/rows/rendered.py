@@ -1,0 +1,59 @@
+"""The rows of one stream from one block of lines, rendered as JSON lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tap_braze_export.rows.conform import read_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_PIECE = 2**20
+_DECODER = msgspec.json.Decoder(float_hook=read_number)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Exactly what a BATCH file holds, and what RECORD messages hold between their constant head and tail."""
+
+    parts: tuple[bytes, ...]
+    """Some rows each, every row followed by a newline."""
+    count: int
+
+    @classmethod
+    def of(cls, rows: Iterable[bytes]) -> Rows:
+        """The rendered rows, joined."""
+        lines = [*rows, b""]
+        return cls((b"\n".join(lines),), len(lines) - 1)
+
+    @classmethod
+    def joined(cls, several: Sequence[Rows]) -> Rows:
+        """The rows of all."""
+        return cls(tuple(part for rows in several for part in rows.parts), sum(rows.count for rows in several))
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.parts))
+
+    @property
+    def jsonl(self) -> bytes:
+        """All rows, each followed by a newline."""
+        return b"".join(self.parts)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The lines in pieces of about 1 MiB at most, so that what is made of them is never the size of a file."""
+        for part in self.parts:
+            start = 0
+            while start < len(part):
+                end = part.find(b"\n", start + _PIECE) + 1 or len(part)
+                yield part[start:end]
+                start = end
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """The rows as objects, for stream maps and flattening."""
+        return (_DECODER.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])

@@ -1,0 +1,125 @@
+"""The structs of the fast path, one for each kind of object that the selected streams are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw
+
+from tap_braze_export.rows.column_checks import LONG
+from tap_braze_export.schema.table import EXPORTED_AT, RESCUED, Type
+from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.schema.table import Table
+
+    Path = tuple[str, ...]
+
+_NEVER = Literal["\x00"]
+"""The type of a member that only the tap writes: no line that is read here has a NUL in it."""
+_ID = Annotated[str, Meta(min_length=1)]
+_FLAGS = dict[str, bool | None] | None
+RAW_TYPES = (Type.NUMBER, Type.COORDINATES, Type.OBJECT)
+"""Types of a user's columns that are not decoded."""
+_TYPES: dict[Type, Any] = {
+    Type.STRING: str | None,
+    Type.INTEGER: LONG | str | None,
+    Type.BOOLEAN: bool | None,
+    Type.DATE_TIME: str | None,
+    Type.TIMESTAMP: LONG | str | None,
+    Type.DATE: str | None,
+    Type.NUMBER: Raw,
+    Type.COORDINATES: Raw,
+}
+
+
+@dataclass
+class Level:
+    """The objects at one place of the user object."""
+
+    table: Table
+    selection: Selection | None
+    lists: dict[str, Level] = field(default_factory=dict)
+    learned: dict[str, str] = field(default_factory=dict)
+    """Members that are not selected: by name, the attribute that takes them."""
+
+    def __post_init__(self) -> None:
+        """Work out what is decoded: the selected columns, or the keys that lists inside need."""
+        table, selection = self.table, self.selection
+        keys = tuple(column for column in table.fields if column.name in table.keys)
+        self.columns = selection.columns if selection else keys
+        names = {column.name for column in self.columns}
+        self.own = [name for name in names if name not in (*table.given, EXPORTED_AT, RESCUED)]
+        self.hidden = [name for name in DEVICE_IDS if "device_key" in table.keys and name not in names]
+        inner = {path[-1] for path in BY_PATH if path and path[:-1] == table.path}
+        self.known = {column.name for column in table.fields if column.name not in table.given} | inner
+        self.places = names | {*self.hidden, "braze_id"}
+        self.inherited = [name for name in table.given if name not in ("braze_id", "device_key")]
+        self.own_keys = [key for key in table.keys if key not in ("braze_id", *self.inherited)]
+        self.key_of = attrgetter(*(self.own_keys or ["braze_id"]))
+        own = [column for column in self.columns if column.name not in (*table.given, EXPORTED_AT)]
+        self.checked = [(column, attrgetter(column.name)) for column in own]
+
+    def compile(self, exported_at: str) -> type[msgspec.Struct]:
+        """Make the struct of these objects, after those of the lists inside."""
+        members: list[tuple[str, Any, Any]] = []
+        for column in self.columns:
+            name = column.name
+            if name in self.table.given or name == RESCUED:
+                members.append((name, _NEVER, None))
+            elif name == EXPORTED_AT:
+                members.append((name, _NEVER, exported_at))
+            elif name == "braze_id":
+                members.append((name, _ID, msgspec.NODEFAULT))
+            elif name in self.table.keys:
+                members.append((name, str, ""))
+            elif column.type is Type.OBJECT:
+                members.append((name, Raw if name == "custom_attributes" else _FLAGS, None))
+            else:
+                members.append((name, _TYPES[column.type], None))
+        if not self.table.path and "braze_id" not in {member[0] for member in members}:
+            members.append(("braze_id", _ID, msgspec.NODEFAULT))
+        for name, level in self.lists.items():
+            members.append((name, list[level.compile(exported_at)] | None, UNSET))  # type: ignore[misc]
+        members += [(name, str | None, None) for name in self.hidden]
+        members += [(attribute, Raw, UNSET) for attribute in self.learned.values()]
+        return msgspec.defstruct(
+            self.table.stream,
+            members,
+            forbid_unknown_fields=True,
+            gc=False,
+            kw_only=True,
+            rename={attribute: name for name, attribute in self.learned.items()},
+        )
+
+
+def level_at(path: Path, by_path: Mapping[Path, Selection]) -> Level:
+    """What is decoded of the objects at a place, given the selections by place."""
+    inner = {place[-1]: place for place in BY_PATH if place and place[:-1] == path}
+    wanted = {name: place for name, place in inner.items() if any(p[: len(place)] == place for p in by_path)}
+    lists = {name: level_at(place, by_path) for name, place in wanted.items()}
+    return Level(BY_PATH[path], by_path.get(path), lists)
+
+
+def levels_inside(level: Level) -> Iterator[Level]:
+    """The levels of the lists inside, those of their lists, and so on."""
+    for inner in level.lists.values():
+        yield from (inner, *levels_inside(inner))
+
+
+def unknown_members(level: Level, path: Path, source: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """The members of an object, and of those in its lists, that the struct has no place for."""
+    for name, value in source.items():
+        inner = level.lists.get(name)
+        if inner is not None:
+            for item in value if isinstance(value, list) else ():
+                if isinstance(item, dict):
+                    yield from unknown_members(inner, (*path, name), item)
+        elif name not in level.places and name.isprintable() and not set(name) & {'"', "\\"}:
+            yield path, name

@@ -1,0 +1,97 @@
+"""What the catalog selects: the columns of each stream, and the fields that an export asks Braze for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tap_braze_export.schema.table import Field, Table
+
+MOST_NAMED_ATTRIBUTES = 500
+"""Braze takes at most this many names in `custom_attributes_to_export`."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the catalog selects of one table."""
+
+    table: Table
+    columns: tuple[Field, ...]
+    """The selected columns, their members narrowed to the selected ones."""
+    dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Deselected members by the column that holds them."""
+
+    @classmethod
+    def of(cls, table: Table, is_selected: Mapping[tuple[str, ...], bool], schema: Mapping[str, Any]) -> Selection:
+        """The selection in a catalog: its mask by breadcrumb, its schema; what the schema lacks is deselected."""
+        columns: list[Field] = []
+        dropped: dict[str, frozenset[str]] = {}
+        for column in table.columns:
+            crumb = ("properties", column.name)
+            given = column.name in (*table.keys, EXPORTED_AT)
+            known = schema.get("properties", {}).get(column.name)
+            if not given and (known is None or not is_selected[crumb]):
+                continue
+            listed = (known or {}).get("properties")
+            kept = tuple(
+                member
+                for member in column.members
+                if (listed is None or member.name in listed) and is_selected[(*crumb, "properties", member.name)]
+            )
+            columns.append(replace(column, members=kept))
+            dropped[column.name] = frozenset(m.name for m in column.members) - {m.name for m in kept}
+        return cls(table=table, columns=tuple(columns), dropped=dropped)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the selected columns."""
+        return frozenset(column.name for column in self.columns)
+
+    @property
+    def named_attributes(self) -> tuple[str, ...] | None:
+        """The only custom attributes to emit, or None for all: deselecting one member makes the rest a closed list."""
+        for column in self.columns:
+            if column.name == "custom_attributes" and self.dropped["custom_attributes"]:
+                return tuple(member.name for member in column.members)
+        return None
+
+
+@dataclass(frozen=True)
+class RequestedFields:
+    """What an export asks Braze for."""
+
+    fields_to_export: tuple[str, ...]
+    custom_attributes_to_export: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, selections: Iterable[Selection], extra: Iterable[str] = ()) -> RequestedFields:
+        """Exactly what the selections need, `braze_id` added, sorted."""
+        fields = {"braze_id", *extra}
+        attributes: tuple[str, ...] = ()
+        for selection in selections:
+            table = selection.table
+            if table.path is None:
+                continue
+            if table.path:
+                fields.add(table.path[0])
+                continue
+            for column in selection.columns:
+                if column.name == "custom_attributes" and selection.named_attributes is not None:
+                    attributes = selection.named_attributes
+                elif column.name not in (EXPORTED_AT, RESCUED):
+                    fields.add(column.requested_as or column.name)
+        if len(attributes) > MOST_NAMED_ATTRIBUTES:
+            fields.add("custom_attributes")
+            attributes = ()
+        return cls(tuple(sorted(fields)), tuple(sorted(attributes)))
+
+    @property
+    def requested_fields(self) -> tuple[str, ...]:
+        """All names in one list, custom attributes as `custom_attributes.<name>`."""
+        named = (f"custom_attributes.{name}" for name in self.custom_attributes_to_export)
+        return (*self.fields_to_export, *named)

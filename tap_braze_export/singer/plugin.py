@@ -1,0 +1,165 @@
+"""The SDK's tap as this one uses it: its command line, its errors in words, its mapper. What it exports is in `tap.py`.
+
+Every private hook of the SDK's tap that is overridden stands here; `tests/test_sdk.py` notices when one changes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from singer_sdk import Tap
+from singer_sdk.cli import plugin_cli
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.mapper import PluginMapper
+from singer_sdk.plugin_base import PluginBase
+from singer_sdk.singerlib import Catalog, Schema
+from singer_sdk.singerlib.catalog import Metadata
+from singer_sdk.tap_base import CliTestOptionValue
+from typing_extensions import override
+
+from tap_braze_export.clock import Clock
+from tap_braze_export.errors import ConfigError
+from tap_braze_export.preflight import check
+from tap_braze_export.schema.table import EXPORTED_AT
+from tap_braze_export.schema.user_object import TABLES
+from tap_braze_export.signals import Signals
+from tap_braze_export.singer.command import Command
+from tap_braze_export.singer.config_errors import (
+    check_config_file,
+    checked_catalog,
+    checked_state,
+    describe_errors,
+    environment_errors,
+    forget_unknown_log_levels,
+)
+from tap_braze_export.singer.messages import MessageWriter
+
+if TYPE_CHECKING:
+    import click
+
+    from tap_braze_export.schema.table import Field
+
+_TABLES = {table.stream: table for table in TABLES}
+
+
+class Plugin(Tap):
+    """A tap whose failures end in one line, and whose clock and signals tests replace."""
+
+    signals: ClassVar[Signals] = Signals()
+    clock: ClassVar[Clock] = Clock(signals)
+
+    def rules(self) -> list[str]:
+        """What is wrong with settings that are right one by one."""
+        return []
+
+    def custom_attributes(self) -> list[Field]:
+        """The typed members of the column custom_attributes."""
+        return []
+
+    def __init__(self, *, parse_env_config: bool = False, **options: Any) -> None:
+        """Refuse what the environment holds before the SDK stumbles over it, or after it has read a .env file."""
+        if parse_env_config:
+            self._check_environment()
+        options.setdefault("message_writer", MessageWriter(self.signals))
+        try:
+            super().__init__(parse_env_config=parse_env_config, **options)
+        except ValueError:
+            if parse_env_config:
+                self._check_environment()
+            raise
+
+    @classmethod
+    def _check_environment(cls) -> None:
+        if errors := environment_errors(cls):
+            raise ConfigValidationError("environment", errors=errors) from None
+
+    @override
+    def setup_mapper(self) -> None:
+        """Let a catalog made by hand leave out what is in every row anyway: the keys and exported_at."""
+        for entry in self.input_catalog.streams if self.input_catalog else ():
+            if table := _TABLES.get(entry.tap_stream_id):
+                entry.key_properties = entry.key_properties or table.keys
+                entry.schema.properties = entry.schema.properties or {}
+                for name in (*table.keys, EXPORTED_AT):
+                    definition = Schema.from_dict(table.json_schema["properties"][name])
+                    entry.schema.properties.setdefault(name, definition)
+                    entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
+        # The mapper takes __else__ out of the settings that it is given, and knows no column of a deselected stream,
+        # though a dry run syncs such streams, too.
+        self.mapper = PluginMapper(plugin_config=copy.deepcopy(dict(self.config)), logger=self.logger)
+        catalog = copy.deepcopy(self.catalog)
+        for entry in catalog.streams:
+            entry.metadata.root.selected = True
+        self.mapper.register_raw_streams_from_catalog(catalog)
+
+    @override
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        missing, wrong = describe_errors(self)
+        errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
+        if wrong or (errors and raise_errors):
+            raise ConfigValidationError("settings", errors=errors if raise_errors else wrong)
+        return errors
+
+    @override
+    def load_state(self, state: dict[str, Any]) -> None:
+        bookmarks = state.get("bookmarks", {})
+        super().load_state({"bookmarks": {name: bookmarks[name] for name in bookmarks if name == "export_files"}})
+
+    # The command line
+
+    @plugin_cli
+    def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
+        """The command; a log level that does not exist would end it before it can say so."""
+        unknown = forget_unknown_log_levels(cls.name)
+        command: click.Command = vars(PluginBase)["cli"].method(cls)
+        for variable in unknown:
+            cls.logger.warning("%s names no log level: INFO is used", variable)
+        return command
+
+    @classmethod
+    @override
+    def get_singer_command(cls) -> click.Command:
+        return Command.of(super().get_singer_command(), cls)
+
+    @override
+    def _setup_signal_handlers(self) -> None:
+        """Nothing: the command installs handlers that stop at a line boundary."""
+
+    @classmethod
+    @override
+    def invoke(cls, *, catalog: IO[str] | None = None, state: IO[str] | None = None, **options: Any) -> None:
+        super().invoke(catalog=checked_catalog(catalog), state=checked_state(state), **options)
+
+    @classmethod
+    @override
+    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
+        for path in value:
+            if path != "ENV":
+                check_config_file(path)
+        return super().cb_config(ctx, param, value)
+
+    @classmethod
+    @override
+    def cb_discover(cls, ctx: click.Context, param: click.Option, value: bool) -> None:
+        if value:
+            given = ctx.params["config"]
+            tap = cls(config=given.config, parse_env_config=given.parse_env, validate_config=False, setup_mapper=False)
+            tap.run_discovery()
+            ctx.exit()
+
+    @classmethod
+    @override
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
+        """Check what can be checked without starting an export; --test=schema stays the SDK's."""
+        known = [choice.value for choice in CliTestOptionValue]
+        if value not in known:
+            raise ConfigError(f"--test takes no value but {', '.join(known)}")
+        if value != CliTestOptionValue.All.value:
+            super().cb_test(ctx, param, value)
+            return
+        given = ctx.params["config"]
+        # With a catalog, so that nothing is asked of Braze but by the checks.
+        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog())
+        check(tap.config, clock=tap.clock, logger=tap.logger)
+        ctx.exit()

@@ -1,0 +1,147 @@
+"""What STATE says of an export: enough to adopt it in Braze and to skip the files that the target has.
+
+`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": ...}`. No secret, no URL, no user data.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION = 1
+_DIGEST_BYTES = 8
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Bookmark:
+    """One export: what was asked for, when, and which of its files were emitted.
+
+    Attributes:
+        source: `segment` or `global_control_group`.
+        segment_id: The segment's API identifier.
+        export_id: Braze's `object_prefix`; empty while it is not known whether Braze started the export.
+        requested_at: Epoch seconds of the request.
+        requested_fields: The fields requested, custom attributes as `custom_attributes.<name>`.
+        rows_signature: Hash of everything that shapes rows: fields, selection, schema, settings.
+        running: Whether files may still come.
+        in_bucket: Whether they come into the company's bucket.
+        users: Users emitted so far.
+        last_users: Users of the export before this one.
+        digests: Of the files that were emitted.
+    """
+
+    source: str
+    segment_id: str
+    export_id: str
+    requested_at: float
+    requested_fields: tuple[str, ...]
+    rows_signature: str
+    running: bool = True
+    in_bucket: bool = False
+    users: int = 0
+    last_users: int | None = None
+    digests: dict[bytes, None] = field(default_factory=dict, repr=False)
+
+    @property
+    def exported_at(self) -> str:
+        """The `exported_at` of its rows."""
+        return timestamp(self.requested_at)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What Braze allows one running export of."""
+        return self.source, self.segment_id
+
+    def has_emitted(self, file: str) -> bool:
+        """Whether the target was given this file."""
+        return _digest(file) in self.digests
+
+    def emitted(self, file: str, users: int) -> None:
+        """Note that a file's rows are written."""
+        self.digests[_digest(file)] = None
+        self.users += users
+
+    def emitted_whole(self, name: str, files: list[str]) -> None:
+        """Note that an object was emitted to its end: one digest stands for all its files."""
+        for file in files:
+            self.digests.pop(_digest(file), None)
+        self.digests[_digest(name)] = None
+
+    @property
+    def files(self) -> int:
+        """How many files, or objects of several files, the target was given."""
+        return len(self.digests)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in STATE; 4,000 files take 43 KB."""
+        entry: dict[str, Any] = {
+            "source": self.source,
+            "segment_id": self.segment_id,
+            "export_id": self.export_id,
+            "requested_at": self.exported_at,
+            "requested_fields": list(self.requested_fields),
+            "rows_signature": self.rows_signature,
+            "running": self.running,
+            "in_bucket": self.in_bucket,
+            "users": self.users,
+            "last_users": self.last_users,
+            "files": self.files,
+            "emitted": base64.urlsafe_b64encode(b"".join(self.digests)).decode(),
+        }
+        return entry
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Bookmark:
+        """Read an entry of STATE.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        try:
+            digests = base64.urlsafe_b64decode(entry["emitted"])
+            return cls(
+                source=entry["source"],
+                segment_id=entry["segment_id"],
+                export_id=entry["export_id"],
+                requested_at=datetime.fromisoformat(entry["requested_at"]).timestamp(),
+                requested_fields=tuple(entry["requested_fields"]),
+                rows_signature=entry["rows_signature"],
+                running=entry["running"],
+                in_bucket=entry["in_bucket"],
+                users=entry["users"],
+                last_users=entry["last_users"],
+                digests=dict.fromkeys(
+                    digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
+                ),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("no entry of an export") from error
+
+
+def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
+    """The exports in the value of `bookmarks.export_files`; of another version or form, none."""
+    try:
+        if state and state["version"] != VERSION:
+            raise ValueError("STATE of another version")  # noqa: TRY301
+        found = [Bookmark.from_dict(entry) for entry in state["exports"]] if state else []
+    except (KeyError, TypeError, ValueError):
+        found = []
+        _log.warning("STATE is of another version or damaged, so it is not used: starting anew")
+    return {bookmark.key: bookmark for bookmark in found}
+
+
+def timestamp(seconds: float) -> str:
+    """Epoch seconds in the one form of `exported_at`: YYYY-MM-DDTHH:MM:SS.ffffffZ."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _digest(file: str) -> bytes:
+    return hashlib.blake2b(file.encode(), digest_size=_DIGEST_BYTES).digest()

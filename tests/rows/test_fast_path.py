@@ -1,0 +1,237 @@
+"""The fast path gives the rows of the careful one, and is taken by whatever is common."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tap_braze_export.files.archive import Block
+from tap_braze_export.rows.column_checks import odd_among
+from tap_braze_export.rows.fast_path import StrictReader
+from tap_braze_export.rows.reader import Reader
+from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.schema.selection import RequestedFields
+from tests.support import odd_lines
+from tests.support.rows import AT, parse, rows, selected, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tap_braze_export.rows.reader import BlockRows
+    from tap_braze_export.schema.selection import Selection
+
+FIELDS = RequestedFields.of(selected().values()).fields_to_export
+
+
+def contents(result: BlockRows) -> Any:
+    """All that a block gave, its rows in no order."""
+    found = {
+        stream: Counter(
+            json.dumps(json.loads(row, parse_float=shown), sort_keys=True) for row in rows_.jsonl.splitlines()
+        )
+        for stream, rows_ in result.rows.items()
+    }
+    counts = {stream: rows_.count for stream, rows_ in result.rows.items()}
+    return found, counts, (result.lines, result.users, result.duplicates, result.rejected)
+
+
+def both(selections: Mapping[str, Selection], blocks: list[list[bytes]]) -> tuple[list[Any], list[Any]]:
+    """What the fast and the careful path give for the same blocks."""
+    readers = (Reader(selections, exported_at=AT, segment_id="s", strict=strict) for strict in (True, False))
+    fast, careful = ([contents(reader.read(Block(1, [*lines]))) for lines in blocks] for reader in readers)
+    return fast, careful
+
+
+class Counting(Reader):
+    """A reader that counts the lines that took the careful path."""
+
+    def __init__(self, without: tuple[str, ...] = (), attributes: Mapping[str, str] | None = None) -> None:
+        super().__init__(selected(without=without, attributes=attributes), exported_at=AT, segment_id="")
+        self.careful = 0
+
+    def _read_carefully(self, braze_id: str, user: dict[str, Any]) -> list[tuple[str, bytes]]:
+        self.careful += 1
+        return super()._read_carefully(braze_id, user)
+
+    def users(self, members: str, count: int = 1000) -> BlockRows:
+        """The rows of so many users that all hold the same; an `@` is the user's number."""
+        lines = [f'{{"braze_id":"u{n}",{members.replace("@", str(n))}}}'.encode() for n in range(count)]
+        return self.read(Block(1, [*lines]))
+
+
+@given(odd_lines.catalogs(), odd_lines.exports())
+@settings(
+    derandomize=True, database=None, deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow]
+)
+def test_both_paths_give_the_same(catalog: dict[str, Any], blocks: list[list[bytes]]) -> None:
+    """Rows, counts and rejected lines, whatever the users hold, the catalog selects and the reader has learned."""
+    fast, careful = both(selected(**catalog), blocks)
+    assert fast == careful
+
+
+def test_both_paths_give_the_same_for_the_users_of_the_sandbox() -> None:
+    """Over several chunks of users, some of them twice."""
+    with Sandbox(users=700) as sandbox:
+        lines = [*sandbox.lines("all-users", FIELDS)]
+    fast, careful = both(selected(), [[*lines, *lines[::100]], lines[::-1]])
+    assert fast == careful
+
+
+# What takes the fast path
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"created_at":"2020-07-10T15:00:00.000Z"',
+        '"created_at":"2020-07-10T15:00:00+00:00"',
+        '"created_at":"2020-07-10 15:00:00.000 UTC"',
+        '"created_at":""',
+        '"created_at":null,"dob":"","uninstalled_at":"","custom_events":[{"name":"e","first":"","last":null}]',
+        '"uninstalled_at":1592236800,"apps":[{"name":"a","sessions":"12"}]',
+        '"uninstalled_at":1592236800123',
+        '"purchases":[{"name":"p","count":"7"}],"last_coordinates":[1,2]',
+        '"total_revenue":"12.50","last_coordinates":[]',
+        '"custom_attributes":{"a":1.10,"b":[{"c":"\\u00e9"}],"n":12345678901234567890},"random_bucket":12',
+        '"devices":[{"model":"m"},{"model":"m"},{"idfa":"i"},{"idfa":"i"}],"cards_clicked":[{"name":"c"},{"name":"c"}]',
+        '"canvases_received":[{"api_canvas_id":"c","steps_received":[{"api_canvas_step_id":"s"},{"name":"t"}]}]',
+    ],
+)
+def test_what_is_common_takes_the_fast_path(members: str) -> None:
+    """Every well-known form of a value, in every line."""
+    reader = Counting()
+    assert reader.users(members).users == 1000
+    assert reader.careful == 0
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        ("users.email",),
+        ("users",),
+        ("devices",),
+        ("devices.device_id", "devices.idfv"),
+        ("campaigns_received.engaged",),
+        ("campaigns_received.engaged.opened_push", "campaigns_received.converted"),
+        ("custom_events.first", "custom_events.count"),
+        ("canvases_received",),
+        ("users._rescued_data", "devices._rescued_data"),
+        ("users.custom_attributes",),
+    ],
+)
+def test_what_the_catalog_deselects_takes_the_fast_path(without: tuple[str, ...]) -> None:
+    """Braze sends lists whole, and more than was asked for to a run that adopts an export."""
+    with Sandbox(users=300, odd_users=False) as sandbox:
+        lines = [*sandbox.lines("all-users", FIELDS)]
+    reader, whole = Counting(without), Counting()
+    for _ in range(2):
+        careful = reader.careful
+        reader.read(Block(1, [*lines]))
+    assert reader.careful == careful
+    whole.read(Block(1, [*lines]))
+    assert whole.careful == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [('"x"', "string"), ("12", "integer"), ("true", "boolean"), ("[1.10]", "array"), ("{}", "object")],
+)
+def test_typed_attributes_take_the_fast_path(value: str, kind: str) -> None:
+    """Where their values fit."""
+    reader = Counting(attributes={"plan": kind})
+    reader.users(f'"custom_attributes":{{"plan":{value},"free":[@]}}')
+    assert reader.careful == 0
+
+
+# What is learned
+
+
+@pytest.mark.parametrize(
+    ("stream", "members", "rescued"),
+    [
+        ("users", '"new":{"since":@}', {"new": {"since": "<9>"}}),
+        ("users", '"learned_0":@,"other":1.50', {"learned_0": "<9>", "other": "<1.50>"}),
+        ("devices", '"devices":[{"device_id":"d","new":[@]}]', {"new": ["<9>"]}),
+        ("canvas_steps_received", '"canvases_received":[{"steps_received":[{"new":@}]}]', {"new": "<9>"}),
+        ("users", '"exported_at":"@","_rescued_data":null', {"exported_at": "9", "_rescued_data": None}),
+    ],
+)
+def test_a_member_that_keeps_coming_is_learned(stream: str, members: str, rescued: dict[str, Any]) -> None:
+    """It costs the careful path a few lines of the first file and none of the next, and is rescued in each."""
+    reader = Counting()
+    for careful in (8, 8):
+        found = rows(reader.users(members))[stream]
+        assert reader.careful <= careful or "exported_at" in rescued
+        assert next(row for row in found if row["braze_id"] == "u9")["_rescued_data"] == rescued
+
+
+@pytest.mark.parametrize(
+    "name", ['quo\\"ted', "back\\\\slash", "\\n", "", "__init__", "class", "a.b", "é", "x" * 10_000]
+)
+def test_a_name_that_no_struct_can_have_is_rescued(name: str) -> None:
+    """Whichever path it takes."""
+    reader = Counting()
+    for _ in range(2):
+        found = rows(reader.users(f'"{name}":@', 50))["users"]
+        assert [row["_rescued_data"] for row in found] == [
+            {parse(f'"{name}"'): f"<{n}>"} for n in map(int, (row["braze_id"][1:] for row in found))
+        ]
+
+
+def test_so_many_members_are_learned_and_no_more() -> None:
+    """Names that are values would make the decoder endless."""
+    reader = Counting()
+    for start in range(0, 100, 10):
+        names = ",".join(f'"n{number}":{number}' for number in range(start, start + 10))
+        for row in rows(reader.users(names, 20))["users"]:
+            assert len(row["_rescued_data"]) == 10
+    assert reader.careful >= 3 * 20
+
+
+def test_an_anonymous_device_with_an_unknown_member_keeps_its_key() -> None:
+    """The key is made of all that the device holds, so the careful path makes it."""
+    line = b'{"braze_id":"%d","devices":[{"model":"m","new":1}]}'
+    fast, careful = both(selected(), [[line % number for number in range(300)]] * 2)
+    assert fast == careful
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"braze_id":""}',
+        b"{}",
+        b"[]",
+        b'{"braze_id":"u","email":"\\u0000"}',
+        b'{"braze_id":"u","custom_attributes":{"a":\r1}}',
+        b'{"braze_id":"u","custom_attributes":{"a":"\xff"}}',
+        b'{"braze_id":"u","custom_attributes":{"a":' + b"[" * 500 + b"]" * 500 + b"}}",
+        b'{"braze_id":"u","apps":[{"name":1}]}',
+    ],
+)
+def test_what_has_to_be_looked_at_is_refused(line: bytes) -> None:
+    """Lines without an id, with text that is not storable as it is, or with what a loader may take for a line's end."""
+    by_path = {s.table.path: s for s in selected().values() if s.table.path is not None}
+    good = b'{"braze_id":"good"}'
+    users = StrictReader(by_path, exported_at=AT).decode([good, line, good])
+    assert [user and user.braze_id for user in users] == ["good", None, "good"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "odd"),
+    [
+        (["1.5", "1e400", "-1e-400", "2"], [1, 2]),
+        (['{"a":1e400}', '{"a": -1.5E+400}', '{"a":[0, 1e400]}', '{"a":\\t1e400}'], [0, 1, 2, 3]),
+        (['{"id":"5e1234"}', '{"id":"a5e-1234"}', '{"a5e400":1e22}', '"1e999"'], []),
+        (["9" * 309, f'{{"a":{"9" * 309}.5}}', "9" * 300], [0, 1]),
+        ([f"{'9' * 250}e99", f'{{"a":0.{"0" * 250}1E-99}}', f'"{"9" * 250}"'], [0, 1]),
+    ],
+)
+def test_numbers_that_no_double_holds_are_found(contents: list[str], odd: list[int]) -> None:
+    """Wherever they begin; a text that looks like one is none."""
+    raw = [content.replace("\\t", "\t").encode() for content in contents]
+    assert [*odd_among(raw)] == odd
+    assert [index for index, content in enumerate(raw) if [*odd_among([content])]] == odd

@@ -1,0 +1,127 @@
+"""The loaders that meltano.yml pins, run by themselves or under Meltano, and what they have loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = ROOT / ".meltano"
+MELTANO = ROOT / ".cache" / "meltano" / "bin" / "meltano"
+SECONDS = 300
+SCHEMA = "braze"
+
+_DUCKDB_ROWS = """
+import duckdb, json, sys
+result = duckdb.connect(sys.argv[1], read_only=True).execute(sys.argv[2])
+names = [column[0] for column in result.description]
+for row in result.fetchall():
+    print(json.dumps(dict(zip(names, row)), default=str))
+"""
+
+
+def _installed(path: Path) -> Path:
+    if not path.exists():
+        pytest.fail(f"{path.relative_to(ROOT)} is missing: run `make setup`")
+    return path
+
+
+def loader(name: str, program: str | None = None) -> Path:
+    """A program of the environment in which Meltano keeps a loader; by default the loader itself."""
+    return _installed(PLUGINS / "loaders" / name / "venv" / "bin" / (program or name))
+
+
+def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Feed Singer messages to a loader; the caller looks at the exit code and at standard error."""
+    path = folder / f"{name}.config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    done = subprocess.run(
+        [str(loader(name)), "--config", str(path)],
+        input=messages,
+        capture_output=True,
+        timeout=SECONDS,
+        cwd=folder,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def duckdb_rows(path: Path, query: str) -> list[dict[str, Any]]:
+    """The rows of a query, asked with the DuckDB that wrote the file."""
+    command = [str(loader("target-duckdb", "python")), "-c", _DUCKDB_ROWS, str(path), query]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.split("\n") if line]
+
+
+def duckdb_counts(path: Path, schema: str = SCHEMA) -> dict[str, int]:
+    """Rows per table."""
+    query = f"select table_name from information_schema.tables where table_schema = '{schema}'"
+    tables = sorted(row["table_name"] for row in duckdb_rows(path, query))
+    union = " union all ".join(f'select \'{name}\' as name, count(*) as n from "{schema}"."{name}"' for name in tables)
+    return {row["name"]: row["n"] for row in duckdb_rows(path, union)} if tables else {}
+
+
+def jsonl_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each stream that target-jsonl wrote."""
+    return {
+        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        for path in sorted(folder.glob("*.jsonl"))
+    }
+
+
+def record_counts(messages: bytes) -> Counter[str]:
+    """RECORD messages per stream."""
+    decoded = (json.loads(line) for line in messages.splitlines())
+    return Counter(message["stream"] for message in decoded if message["type"] == "RECORD")
+
+
+def render(messages: Iterable[Mapping[str, Any]]) -> bytes:
+    """Messages as a tap prints them."""
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the checkout's Meltano project: the same plugins, its own state and outputs."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    @classmethod
+    def copy_to(cls, folder: Path, environment: Mapping[str, str]) -> Project:
+        """Copy meltano.yml and borrow the installed plugins."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "meltano.yml", folder)
+        (folder / ".meltano").mkdir()
+        (folder / "output").mkdir()
+        for kind in ("extractors", "loaders"):
+            (folder / ".meltano" / kind).symlink_to(_installed(PLUGINS / kind), target_is_directory=True)
+        return cls(folder, environment)
+
+    def meltano(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Meltano without the surroundings' settings; a failing run fails the test."""
+        inherited = {key: value for key, value in os.environ.items() if key in {"HOME", "LANG", "PATH", "TMPDIR"}}
+        ours = {"MELTANO_CLI_LOG_COLORS": "false", "NO_COLOR": "1", "MELTANO_AUTO_INSTALL": "false"}
+        done = subprocess.run(
+            [str(_installed(MELTANO)), *arguments],
+            env={**inherited, **ours, **self.environment},
+            cwd=self.folder,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-5000:]
+        return done

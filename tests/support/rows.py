@@ -1,0 +1,126 @@
+"""The rows that lines of an export give, and the tests' cases of users with the rows expected of them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tap_braze_export.files.archive import Block
+from tap_braze_export.rows.reader import Reader
+from tap_braze_export.schema.selection import Selection
+from tap_braze_export.schema.table import ATTRIBUTE_TYPES, EXPORTED_AT, Field
+from tap_braze_export.schema.user_object import TABLES, USERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from tap_braze_export.rows.reader import BlockRows
+
+    RowsByStream = dict[str, list[dict[str, Any]]]
+
+AT = "2026-11-20T03:00:00.000000Z"
+"""When all exports of these tests were requested."""
+DATA = Path(__file__).parents[1] / "rows" / "data"
+
+
+def shown(number: str) -> str:
+    """A number with all its digits, however its exponent is written."""
+    return f"<{Decimal(number) if 'e' in number.lower() else number}>"
+
+
+def parse(text: bytes | str | msgspec.Raw, number: Callable[[str], Any] = shown) -> Any:
+    """JSON whose numbers are shown as `<12.50>`: neither their spelling nor 1 and true are mixed up."""
+    plain = text if isinstance(text, str) else bytes(text)
+    return json.loads(plain, parse_int=number, parse_float=number)
+
+
+def selected(
+    *,
+    only: Collection[str] | None = None,
+    without: Iterable[str] = (),
+    attributes: Mapping[str, str] | None = None,
+) -> dict[str, Selection]:
+    """What a catalog selects by stream.
+
+    Args:
+        only: Streams that are selected; None for every one.
+        without: What is deselected: `stream`, `stream.column` or `stream.column.member`.
+        attributes: Types of custom attributes, as in the settings.
+    """
+    deselected: dict[str, dict[tuple[str, ...], bool]] = defaultdict(lambda: defaultdict(lambda: True))
+    for path in without:
+        stream, *names = path.split(".", 2)
+        deselected[stream][tuple(part for name in names for part in ("properties", name))] = False
+    typed = [Field(name, ATTRIBUTE_TYPES[kind], "") for name, kind in (attributes or {}).items()]
+    tables = (table.with_attributes(typed) if table is USERS else table for table in TABLES)
+    return {
+        table.stream: Selection.of(table, deselected[table.stream], table.json_schema)
+        for table in tables
+        if (only is None or table.stream in only) and deselected[table.stream][()]
+    }
+
+
+def read(*lines: bytes | str, selections: Mapping[str, Selection] | None = None, segment_id: str = "") -> BlockRows:
+    """What the lines of one file give; without `selections` every stream and column is selected."""
+    reader = Reader(selected() if selections is None else selections, exported_at=AT, segment_id=segment_id)
+    return reader.read(Block(1, [line.encode() if isinstance(line, str) else line for line in lines]))
+
+
+def rows(result: BlockRows) -> RowsByStream:
+    """The rows by stream, decoded."""
+    return {stream: [parse(row) for row in found.jsonl.split(b"\n") if row] for stream, found in result.rows.items()}
+
+
+def user_row(line: bytes | str, **options: Any) -> dict[str, Any]:
+    """The one row of `users` that a line gives."""
+    (row,) = rows(read(line, **options))["users"]
+    return row
+
+
+def row_of(member: str, value: str, **options: Any) -> tuple[Any, Any]:
+    """The column and the rescued data of a user with this member; the value is JSON text."""
+    row = user_row(f'{{"braze_id":"u","{member}":{value}}}', **options)
+    return row[member], row["_rescued_data"]
+
+
+class Case(msgspec.Struct, forbid_unknown_fields=True):
+    """A user as Braze sends it, and its rows: those columns that are not null."""
+
+    behaviour: str
+    user: msgspec.Raw
+    rows: dict[str, list[msgspec.Raw]]
+    without: list[str] = []
+    attributes: dict[str, str] = {}
+
+    @property
+    def line(self) -> bytes:
+        """The user in one line, spelled as in the file."""
+        return bytes(self.user).replace(b"\n", b" ")
+
+    @property
+    def selections(self) -> dict[str, Selection]:
+        """What the catalog selects for this case."""
+        return selected(without=self.without, attributes=self.attributes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its catalog selects everything and types nothing."""
+        return not self.without and not self.attributes
+
+    def expected(self, number: Callable[[str], Any] = shown) -> RowsByStream:
+        """All columns of each expected row."""
+        given = {"braze_id": parse(self.user, str)["braze_id"], EXPORTED_AT: AT}
+        return {
+            stream: [dict.fromkeys(sorted(self.selections[stream].names)) | given | parse(row, number) for row in found]
+            for stream, found in self.rows.items()
+        }
+
+
+def cases(name: str) -> Iterator[Case]:
+    """The cases of a file below `tests/data`."""
+    yield from msgspec.json.decode((DATA / name).read_bytes(), type=list[Case])

@@ -1,0 +1,192 @@
+"""`--test` says what works, what fails and what cannot be checked, and starts no export."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_braze_export.errors import TapError
+from tap_braze_export.preflight import check
+from tap_braze_export.sandbox import Sandbox
+from tests.support.fakes import FakeClock
+from tests.support.runs import Ended, command, settings, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def checked(sandbox: Sandbox, tmp_path: Path, **more: Any) -> Ended:
+    """Run --test, which writes nothing to standard output and starts no export."""
+    ended = command("--test", "--config", written(tmp_path, settings(sandbox, tmp_path, **more)))
+    assert ended.stdout == b""
+    assert not [call for call in sandbox.calls if call.method != "GET"]
+    assert not sandbox.workspace.exports
+    return ended
+
+
+def checklist(ended: Ended) -> dict[str, str]:
+    """The verdict on each subject, without remarks."""
+    lines = [line.split(" | ", 3)[3] for line in ended.stderr.splitlines() if "| INFO" in line]
+    items = dict(line.split(": ", 1) for line in lines if ": " in line)
+    return {subject: verdict.partition(" (")[0] for subject, verdict in items.items()}
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    """A key that works, two segments, the control group, a bucket and a spool directory."""
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    with Sandbox(users=5) as sandbox:
+        more = {"segment_ids": ["all-users", "vip-users"], "global_control_group": True, "bucket_url": str(bucket)}
+        ended = checked(sandbox, tmp_path, **more)
+        asked = [(call.path, call.query) for call in sandbox.calls]
+    assert ended.code == 0, ended.stderr
+    assert checklist(ended) == {
+        "API key": "works",
+        "Segment all-users": "works",
+        "Segment vip-users": "works",
+        "Bucket": "works",
+        "Spool directory": "works",
+        "Permission users.export.segment": "cannot be checked",
+        "Permission users.export.global_control_group": "cannot be checked",
+    }
+    assert asked == [("/segments/details", {"segment_id": name}) for name in ("all-users", "vip-users")]
+    assert "All users" in ended.stderr
+
+
+def test_wrong_key(tmp_path: Path) -> None:
+    """One call shows it; the error is one line and does not hold the key."""
+    with Sandbox(users=5) as sandbox:
+        more = {"segment_ids": ["all-users", "vip-users"], "api_key": "a-guessed-key"}
+        ended = checked(sandbox, tmp_path, **more)
+        assert len(sandbox.calls) == 1
+    assert ended.error.startswith("API key: ")
+    assert "401" in ended.error
+    assert "a-guessed-key" not in ended.stderr
+    assert checklist(ended) == {
+        "API key": "fails",
+        "Segment all-users": "cannot be checked",
+        "Segment vip-users": "cannot be checked",
+        "Spool directory": "works",
+        "Permission users.export.segment": "cannot be checked",
+    }
+
+
+def test_unknown_segment(tmp_path: Path) -> None:
+    """The error names the one; the other is still looked at."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_ids=["gone", "all-users"])
+    assert ended.error.startswith("Segment gone: ")
+    assert "all-users" not in ended.error
+    assert checklist(ended)["API key"] == "works"
+    assert checklist(ended)["Segment gone"] == "fails"
+    assert checklist(ended)["Segment all-users"] == "works"
+
+
+def test_missing_permission_to_look_at_segments(tmp_path: Path) -> None:
+    """An export may work without segments.details, so its lack is no failure."""
+    with Sandbox(users=5, deny=["segments.details"]) as sandbox:
+        ended = checked(sandbox, tmp_path)
+    assert ended.code == 0
+    assert checklist(ended)["Segment all-users"] == "cannot be checked"
+    assert checklist(ended)["API key"] == "cannot be checked"
+    assert "segments.details" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("deny", "key", "permission"),
+    [([], "works", "works"), (["custom_attributes.get"], "cannot be checked", "cannot be checked")],
+)
+def test_key_without_segments(tmp_path: Path, deny: list[str], key: str, permission: str) -> None:
+    """For the control group alone another harmless call shows whether the key works."""
+    with Sandbox(users=5, deny=deny) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_ids=[], global_control_group=True)
+    assert ended.code == 0
+    assert checklist(ended)["API key"] == key
+    assert checklist(ended)["Permission custom_attributes.get"] == permission
+
+
+def test_resync(tmp_path: Path) -> None:
+    """Segments play no part in it; nobody's identifier is sent or logged."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, emails=["somebody@example.com"])
+        assert [call.path for call in sandbox.calls] == ["/custom_attributes"]
+    assert ended.code == 0
+    assert "somebody" not in ended.stderr
+    assert checklist(ended) == {
+        "API key": "works",
+        "Permission custom_attributes.get": "works",
+        "Spool directory": "works",
+        "Permission users.export.ids": "cannot be checked",
+    }
+
+
+def test_permission_that_discovery_needs(tmp_path: Path) -> None:
+    """discover_custom_attributes without custom_attributes.get is a failure."""
+    with Sandbox(users=5, deny=["custom_attributes.get"]) as sandbox:
+        ended = checked(sandbox, tmp_path, discover_custom_attributes=True)
+    assert "custom_attributes.get" in ended.error
+    assert "discover_custom_attributes" in ended.error
+
+
+def test_bucket_and_spool_directory(tmp_path: Path) -> None:
+    """All that fails stands in the one error line."""
+    (tmp_path / "file").write_text("")
+    with Sandbox(users=5) as sandbox:
+        more = {"bucket_url": str(tmp_path / "gone"), "spool_dir": str(tmp_path / "file" / "spool")}
+        ended = checked(sandbox, tmp_path, **more)
+    assert "Bucket: " in ended.error
+    assert "Spool directory: " in ended.error
+    assert checklist(ended)["Segment all-users"] == "works"
+
+
+def test_shared_directory_is_no_spool_directory(tmp_path: Path) -> None:
+    """/tmp itself would be closed to all others: it is refused and left as it is."""
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, spool_dir=str(shared))
+    assert "spool_dir" in ended.error
+    assert shared.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A library's complaint about its options does not carry them into the log."""
+    options = {"key": "ACCESS-KEY", "nonsense": "hidden-value"}
+    with Sandbox(users=5) as sandbox:
+        config = settings(sandbox, tmp_path, bucket_url="s3://bucket", bucket_options=options)
+        with pytest.raises(TapError, match=r"^Bucket: ") as raised:
+            check(config, clock=FakeClock(), logger=logging.getLogger("tap-braze-export"))
+    for secret in options.values():
+        assert secret not in caplog.text
+        assert secret not in str(raised.value)
+
+
+def test_schemas_only(tmp_path: Path) -> None:
+    """--test=schema is the SDK's: the messages of all streams, and no call at all."""
+    with Sandbox(users=5) as sandbox:
+        ended = command("--test=schema", "--config", written(tmp_path, settings(sandbox, tmp_path)))
+        assert not sandbox.calls
+    assert ended.code == 0
+    assert len(ended.schemas) == 14
+    assert ended.kinds == ["SCHEMA"]
+
+
+def test_any_other_kind_of_test_is_refused(tmp_path: Path) -> None:
+    """A misspelt value must not become a run."""
+    with Sandbox(users=5) as sandbox:
+        ended = command("--test=schemas", "--config", written(tmp_path, settings(sandbox, tmp_path)))
+        assert not sandbox.calls
+    assert "--test" in ended.error
+
+
+def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
+    """Nobody watches a check for the minutes that a run would try."""
+    clock = FakeClock()
+    config = {"api_url": "http://127.0.0.1:9", "api_key": "k", "segment_ids": ["s"], "spool_dir": str(tmp_path)}
+    started = clock.now()
+    with pytest.raises(TapError, match=r"^Segment s: .*no connection"):
+        check(config, clock=clock, logger=logging.getLogger("tap-braze-export"))
+    assert clock.now() - started < 60

@@ -1,0 +1,122 @@
+"""STATE's memory of an export."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from tap_braze_export.state import VERSION, Bookmark, read_bookmarks, timestamp
+
+ENTRY = {
+    "source": "segment",
+    "segment_id": "seg",
+    "export_id": "a-1800000000",
+    "requested_at": "2027-01-15T08:00:00.500000Z",
+    "requested_fields": ["braze_id", "email"],
+    "rows_signature": "5ha9e",
+    "running": True,
+    "in_bucket": False,
+    "users": 7,
+    "last_users": None,
+    "files": 1,
+    "emitted": "MTIzNDU2Nzg=",
+}
+
+
+def state(**more: Any) -> dict[str, Any]:
+    return {"version": VERSION, "exports": [ENTRY], "resync": None, **more}
+
+
+def bookmark() -> Bookmark:
+    return Bookmark("segment", "seg", "a-1800000000", 1_800_000_000.5, ("braze_id",), "shape", in_bucket=True)
+
+
+def test_entry_is_read_and_written() -> None:
+    """What STATE says is what comes back, also through JSON."""
+    (read,) = read_bookmarks(json.loads(json.dumps(state()))).values()
+    assert read.to_dict() == ENTRY
+    assert read.exported_at == "2027-01-15T08:00:00.500000Z"
+    assert read.requested_at == 1_800_000_000.5
+    assert read.key == ("segment", "seg")
+    assert read.files == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (1_800_000_000.123456, "2027-01-15T08:00:00.123456Z"),
+        (1_800_000_000, "2027-01-15T08:00:00.000000Z"),
+    ],
+)
+def test_times_have_one_form(seconds: float, text: str) -> None:
+    assert timestamp(seconds) == text
+
+
+def test_time_is_the_same_after_any_number_of_runs() -> None:
+    """Rows of one export carry one exported_at, however often it is adopted."""
+    original = bookmark()
+    original.requested_at = 1_800_000_000.123456789
+    once = Bookmark.from_dict(original.to_dict())
+    twice = Bookmark.from_dict(once.to_dict())
+    assert original.exported_at == once.exported_at == twice.exported_at
+    assert once.requested_at == twice.requested_at
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        state(version=VERSION + 1),
+        state(version=None),
+        state(exports=None),
+        state(exports=[{}]),
+        state(exports=["text"]),
+        state(exports=[{**ENTRY, "emitted": "A"}]),
+        state(exports=[{**ENTRY, "requested_at": 5}]),
+        {"partitions": []},
+    ],
+)
+def test_what_cannot_be_read_is_not_used(found: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Another version or junk: the run starts anew, and the log says so."""
+    assert read_bookmarks(found) == {}
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+@pytest.mark.parametrize("found", [{}, state(exports=[])])
+def test_nothing_known_is_nothing_to_say(found: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    assert read_bookmarks(found) == {}
+    assert not caplog.records
+
+
+def test_object_of_several_files() -> None:
+    """File by file while it is read, one digest when it is done."""
+    export = bookmark()
+    export.emitted("x.zip!0-a", 3)
+    assert (export.has_emitted("x.zip!0-a"), export.has_emitted("x.zip!1-b"), export.has_emitted("x.zip")) == (
+        True,
+        False,
+        False,
+    )
+    export.emitted("x.zip!1-b", 2)
+    export.emitted_whole("x.zip", ["x.zip!0-a", "x.zip!1-b"])
+    assert export.has_emitted("x.zip")
+    assert (export.files, export.users) == (1, 5)
+
+
+def test_four_thousand_files_take_43_kilobytes() -> None:
+    export = bookmark()
+    for number in range(4000):
+        export.emitted(f"{number:032x}.zip", 5000)
+    assert len(json.dumps(export.to_dict())) < 44_000
+    assert Bookmark.from_dict(export.to_dict()).has_emitted(f"{3999:032x}.zip")
+
+
+def test_names_of_files_are_not_in_it() -> None:
+    """Members' names may say anything; STATE holds digests."""
+    export = bookmark()
+    export.emitted("x.zip!0-jane@example.com.txt", 1)
+    assert "jane" not in json.dumps(export.to_dict())
+    assert "12345678" not in repr(export)

@@ -1,0 +1,364 @@
+"""What a user can cause or mend ends the installed command with one ERROR line, exit code 1 and no traceback."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_braze_export.sandbox import Sandbox
+from tests.support.runs import command, refusal, selecting, settings, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VALID = {"api_url": "https://rest.iad-01.braze.com", "api_key": "a-secret-key", "segment_ids": ["one"]}
+MODES: list[tuple[str, ...]] = [(), ("--test",), ("--discover",)]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"]) as sandbox:
+        yield sandbox
+
+
+def config(folder: Path, **more: Any) -> str:
+    """A file with valid settings, some of them changed; None removes one."""
+    given = {**VALID, **more}
+    return written(folder, {name: value for name, value in given.items() if value is not None})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_line_and_an_exit_code(tmp_path: Path, mode: tuple[str, ...]) -> None:
+    """The command itself: code 1, one ERROR line that ends the log, no traceback, nothing on standard output."""
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    lines = (
+        command(*mode, "--config", str(broken)).error,
+        command(*mode, "--config", config(tmp_path, custom_attributes=["plan"], poll_interval_seconds="often")).error,
+        command(*mode, "--config=ENV", TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS="often").error,
+    )
+    assert "broken.json" in lines[0]
+    assert all(name in lines[1] for name in ("custom_attributes", "poll_interval_seconds"))
+    assert "TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS" in lines[2]
+
+
+# Answers of Braze
+
+
+def test_wrong_key(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The error names the setting, and not the key."""
+    ended = command("--config", written(tmp_path, settings(sandbox, tmp_path, api_key="a-guessed-key")))
+    assert "api_key" in ended.error
+    assert "401" in ended.error
+    assert "a-guessed-key" not in ended.stderr
+
+
+def test_missing_permission(sandbox: Sandbox, tmp_path: Path) -> None:
+    """403 names the permission that the key needs."""
+    catalog = selecting(["segment_members"])
+    given = settings(sandbox, tmp_path, segment_ids=[], global_control_group=True)
+    files = ("--config", written(tmp_path, given), "--catalog", written(tmp_path, catalog, "catalog.json"))
+    assert "users.export.global_control_group" in command(*files).error
+
+
+def test_unknown_segment(sandbox: Sandbox, tmp_path: Path) -> None:
+    ended = command("--config", written(tmp_path, settings(sandbox, tmp_path, segment_ids=["gone"])))
+    assert "gone" in ended.error
+
+
+def test_no_url_and_no_bucket(tmp_path: Path) -> None:
+    with Sandbox(users=5, faults=["url-null"]) as sandbox:
+        ended = command("--config", written(tmp_path, settings(sandbox, tmp_path)))
+    assert "bucket_url" in ended.error
+
+
+def test_rejected_lines(tmp_path: Path) -> None:
+    """The rows that could be read are written before the run fails."""
+    with Sandbox(users=12, odd_users=False, faults=["bad-line"]) as sandbox:
+        ended = command("--config", written(tmp_path, settings(sandbox, tmp_path)))
+    assert "max_rejected_lines" in ended.error
+    assert ended.counts["users"] == 12
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"api_url": "http://rest.iad-01.braze.com"}, ["api_url", "https"]),
+        ({"api_url": "rest.iad-01.braze.com"}, ["api_url"]),
+        ({"api_url": "https://"}, ["api_url"]),
+        ({"api_url": "https://[bad"}, ["api_url"]),
+        ({"api_url": None}, ["api_url", "TAP_BRAZE_EXPORT_API_URL"]),
+        ({"api_key": None}, ["api_key", "TAP_BRAZE_EXPORT_API_KEY"]),
+        ({"api_key": " "}, ["api_key"]),
+        ({"segment_ids": None}, ["nothing to export", "segment_ids"]),
+        ({"segment_ids": [""]}, ["segment_ids"]),
+        ({"output_format": "rar"}, ["output_format", "zip, gzip"]),
+        ({"poll_interval_seconds": 0}, ["poll_interval_seconds", "at least 1"]),
+        ({"concurrent_exports": 101}, ["concurrent_exports", "at most 100"]),
+        ({"export_timeout_minutes": 1.5}, ["export_timeout_minutes", "an integer"]),
+        ({"global_control_group": "yes"}, ["global_control_group", "true or false"]),
+        ({"custom_attributes": {"plan": "text"}}, ["custom_attributes.plan", "string, integer"]),
+        ({"callback_listen": "127.0.0.1:0"}, ["callback_listen", "callback_url"]),
+        ({"stream_maps": {"users": {"a": "foo(("}}}, ["stream_maps"]),
+        ({"stream_maps": {"users": {"braze_id": None}}}, ["stream_maps", "braze_id"]),
+        ({"stream_maps": {"users": 3}}, ["stream_maps"]),
+        ({"flattening_enabled": True}, ["flattening_max_depth"]),
+        (
+            {
+                "emit_activate_version_messages": True,
+                "batch_config": {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///tmp/x"}},
+            },
+            ["emit_activate_version_messages", "batch_config"],
+        ),
+    ],
+)
+def test_settings_that_cannot_work(tmp_path: Path, more: dict[str, Any], told: list[str]) -> None:
+    """The error names the setting and what it takes; nothing is written."""
+    error = refusal("--config", config(tmp_path, **more))
+    assert all(word in error for word in told), error
+
+
+def test_several_errors_share_a_line(tmp_path: Path) -> None:
+    ended = command("--config", config(tmp_path, api_key=None, segment_ids=None, output_format="rar"))
+    assert all(name in ended.error for name in ("api_key", "nothing to export", "output_format"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_of_the_wrong_type_are_not_told(tmp_path: Path, mode: tuple[str, ...]) -> None:
+    """Keys and people's identifiers do not reach the log because somebody put them into the wrong shape."""
+    wrong = {
+        "api_key": ["key-in-a-list"],
+        "bucket_options": "options-as-text",
+        "emails": "somebody@example.com",
+        "external_ids": [{"id": "person-in-an-object"}],
+        "user_aliases": ["an-alias-as-text"],
+        "phones": {"number": "+4912345"},
+    }
+    ended = command(*mode, "--config", config(tmp_path, **wrong))
+    assert all(name in ended.error for name in wrong)
+    for text in ("key-in-a-list", "options-as-text", "somebody", "person-in", "an-alias", "4912345"):
+        assert text not in ended.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("content", [b"{", b"[]", b'"text"', b"", b'{"a": "\xff"}', None])
+def test_config_file_that_cannot_be_used(tmp_path: Path, mode: tuple[str, ...], content: bytes | None) -> None:
+    """The error names the file."""
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_bytes(content)
+    error = refusal(*mode, "--config", str(path))
+    assert "--config" in error
+    assert "broken.json" in error
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"streams": 1}', '{"streams": [1]}', '{"streams": [{"stream": "users"}]}', None],
+)
+def test_catalog_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_text(content)
+    error = refusal("--config", config(tmp_path), "--catalog", str(path))
+    assert "--catalog" in error
+    assert "broken.json" in error
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"bookmarks": []}', '{"bookmarks": {"export_files": 1}}', None])
+def test_state_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_text(content)
+    error = refusal("--config", config(tmp_path), "--state", str(path))
+    assert "--state" in error
+    assert "broken.json" in error
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS", "often", "an integer"),
+        ("TAP_BRAZE_EXPORT_GLOBAL_CONTROL_GROUP", "perhaps", "true or false"),
+        ("TAP_BRAZE_EXPORT_BUCKET_OPTIONS", "{hidden-option", "JSON"),
+        ("TAP_BRAZE_EXPORT_SEGMENT_IDS", '["one"', "JSON"),
+        ("TAP_BRAZE_EXPORT_STREAM_MAPS", "{", "JSON"),
+    ],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_environment_that_cannot_be_used(mode: tuple[str, ...], variable: str, value: str, told: str) -> None:
+    """The error names the variable and what it takes, not what it holds."""
+    error = refusal(*mode, "--config=ENV", **{variable: value})
+    assert variable in error
+    assert told in error
+    assert "hidden-option" not in error
+
+
+def test_unwritable_spool_directory(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A file where a directory should be."""
+    (tmp_path / "file").write_text("")
+    given = settings(sandbox, tmp_path, spool_dir=str(tmp_path / "file" / "spool"))
+    for mode in ((), ("--test",)):
+        assert "spool_dir" in command(*mode, "--config", written(tmp_path, given)).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--frobnicate"], "--frobnicate"),
+        (["users"], "users"),
+        (["--config"], "--config"),
+        (["--about", "--format=xml"], "--format"),
+    ],
+)
+def test_command_line_that_cannot_be_used(arguments: list[str], told: str) -> None:
+    """Also what click finds is one line."""
+    assert told in refusal(*arguments)
+
+
+def test_unknown_option() -> None:
+    assert "--frobnicate" in command("--frobnicate").error
+
+
+def test_stream_map_that_fails_on_a_row(sandbox: Sandbox, tmp_path: Path) -> None:
+    """An expression that some row breaks: the error names the stream and not the row."""
+    for expression in ("random_bucket + email", "int(email)", "unheard_of"):
+        given = settings(sandbox, tmp_path, stream_maps={"users": {"x": expression}})
+        error = refusal("--config", written(tmp_path, given))
+        assert "stream_maps" in error
+        assert "Unforeseen" not in error
+        assert "@" not in error
+
+
+def test_unknown_log_level_is_no_failure(sandbox: Sandbox, tmp_path: Path) -> None:
+    """LOGLEVEL=verbose is told and ignored."""
+    path = written(tmp_path, settings(sandbox, tmp_path))
+    ended = command("--config", path, LOGLEVEL="verbose", TAP_BRAZE_EXPORT_LOGLEVEL="10")
+    assert ended.code == 0
+    for variable in ("LOGLEVEL", "TAP_BRAZE_EXPORT_LOGLEVEL"):
+        assert f"| {variable} names no log level" in ended.stderr
+    assert not ended.errors
+
+
+def test_log_level_silences_all_but_errors(tmp_path: Path) -> None:
+    ended = command("--config", config(tmp_path, segment_ids=None), LOGLEVEL="ERROR")
+    assert ended.stderr.splitlines() == [line for line in ended.stderr.splitlines() if ended.error in line]
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("variable", "maps"),
+    [("LOGLEVEL", {}), ("TAP_BRAZE_EXPORT_LOGLEVEL", {"users": {"mail": "email", "__filter__": "email"}})],
+)
+def test_nothing_secret_in_the_most_talkative_log(
+    sandbox: Sandbox, tmp_path: Path, variable: str, maps: dict[str, Any]
+) -> None:
+    """Neither the key nor a signature nor anybody's data is logged, whatever the level."""
+    sandbox.set_faults("bad-line", "connection-reset", "damaged-once")
+    given = settings(sandbox, tmp_path, stream_maps=maps, poll_interval_seconds=1)
+    given["bucket_options"] = {"secret": "an-option-value"}
+    ended = command("--config", written(tmp_path, given), **{variable: "DEBUG"})
+    sandbox.set_faults()
+    assert "max_rejected_lines" in ended.errors[0]
+    assert ended.counts["users"] > 10
+    values = {
+        str(value)
+        for stream in ("users", "devices", "push_tokens", "user_aliases")
+        for row in ended.rows(stream)
+        for name, value in row.items()
+        if name in PERSONAL and isinstance(value, str) and len(value) > 5
+    }
+    assert len(values) > 50
+    for secret in ("sandbox-key", "X-Amz", "Signature", "an-option-value", "5fbd99bac125ca40511f2cb1", *values):
+        assert secret not in ended.stderr
+
+
+PERSONAL = (
+    "braze_id",
+    "external_id",
+    "email",
+    "mail",
+    "phone",
+    "token",
+    "device_id",
+    "idfv",
+    "alias_name",
+    "home_city",
+)
+
+
+def test_state_holds_no_secret(sandbox: Sandbox, tmp_path: Path) -> None:
+    ended = command("--config", written(tmp_path, settings(sandbox, tmp_path)))
+    text = json.dumps(ended.states)
+    assert "sandbox-key" not in text
+    assert "://" not in text
+    assert not [user for user in ended.ids() if user in text]
+
+
+# What needs no configuration
+
+
+def test_discovery_without_configuration() -> None:
+    """Standard output is the catalog and nothing else."""
+    ended = command("--discover")
+    assert ended.code == 0
+    streams = json.loads(ended.stdout)["streams"]
+    assert len(streams) == 14
+    roots = {
+        stream["tap_stream_id"]: item["metadata"]
+        for stream in streams
+        for item in stream["metadata"]
+        if not item["breadcrumb"]
+    }
+    deselected = [stream for stream, root in roots.items() if root.get("selected-by-default") is False]
+    assert sorted(deselected) == ["invalid_user_ids", "segment_members"]
+
+
+def test_about() -> None:
+    """Text, JSON and markdown, all of them with the settings, marked secret where they are."""
+    text, as_json, markdown = (command("--about", *more) for more in ([], ["--format=json"], ["--format=markdown"]))
+    assert {ended.code for ended in (text, as_json, markdown)} == {0}
+    assert b"tap-braze-export" in text.stdout
+    about = json.loads(as_json.stdout)
+    secrets = [name for name, setting in about["settings"]["properties"].items() if setting.get("secret")]
+    assert secrets == ["api_key", "bucket_options"]
+    assert {"batch", "catalog", "discover", "state", "stream-maps"} <= set(about["capabilities"])
+    assert b"| api_url |" in markdown.stdout
+
+
+def test_version_and_help() -> None:
+    assert command("--version").stdout.startswith(b"tap-braze-export v")
+    assert b"--catalog" in command("--help").stdout
+
+
+def test_settings_from_the_environment(sandbox: Sandbox, tmp_path: Path) -> None:
+    """--config=ENV alone is enough: texts, lists as JSON or with commas, integers, booleans, objects."""
+    given = {
+        "API_URL": sandbox.api_url,
+        "API_KEY": sandbox.api_key,
+        "SEGMENT_IDS": '["all-users", "vip-users"]',
+        "SPOOL_DIR": str(tmp_path / "spool"),
+        "POLL_INTERVAL_SECONDS": "1",
+        "GLOBAL_CONTROL_GROUP": "false",
+        "CUSTOM_ATTRIBUTES": '{"plan": "string"}',
+    }
+    variables = {f"TAP_BRAZE_EXPORT_{name}": value for name, value in given.items()}
+    ended = command("--config=ENV", **variables)
+    assert ended.code == 0, ended.stderr
+    assert [row["segment_id"] for row in ended.rows("export_files")] == ["all-users", "vip-users"]
+    commas = command("--config=ENV", **variables | {"TAP_BRAZE_EXPORT_SEGMENT_IDS": "vip-users,all-users"})
+    assert [row["segment_id"] for row in commas.rows("export_files")] == ["vip-users", "all-users"]
+
+
+def test_environment_overrides_the_file(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = written(tmp_path, settings(sandbox, tmp_path))
+    ended = command("--config", path, "--config=ENV", TAP_BRAZE_EXPORT_SEGMENT_IDS='["vip-users"]')
+    assert [row["segment_id"] for row in ended.rows("export_files")] == ["vip-users"]

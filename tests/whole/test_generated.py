@@ -1,0 +1,90 @@
+"""What repeats the tap's settings and streams is what `make generate` would write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tap_braze_export.sandbox import Sandbox
+from tests.support.loaders import ROOT
+from tests.support.runs import command, sync
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GENERATOR = ROOT / "scripts" / "generate_docs.py"
+
+
+def _plugin() -> dict[str, Any]:
+    project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
+    plugin, _resync = project["plugins"]["extractors"]
+    return dict(plugin)
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    """Settings in meltano.yml, plugin.yaml, .env.example and the README, and the catalog, follow the code."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run([sys.executable, str(GENERATOR), "--check"], env=inherited, capture_output=True, check=False)
+    assert done.returncode == 0, f"run `make generate`\n{done.stderr.decode()}"
+
+
+PERSONAL = {
+    "users": {
+        *("external_id", "first_name", "last_name", "email", "dob", "home_city", "phone"),
+        *("last_coordinates", "custom_attributes"),
+    },
+    "devices": {"device_id", "idfv", "idfa", "google_ad_id", "roku_ad_id", "windows_ad_id"},
+}
+"""What identifies a person, besides `_rescued_data` of every stream."""
+PERSONAL_STREAMS = {"push_tokens", "user_aliases", "invalid_user_ids"}
+
+
+def test_the_catalog_is_what_discovery_prints() -> None:
+    """Byte for byte, so that a change of a schema is a diff that a reviewer reads."""
+    assert command("--discover").stdout == (ROOT / "catalog" / "catalog.json").read_bytes()
+
+
+def test_the_catalog_without_personal_data() -> None:
+    """The same catalog with whatever identifies a person deselected, and nothing else."""
+    whole, without = (json.loads((ROOT / "catalog" / f"{n}.json").read_text()) for n in ("catalog", "no-personal-data"))
+    for entry, changed in zip(whole["streams"], without["streams"], strict=True):
+        stream = entry["tap_stream_id"]
+        personal = PERSONAL.get(stream, set()) | {"_rescued_data"}
+        for item in entry["metadata"]:
+            crumb = item["breadcrumb"]
+            if (crumb and crumb[1] in personal) or (not crumb and stream in PERSONAL_STREAMS):
+                item["metadata"]["selected"] = False
+        assert changed == entry
+
+
+def test_a_run_without_personal_data_asks_for_none(tmp_path: Path) -> None:
+    """Braze is not even asked for it, and no row holds it."""
+    catalog = json.loads((ROOT / "catalog" / "no-personal-data.json").read_text())
+    with Sandbox(users=50) as sandbox:
+        run = sync({**sandbox.config, "spool_dir": str(tmp_path)}, catalog=catalog)
+        (body,) = [call.body for call in sandbox.calls if call.path == "/users/export/segment"]
+    assert not set(body["fields_to_export"]) & (PERSONAL["users"] | PERSONAL_STREAMS)
+    assert all(
+        set(row) == {"braze_id", "device_key", "model", "os", "carrier", "ad_tracking_enabled", "exported_at"}
+        for row in run.rows("devices")
+    )
+    assert b"@example" not in run.stdout
+
+
+def test_meltano_hides_the_secrets() -> None:
+    """Meltano masks what is marked as sensitive."""
+    hidden = {setting["name"] for setting in _plugin()["settings"] if setting.get("sensitive")}
+    assert hidden == {"api_key", "bucket_options"}
+
+
+def test_plugin_definition_says_what_the_project_says() -> None:
+    """`meltano add --from-ref` gives the settings that the project of this repository has."""
+    definition = yaml.safe_load((ROOT / "plugin.yaml").read_text(encoding="utf-8"))
+    plugin = _plugin()
+    for part in ("name", "namespace", "executable", "capabilities", "settings", "settings_group_validation"):
+        assert definition[part] == plugin[part]

@@ -1,0 +1,296 @@
+"""SIGTERM, SIGINT and a closed pipe, as the installed command takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from tap_braze_export.sandbox import Sandbox
+from tests.support.runs import COMMAND, environment, settings, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PATIENCE = 30
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+_SMALLEST_PIPE = 4096
+
+
+class Running:
+    """The command at work, its standard output in a small pipe that is read only when a test says so."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], *arguments: str) -> None:
+        self.log = folder / "stderr.txt"
+        self.output = b""
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "--config", written(folder, config), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment(),
+            )
+        assert self.process.stdout
+        self._pipe = self.process.stdout.fileno()
+        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _SMALLEST_PIPE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=PATIENCE)
+        self.close()
+
+    def read(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Read until there is enough, or to the end."""
+        give_up = time.monotonic() + PATIENCE
+        while not enough():
+            ready, _, _ = select.select([self._pipe], [], [], 0.05)
+            if ready:
+                piece = os.read(self._pipe, 65536)
+                if not piece:
+                    return
+                self.output += piece
+            assert time.monotonic() < give_up, self.stderr
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the pipe does not tell, without reading from it."""
+        give_up = time.monotonic() + PATIENCE
+        while not condition():
+            select.select([], [], [], 0.05)
+            assert time.monotonic() < give_up, self.stderr
+
+    def until_stuck(self) -> None:
+        """Wait until the pipe has been full for a while, so that the command hangs in a write."""
+        looks: list[int] = []
+
+        def full() -> bool:
+            looks.append(int.from_bytes(fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(4)), sys.byteorder))
+            return len(looks) > 10 and looks[-1] > 0 and set(looks[-10:]) == {looks[-1]}
+
+        self.until(full)
+
+    @contextlib.contextmanager
+    def ending_within(self, seconds: float) -> Iterator[None]:
+        """The block sees the command to its end."""
+        started = time.monotonic()
+        yield
+        self.process.wait(timeout=PATIENCE)
+        assert time.monotonic() - started < seconds
+
+    def close(self) -> None:
+        """Read no more."""
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    @property
+    def stderr(self) -> str:
+        return self.log.read_text("utf-8")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The types of the messages read so far, which must be whole lines."""
+        assert self.output.endswith(b"\n")
+        return [json.loads(line)["type"] for line in self.output.splitlines()]
+
+    def ended_quietly(self) -> bool:
+        """Whether the log has no error and no traceback."""
+        log = self.stderr
+        return not any(word in log for word in ("| ERROR", "Traceback", "Exception", "Unforeseen"))
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_while_waiting_for_braze(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """The run ends, says so, and writes nothing more."""
+    with (
+        Sandbox(users=5, hold=True) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        tap.read(lambda: b'"STATE"' in tap.output)
+        tap.until(lambda: any(call.service == "download" for call in sandbox.calls))
+        before = tap.output
+        with tap.ending_within(5):
+            tap.process.send_signal(number)
+            tap.read()
+        assert tap.process.returncode == code
+    assert tap.output == before
+    assert tap.kinds.count("STATE") == 1
+    assert number.name in tap.stderr
+    assert tap.ended_quietly()
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_while_downloading(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A download that drips does not hold the run up; the next run continues from the STATE."""
+    with (
+        Sandbox(users=9000, faults=["slow-download"]) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        parts = tmp_path / "spool" / "exports"
+        tap.read(lambda: parts.exists() and any(path.stat().st_size for path in parts.rglob("*.part")))
+        before = tap.output
+        with tap.ending_within(5):
+            tap.process.send_signal(number)
+            tap.read()
+        assert tap.process.returncode == code
+    assert tap.output == before
+    assert set(tap.kinds) == {"SCHEMA", "STATE"}
+    assert tap.ended_quietly()
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_while_writing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A reader that pauses and goes on gets whole lines, and no STATE for the unfinished file."""
+    with (
+        Sandbox(users=3000) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        tap.read(lambda: len(tap.output) > 100_000)
+        tap.until_stuck()
+        with tap.ending_within(5):
+            tap.process.send_signal(number)
+            tap.read()
+        assert tap.process.returncode == code
+    assert tap.kinds.count("STATE") == 1
+    assert tap.kinds[-1] == "RECORD"
+    assert tap.ended_quietly()
+
+
+def test_while_the_answer_does_not_come(tmp_path: Path) -> None:
+    """A call that hangs is broken off."""
+    with (
+        Sandbox(users=5) as sandbox,
+        Silent() as address,
+        Running(tmp_path, settings(sandbox, tmp_path, api_url=address.url)) as tap,
+    ):
+        tap.read(address.has_called)
+        with tap.ending_within(6):
+            tap.process.send_signal(signal.SIGTERM)
+            tap.read()
+        assert tap.process.returncode == 143
+    assert set(tap.kinds) == {"SCHEMA"}
+    assert tap.ended_quietly()
+
+
+class Silent:
+    """A server that takes calls and never answers."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(0)
+        self._calls: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def has_called(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            self._calls.append(self._socket.accept()[0])
+        return bool(self._calls)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for opened in (*self._calls, self._socket):
+            opened.close()
+
+
+def test_reader_that_never_reads(tmp_path: Path) -> None:
+    """A full pipe cannot keep the run alive."""
+    with (
+        Sandbox(users=3000) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        tap.read(lambda: b'"RECORD"' in tap.output)
+        tap.until_stuck()
+        with tap.ending_within(6):
+            tap.process.send_signal(signal.SIGTERM)
+        assert tap.process.returncode == 143
+    assert tap.ended_quietly()
+
+
+def test_reader_that_stops_before_the_first_record(tmp_path: Path) -> None:
+    """Not even while a SCHEMA message is flushed."""
+    with (
+        Sandbox(users=5) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        tap.until_stuck()
+        with tap.ending_within(6):
+            tap.process.send_signal(signal.SIGTERM)
+        assert tap.process.returncode == 143
+    assert tap.ended_quietly()
+
+
+def test_second_signal_changes_nothing(tmp_path: Path) -> None:
+    """Orchestrators are impatient: SIGINT, then SIGTERM."""
+    with (
+        Sandbox(users=5, hold=True) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        tap.read(lambda: b'"STATE"' in tap.output)
+        with tap.ending_within(5):
+            tap.process.send_signal(signal.SIGINT)
+            tap.process.send_signal(signal.SIGTERM)
+            tap.read()
+        assert tap.process.returncode in (130, 143)
+    assert tap.ended_quietly()
+
+
+@pytest.mark.parametrize("enough", [10, 200_000])
+def test_closed_pipe(tmp_path: Path, enough: int) -> None:
+    """`| head` ends the run with neither an error line nor a traceback."""
+    with (
+        Sandbox(users=3000) as sandbox,
+        Running(tmp_path, settings(sandbox, tmp_path)) as tap,
+    ):
+        tap.read(lambda: len(tap.output) > enough)
+        with tap.ending_within(10):
+            tap.close()
+        assert tap.process.returncode != 0
+    assert tap.ended_quietly()
+    assert "Broken pipe" not in tap.stderr
+
+
+def test_closed_pipe_of_the_catalog(tmp_path: Path) -> None:
+    """`--discover | head -n 1`."""
+    with Sandbox(users=0) as sandbox, Running(tmp_path, settings(sandbox, tmp_path), "--discover") as tap:
+        tap.read(lambda: len(tap.output) > 10)
+        with tap.ending_within(10):
+            tap.close()
+    assert tap.ended_quietly()
+    assert "Broken pipe" not in tap.stderr
+
+
+def test_run_after_a_signal_continues(tmp_path: Path) -> None:
+    """The second run adopts the export that the first one left, and asks for no other."""
+    with Sandbox(users=5, hold=True) as sandbox:
+        config = settings(sandbox, tmp_path, poll_interval_seconds=1)
+        with Running(tmp_path, config) as tap:
+            tap.read(lambda: b'"STATE"' in tap.output)
+            tap.process.send_signal(signal.SIGTERM)
+            tap.read()
+        (state,) = [line for line in tap.output.splitlines() if b'"STATE"' in line]
+        sandbox.finish_exports()
+        path = written(tmp_path, json.loads(state)["value"], "state.json")
+        with Running(tmp_path, config, "--state", path) as again:
+            again.read()
+            again.process.wait(timeout=PATIENCE)
+        assert len([call for call in sandbox.calls if call.method == "POST"]) == 1
+    assert again.process.returncode == 0, again.stderr
+    assert again.kinds.count("STATE") >= 1
+    assert again.output.count(b'"stream":"users"') == 6  # one SCHEMA and five users

@@ -1,0 +1,72 @@
+"""What ships is the wheel: it is built, installed alone, and works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def uv() -> str:
+    """The uv that the Makefile uses."""
+    places = (os.environ.get("UV"), shutil.which("uv"), ROOT / ".cache" / "uv" / "bin" / "uv")
+    found = next((str(place) for place in places if place and Path(place).exists()), None)
+    if found is None:
+        pytest.fail("uv is missing: run `make setup`")
+    return found
+
+
+def run(*command: str) -> subprocess.CompletedProcess[bytes]:
+    """A command's end, without the surroundings' virtual environment and settings."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_", "TAP_"))}
+    return subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, timeout=300, check=False)
+
+
+def output(done: subprocess.CompletedProcess[bytes]) -> bytes:
+    """The standard output of a command that must have worked."""
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def with_uv(*arguments: str) -> None:
+    """Let uv do something with what it has, which `make setup` has fetched; only else ask the package index."""
+    done = run(uv(), *arguments, "--quiet", "--offline")
+    output(done if done.returncode == 0 else run(uv(), *arguments, "--quiet"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    with_uv("build", "--wheel", "--out-dir", str(folder), "--python", sys.executable)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_contents(wheel: Path) -> None:
+    """The package with its data and type marker, and nothing of the project around it."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    package = {name for name in names if name.startswith("tap_braze_export/")}
+    assert {"tap_braze_export/py.typed", "tap_braze_export/sandbox/odd_users.jsonl"} <= package
+    assert all(".dist-info/" in name for name in names - package)
+    assert len([name for name in names if name.endswith("licenses/LICENSE")]) == 1
+
+
+def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
+    """In an empty environment, with nothing but what it asks for: --about and --discover."""
+    python = tmp_path / "venv" / "bin" / "python"
+    with_uv("venv", "--python", sys.executable, str(tmp_path / "venv"))
+    with_uv("pip", "install", "--python", str(python), str(wheel))
+    tap = str(python.with_name("tap-braze-export"))
+    about = json.loads(output(run(tap, "--about", "--format=json")))
+    assert about["name"] == "tap-braze-export"
+    assert wheel.name.startswith(f"tap_braze_export-{about['version']}-")
+    assert len(json.loads(output(run(tap, "--discover")))["streams"]) == 14
