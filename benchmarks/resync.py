@@ -20,6 +20,7 @@ from typing import Any
 from tap_braze_export.resync.id_requests import requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.settings import Settings
 
 LATENCY = 0.3
 TAP = str(Path(sys.executable).with_name("tap-braze-export"))
@@ -87,7 +88,7 @@ def long_list(folder: Path, rows: int) -> None:
         file.writelines(f"user-{number:012d},\n" for number in range(rows))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    identifiers = Identifiers({"identifiers_url": str(path)})
+    identifiers = Identifiers(Settings(api_url="u", api_key="k", identifiers_url=str(path)))
     identifiers.fingerprint(b"key")
     hashed = time.monotonic()
     count = sum(len(request.identifiers) for request in requests(identifiers))

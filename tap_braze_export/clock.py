@@ -1,19 +1,83 @@
-"""Time, behind one seam that tests replace."""
+"""Time, poll intervals, and being told to stop.
+
+SIGTERM and SIGINT only set a flag; the run ends itself at the next line boundary. The SDK's own handler writes a STATE
+message wherever the run stands, also into the middle of a RECORD line.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tap_braze_export.signals import Signals
+    from types import FrameType
 
-_SLICE = 0.5
-"""A signal ends a wait within this many seconds."""
+WAIT_SLICE_SECONDS = 0.5
+"""Longest wait between two checks for a signal."""
+GRACE_SECONDS = 4.0
+"""Seconds after a signal at which a blocking call (a slow response, a full pipe) is broken off."""
+
+_LAST_SECONDS = 0.8
+_LONGEST_INTERVAL = 60.0
+_INTERVAL_GROWTH = 1.5
+
+
+class Interruption(BaseException):
+    """The run was told to end. No `Exception`, so that no code reports or retries it as a failure."""
+
+
+class Signals:
+    """The signals that a run has received.
+
+    Attributes:
+        received: The number of the signal, 0 while there was none.
+        writing: True while a line is being written, so that the run may stop at its end only.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.writing = False
+        self._last_chance = False
+
+    def install(self) -> None:
+        """Handle SIGTERM, SIGINT and the alarm that follows them."""
+        signal.signal(signal.SIGTERM, self._receive)
+        signal.signal(signal.SIGINT, self._receive)
+        signal.signal(signal.SIGALRM, self._break_off)
+
+    def check(self) -> None:
+        """End the run if it was told to.
+
+        Raises:
+            Interruption: If a signal was received.
+        """
+        if self.received:
+            raise Interruption
+
+    def finish(self) -> None:
+        """Limit the last writes of output and log to a second: their reader may hang."""
+        self.writing = self._last_chance = True
+        signal.setitimer(signal.ITIMER_REAL, _LAST_SECONDS)
+
+    def _receive(self, signum: int, _frame: FrameType | None) -> None:
+        if not self.received:
+            self.received = signum
+            signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS, 0.5)
+
+    def _break_off(self, _signum: int, _frame: FrameType | None) -> None:
+        if not self.writing:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise Interruption
+        if self._last_chance:
+            os._exit(128 + self.received)  # the reader did not read for the whole time of grace
+        self._last_chance = True
 
 
 class Clock:
-    """The time of day, and waiting that a signal ends.
+    """The time of day, and waits that a signal ends; tests replace it.
 
     Args:
         signals: The signals that the run has received.
@@ -24,7 +88,7 @@ class Clock:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was told to end; waits return at once from then on."""
+        """True once the run was told to end; from then on waits return at once."""
         return self._signals is not None and bool(self._signals.received)
 
     def now(self) -> float:
@@ -32,8 +96,41 @@ class Clock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Wait so many seconds, or until the run is told to end."""
+        """Wait for this long, or until the run is told to end."""
         # Not one long wait on an event: setting one in a signal handler can deadlock with the wait that it interrupts.
         end = time.monotonic() + seconds
         while not self.stopped and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _SLICE))
+            time.sleep(min(left, WAIT_SLICE_SECONDS))
+
+
+class PollTimer:
+    """Says when to poll next: at intervals that grow to a minute.
+
+    Args:
+        clock: Time.
+        first_interval: Seconds.
+
+    Attributes:
+        next: Epoch seconds of the next poll.
+    """
+
+    def __init__(self, clock: Clock, first_interval: float) -> None:
+        self._clock = clock
+        self._first = self._interval = float(first_interval)
+        self.next = clock.now()
+
+    @property
+    def due(self) -> bool:
+        """True if it is time to poll."""
+        return self.next <= self._clock.now()
+
+    def polled(self, *, found: bool) -> None:
+        """Set the time of the next poll; the intervals start anew if this one found something."""
+        self._interval = self._first if found else self._interval
+        self.next = self._clock.now() + self._interval
+        self._interval = min(self._interval * _INTERVAL_GROWTH, max(_LONGEST_INTERVAL, self._first))
+
+
+def timestamp(seconds: float) -> str:
+    """Epoch seconds in the one form of `exported_at`: YYYY-MM-DDTHH:MM:SS.ffffffZ."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -9,15 +9,14 @@ from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, TapError
 from tap_braze_export.files.download import Bucket
 from tap_braze_export.files.spool import Spool
-from tap_braze_export.resync.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator
 
     from tap_braze_export.clock import Clock
+    from tap_braze_export.settings import Settings
 
     Check = tuple[str, str, str]
     """What was looked at, the verdict, and why."""
@@ -29,14 +28,14 @@ _PATIENCE = 10.0
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
-def check(config: Mapping[str, Any], *, clock: Clock, logger: logging.Logger) -> None:
+def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     """Print the checklist.
 
     Raises:
         TapError: If something fails; it names all that does.
     """
     failed = []
-    for subject, verdict, remark in _checks(config, clock):
+    for subject, verdict, remark in _checks(settings, clock):
         logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
         if verdict == FAILS:
             failed.append(f"{subject}: {remark}")
@@ -44,26 +43,26 @@ def check(config: Mapping[str, Any], *, clock: Clock, logger: logging.Logger) ->
         raise TapError("; ".join(failed))
 
 
-def _checks(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
-    yield from _in_braze(config, clock)
-    if bucket_url := config.get("bucket_url"):
-        yield _bucket(bucket_url, config, clock)
-    if scheduler := config.get("dask_scheduler"):
+def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
+    yield from _in_braze(settings, clock)
+    if bucket_url := settings.bucket_url:
+        yield _bucket(bucket_url, settings, clock)
+    if scheduler := settings.dask_scheduler:
         yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
-    yield _attempt("Spool directory", Spool(config.get("spool_dir"), clock=clock).open)
-    for permission in _permissions(config):
+    yield _attempt("Spool directory", Spool(settings.spool_dir, clock=clock).open)
+    for permission in _permissions(settings):
         yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
 
 
-def _in_braze(config: Mapping[str, Any], clock: Clock) -> Iterator[Check]:
+def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
     """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
-    segment_ids = [] if _is_resync(config) else list(dict.fromkeys(config.get("segment_ids", ())))
+    segment_ids = [] if settings.is_resync else list(dict.fromkeys(settings.segment_ids))
     verdicts: list[Check] = []
     try:
-        client = Braze(config["api_url"], config["api_key"], clock=clock, patience=_PATIENCE)
+        client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_PATIENCE)
         verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
-        if config.get("discover_custom_attributes") or not segment_ids:
-            verdicts.append(_attributes(client, needed=bool(config.get("discover_custom_attributes"))))
+        if settings.discover_custom_attributes or not segment_ids:
+            verdicts.append(_attributes(client, needed=settings.discover_custom_attributes))
     except TapError as error:
         yield _KEY, FAILS, str(error)
         for segment_id in segment_ids:
@@ -109,9 +108,9 @@ def _lacks(permission: str, error: AuthError) -> str:
     return f"the key lacks the permission {permission}"
 
 
-def _bucket(bucket_url: str, config: Mapping[str, Any], clock: Clock) -> Check:
+def _bucket(bucket_url: str, settings: Settings, clock: Clock) -> Check:
     try:
-        problem = Bucket(bucket_url, config.get("bucket_options", {}), clock=clock).check()
+        problem = Bucket(bucket_url, settings.bucket_options, clock=clock).check()
     except TapError as error:
         problem = str(error)
     return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
@@ -124,16 +123,12 @@ def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:
         return subject, FAILS, str(error)
 
 
-def _permissions(config: Mapping[str, Any]) -> Iterator[str]:
+def _permissions(settings: Settings) -> Iterator[str]:
     """What the run will need of the key and only the run can prove."""
-    if _is_resync(config):
+    if settings.is_resync:
         yield "users.export.ids"
         return
-    if config.get("segment_ids"):
+    if settings.segment_ids:
         yield "users.export.segment"
-    if config.get("global_control_group"):
+    if settings.global_control_group:
         yield "users.export.global_control_group"
-
-
-def _is_resync(config: Mapping[str, Any]) -> bool:
-    return any(config.get(setting) for setting in IDENTIFIER_SETTINGS)

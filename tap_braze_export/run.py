@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +13,6 @@ from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.request import SEGMENT, Source
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
-from tap_braze_export.resync.identifiers import IDENTIFIER_SETTINGS
 from tap_braze_export.resync.lanes import Threads
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.schema.selection import RequestedFields
@@ -27,24 +27,15 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import Deliveries
     from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.settings import Settings
     from tap_braze_export.singer.batch_files import BatchFiles
-
-_SHAPING_SETTINGS = (
-    "stream_maps",
-    "stream_map_config",
-    "faker_config",
-    "flattening_enabled",
-    "flattening_max_depth",
-    "flattening_max_key_length",
-    "flattening_separator",
-)
 
 
 class Run:
     """The parts of one run: segment exports, or a resync where an identifier is given.
 
     Args:
-        config: The tap's settings.
+        settings: The tap's settings.
         selections: What the catalog selects, by stream.
         batch_files: Writes batch files, where they are wanted.
         plain: Streams whose rows leave as they are, without stream maps and flattening.
@@ -59,7 +50,7 @@ class Run:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        settings: Settings,
         selections: Mapping[str, Selection],
         *,
         batch_files: BatchFiles | None,
@@ -70,27 +61,27 @@ class Run:
         remember: Callable[[], None],
     ) -> None:
         keep_freed_memory()
-        self.is_resync = any(config.get(setting) for setting in IDENTIFIER_SETTINGS)
-        self.spool = Spool(config.get("spool_dir"), clock=clock)
+        self.is_resync = settings.is_resync
+        self.spool = Spool(settings.spool_dir, clock=clock)
         self.spool.open()
         self.progress = Progress(clock, logger)
-        self._config = config
+        self._settings = settings
         self._selections = selections
         self._logger = logger
         self.reading = ReadAhead(
-            {**config, "dask_scheduler": None} if self.is_resync else config,  # Braze is slower than one machine
+            replace(settings, dask_scheduler=None) if self.is_resync else settings,  # Braze is slower than one machine
             selections,
             batch_files=batch_files,
             plain=plain,
             spool=self.spool,
             clock=clock,
         )
-        fields = RequestedFields.of(selections.values(), config.get("extra_export_fields", ()))
-        client = Braze(config["api_url"], config["api_key"], clock=clock)
+        fields = RequestedFields.of(selections.values(), settings.extra_export_fields)
+        client = Braze(settings.api_url, settings.api_key, clock=clock)
         self.deliveries: Deliveries
         try:
             if self.is_resync:
-                if config.get("segment_ids") or config.get("global_control_group"):
+                if settings.segment_ids or settings.global_control_group:
                     logger.info("Identifiers are given, so this run is a resync: no segment is exported")
                 self.deliveries = Resync(
                     fields,
@@ -98,7 +89,7 @@ class Run:
                     clock=clock,
                     lanes=Threads(),
                     spool=self.spool,
-                    config=config,
+                    settings=settings,
                     state=state,
                     rows_signature=self._rows_signature(fields),
                 )
@@ -109,7 +100,7 @@ class Run:
                     clock=clock,
                     spool=self.spool,
                     progress=self.progress,
-                    config=config,
+                    settings=settings,
                     state=state,
                     rows_signature=self._rows_signature(fields),
                     ahead=self.reading.ahead,
@@ -120,9 +111,9 @@ class Run:
             raise
 
     def _sources(self, fields: RequestedFields) -> list[Source]:
-        segment_ids = dict.fromkeys(self._config.get("segment_ids", ()))
+        segment_ids = dict.fromkeys(self._settings.segment_ids)
         sources = [Source(SEGMENT, segment_id, fields) for segment_id in segment_ids]
-        if self._config.get("global_control_group"):
+        if self._settings.global_control_group:
             if SEGMENT_MEMBERS.stream in self._selections:
                 sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
             else:
@@ -142,6 +133,7 @@ class Run:
             name: {column: sorted(members) for column, members in selection.dropped.items()}
             for name, selection in self._selections.items()
         }
-        settings = {name: self._config.get(name) for name in _SHAPING_SETTINGS}
-        content = msgspec.json.encode([fields.requested_fields, columns, dropped, settings], order="sorted")
+        content = msgspec.json.encode(
+            [fields.requested_fields, columns, dropped, self._settings.row_shaping], order="sorted"
+        )
         return hashlib.blake2b(content, digest_size=16).hexdigest()

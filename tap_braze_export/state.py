@@ -9,8 +9,10 @@ import base64
 import hashlib
 import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.clock import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,11 +138,6 @@ def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
         found = []
         _log.warning("STATE is of another version or damaged, so it is not used: starting anew")
     return {bookmark.key: bookmark for bookmark in found}
-
-
-def timestamp(seconds: float) -> str:
-    """Epoch seconds in the one form of `exported_at`: YYYY-MM-DDTHH:MM:SS.ffffffZ."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _digest(file: str) -> bytes:

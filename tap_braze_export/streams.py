@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from typing_extensions import override
 
+from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.run import Run
@@ -15,7 +16,6 @@ from tap_braze_export.schema.table import Field, type_of
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.batch_messages import Batches
 from tap_braze_export.singer.file_stream import FileStream
-from tap_braze_export.state import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -39,6 +39,7 @@ class ExportFiles(FileStream):
 
     def __init__(self, tap: Plugin) -> None:
         super().__init__(tap)
+        self._plugin = tap
         self._clock = tap.clock
         self._run: Run
         self._batches: Batches | None = None
@@ -101,6 +102,7 @@ class ExportFiles(FileStream):
     def _sync_records(
         self, context: Context | None = None, *, write_messages: bool = True
     ) -> Generator[dict[str, Any], Any, Any]:
+        self._settings = self._plugin.settings
         family = [stream for stream in (self, *self._children) if stream.selected]
         for stream in family:
             stream._write_schema_message()  # noqa: SLF001 - so that tables exist even if no user is delivered
@@ -108,7 +110,7 @@ class ExportFiles(FileStream):
         files = self._new_batch_files(family)
         selections = {stream.name: stream.selection for stream in self._children if stream.selected}
         self._run = Run(
-            self.config,
+            self._settings,
             selections,
             batch_files=files,
             plain=frozenset(stream.name for stream in family if stream.is_plain),
@@ -159,7 +161,7 @@ class ExportFiles(FileStream):
 
     def _new_batch_files(self, family: list[FileStream]) -> BatchFiles | None:
         """Have all streams write batch files, where `batch_config` is set."""
-        if not (given := self.config.get("batch_config")):
+        if not (given := self._settings.batch_config):
             return None
         files = BatchFiles.of(given, self._clock)
         files.connect()  # what cannot work should fail before Braze is asked for anything
@@ -192,7 +194,7 @@ class ExportFiles(FileStream):
 
     def _fail_if_incomplete(self) -> None:
         problems = list(self._run.deliveries.failures)
-        most = self.config["max_rejected_lines"]
+        most = self._settings.max_rejected_lines
         if self._rejected > most:
             problems.append(
                 f"{self._rejected} lines could not be read, more than max_rejected_lines ({most}) allows; they are "
@@ -202,12 +204,12 @@ class ExportFiles(FileStream):
             raise TapError("; ".join(problems))
 
     def _activate_versions(self, family: list[FileStream]) -> None:
-        if not self.config.get("emit_activate_version_messages"):
+        if not self._settings.emit_activate_version_messages:
             return
         reason = self._run.deliveries.reason_to_keep_rows()
         if self._rejected:
             reason = "lines could not be read"
-        elif not self.config.get("segment_ids"):
+        elif not self._settings.segment_ids:
             reason = "no segment was exported"
         if reason:
             self.logger.warning("No ACTIVATE_VERSION, loaders keep the rows of earlier runs: %s", reason)

@@ -13,9 +13,10 @@ from typing_extensions import override
 from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.resync.identifiers import IDENTIFIER_SETTINGS
+from tap_braze_export.preflight import check
 from tap_braze_export.schema.custom_attributes import attribute_fields, discovered_types
 from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field
+from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
 from tap_braze_export.singer.batch_files import errors_in
 from tap_braze_export.singer.plugin import Plugin
 
@@ -51,13 +52,11 @@ def _strings(name: str, title: str, description: str) -> th.Property[Any]:
     return th.Property(name, th.ArrayType(th.StringType), title=title, description=description)
 
 
-def _minimum(
-    name: str, default: int, title: str, description: str, minimum: int = 1, **options: Any
-) -> th.Property[Any]:
+def _integer(name: str, title: str, description: str, minimum: int = 1, **options: Any) -> th.Property[Any]:
     return th.Property(
         name,
         th.IntegerType(minimum=minimum, **options),
-        default=default,
+        default=getattr(Settings, name),
         title=title,
         description=description,
     )
@@ -81,7 +80,7 @@ class TapBrazeExport(Plugin):
         th.Property(
             "global_control_group",
             th.BooleanType,
-            default=False,
+            default=Settings.global_control_group,
             title="Global Control Group",
             description="Also export who is in the Global Control Group (needs the stream segment_members)",
         ),
@@ -116,7 +115,7 @@ class TapBrazeExport(Plugin):
         th.Property(
             "discover_custom_attributes",
             th.BooleanType,
-            default=False,
+            default=Settings.discover_custom_attributes,
             title="Discover custom attributes",
             description="Ask Braze for the custom attributes and their types at discovery",
         ),
@@ -141,7 +140,7 @@ class TapBrazeExport(Plugin):
         th.Property(
             "output_format",
             th.StringType(allowed_values=["zip", "gzip"]),
-            default="zip",
+            default=Settings.output_format,
             title="Output format",
             description="Archive format asked of Braze",
         ),
@@ -160,31 +159,28 @@ class TapBrazeExport(Plugin):
         th.Property(
             "on_running_export",
             th.StringType(allowed_values=["wait", "cancel", "fail"]),
-            default="wait",
+            default=Settings.on_running_export,
             title="On a running export",
             description="What to do when Braze says that the segment is already being exported",
         ),
-        _minimum(
+        _integer(
             "export_timeout_minutes",
-            360,
             "Export timeout",
             "Give an export up so many minutes after its request",
         ),
-        _minimum(
+        _integer(
             "poll_interval_seconds",
-            10,
             "Poll interval",
             "Seconds to the second look for files; grows to at most 60",
         ),
-        _minimum(
+        _integer(
             "settle_minutes",
-            10,
             "Settle time",
             "Without a callback, a bucket export is complete so many minutes after its last file",
             minimum=0,
         ),
-        _minimum("concurrent_exports", 4, "Concurrent exports", "Exports running in Braze at a time", maximum=100),
-        _minimum("concurrent_requests", 8, "Concurrent requests", "Requests of the ids export in flight"),
+        _integer("concurrent_exports", "Concurrent exports", "Exports running in Braze at a time", maximum=100),
+        _integer("concurrent_requests", "Concurrent requests", "Requests of the ids export in flight"),
         th.Property(
             "requests_per_minute",
             th.IntegerType(minimum=1),
@@ -203,18 +199,17 @@ class TapBrazeExport(Plugin):
             title="Fingerprints",
             description="Directory or fsspec URL; with it, users whose profile did not change are skipped",
         ),
-        _minimum(
+        _integer(
             "max_rejected_lines",
-            0,
             "Rejected lines",
             "More unreadable lines than this make the run fail",
             minimum=0,
         ),
-        _minimum("workers", 0, "Workers", "Processes that read files; 0 chooses", minimum=0),
+        _integer("workers", "Workers", "Processes that read files; 0 chooses", minimum=0),
         th.Property(
             "emit_activate_version_messages",
             th.BooleanType,
-            default=False,
+            default=Settings.emit_activate_version_messages,
             title="ACTIVATE_VERSION",
             description="After a run that provably emitted everything, tell loaders to delete the rows of earlier runs",
         ),
@@ -225,6 +220,10 @@ class TapBrazeExport(Plugin):
             description="Address of a Dask scheduler whose workers turn files into batch files (needs batch_config)",
         ),
     ).to_dict()
+
+    @override
+    def check(self) -> None:
+        check(self.settings, clock=self.clock, logger=self.logger)
 
     @override
     def discover_streams(self) -> Sequence[Stream]:

@@ -10,6 +10,7 @@ import pytest
 from tap_braze_export.errors import TapError
 from tap_braze_export.preflight import check
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock
 from tests.support.runs import Ended, command, settings, written
 
@@ -158,7 +159,7 @@ def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     with Sandbox(users=5) as sandbox:
         config = settings(sandbox, tmp_path, bucket_url="s3://bucket", bucket_options=options)
         with pytest.raises(TapError, match=r"^Bucket: ") as raised:
-            check(config, clock=FakeClock(), logger=logging.getLogger("tap-braze-export"))
+            check(Settings.of(config), clock=FakeClock(), logger=logging.getLogger("tap-braze-export"))
     for secret in options.values():
         assert secret not in caplog.text
         assert secret not in str(raised.value)
@@ -188,5 +189,5 @@ def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
     config = {"api_url": "http://127.0.0.1:9", "api_key": "k", "segment_ids": ["s"], "spool_dir": str(tmp_path)}
     started = clock.now()
     with pytest.raises(TapError, match=r"^Segment s: .*no connection"):
-        check(config, clock=clock, logger=logging.getLogger("tap-braze-export"))
+        check(Settings.of(config), clock=clock, logger=logging.getLogger("tap-braze-export"))
     assert clock.now() - started < 60

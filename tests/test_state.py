@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tap_braze_export.state import VERSION, Bookmark, read_bookmarks, timestamp
+from tap_braze_export.clock import timestamp
+from tap_braze_export.state import VERSION, Bookmark, read_bookmarks
 
 ENTRY = {
     "source": "segment",

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from tap_braze_export.braze.callback import Callbacks
+from tap_braze_export.clock import Interruption, PollTimer
 from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
 from tap_braze_export.exports.journal import Entry, Journal
 from tap_braze_export.exports.polling import BucketExport, HostedExport
-from tap_braze_export.exports.request import SEGMENT, ExportRequest, PollTimer, Source
+from tap_braze_export.exports.request import SEGMENT, ExportRequest, Source
 from tap_braze_export.exports.resume import Left
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.objects import CopyToDisk, ReadInPlace
 from tap_braze_export.report.progress import duration
-from tap_braze_export.signals import Interruption
 from tap_braze_export.state import VERSION, read_bookmarks
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tap_braze_export.exports.resume import LeftOver
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.report.progress import Progress
+    from tap_braze_export.settings import Settings
 
 _ESTIMATE_TOLERANCE = 0.2
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Exports:
         clock: Time and waiting.
         spool: Takes downloads and journals.
         progress: Is told while there is nothing to read.
-        config: The tap's settings.
+        settings: The tap's settings.
         state: The value of `bookmarks.export_files` that the run was given.
         rows_signature: Hash of everything that shapes rows.
         ahead: Objects that are fetched in advance, and files that each file tells of for processes that read them.
@@ -75,7 +76,7 @@ class Exports:
         clock: Clock,
         spool: Spool,
         progress: Progress,
-        config: Mapping[str, Any],
+        settings: Settings,
         state: Mapping[str, Any],
         rows_signature: str,
         ahead: int,
@@ -89,15 +90,15 @@ class Exports:
         self._spool = spool
         self._session = requests.Session()
         self._progress = progress
-        self._config = config
+        self._settings = settings
         self._ahead = ahead
         self._remember = remember
-        self._timeout = config["export_timeout_minutes"] * 60
+        self._timeout = settings.export_timeout_seconds
         self._since = clock.now()
-        url = config.get("bucket_url")
-        self._bucket = Bucket(url, config.get("bucket_options", {}), clock=clock) if url else None
-        self._callbacks = Callbacks(config.get("callback_url"), config.get("callback_listen"))
-        self._journals = {source.key: Journal(spool, config["api_url"], source.key) for source in sources}
+        url = settings.bucket_url
+        self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
+        self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
+        self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
         self._starts = [
             ExportRequest(
                 source,
@@ -108,7 +109,7 @@ class Exports:
                 journal=self._journals[source.key],
                 bucket=self._bucket,
                 callbacks=self._callbacks,
-                config=config,
+                settings=settings,
             )
             for source in sources
         ]
@@ -218,7 +219,7 @@ class Exports:
         if any(running.late for running in self._running):
             return False  # late files before anything else
         others = sum(other.may_run for other in self._starts if other is not start)
-        most: int = self._config["concurrent_exports"]
+        most: int = self._settings.concurrent_exports
         return len(self._running) + others < most
 
     def _start(self, start: ExportRequest) -> None:
@@ -250,7 +251,7 @@ class Exports:
                 self._fail(source, f"export {bookmark.export_id}: {error}")
                 return
         elif self._bucket is not None:
-            arrival = self._in_bucket(found, self._bucket, settle=self._config["settle_minutes"] * 60)
+            arrival = self._in_bucket(found, self._bucket, settle=self._settings.settle_seconds)
         else:
             self._fail(
                 source,
@@ -274,7 +275,7 @@ class Exports:
         return BucketExport(
             found.bookmark,
             bucket,
-            ReadInPlace(bucket) if self._config.get("dask_scheduler") else CopyToDisk(bucket, folder),
+            ReadInPlace(bucket) if self._settings.dask_scheduler else CopyToDisk(bucket, folder),
             clock=self._clock,
             settle_seconds=settle,
             called_back=lambda: self._callbacks.received(found.token),
@@ -297,7 +298,7 @@ class Exports:
         except ExportError as error:
             self._give_up(running, error)
             return
-        running.turn.took(fruitful=bool(found))
+        running.turn.polled(found=bool(found))
         if running.late and found:
             _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, found)
         if arrival.complete:
@@ -334,4 +335,4 @@ class Exports:
         self.failures.append(f"{source}: {reason}")
 
     def _new_turn(self) -> PollTimer:
-        return PollTimer(self._clock, self._config["poll_interval_seconds"])
+        return PollTimer(self._clock, self._settings.poll_interval_seconds)

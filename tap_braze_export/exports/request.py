@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tap_braze_export.braze.callback import new_token
+from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import (
     BrazeError,
     ExportError,
@@ -21,22 +22,19 @@ from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tap_braze_export.braze.callback import Callbacks
     from tap_braze_export.braze.client import Braze, Started
     from tap_braze_export.clock import Clock
     from tap_braze_export.exports.journal import Journal
     from tap_braze_export.files.bucket import Bucket
     from tap_braze_export.schema.selection import RequestedFields
+    from tap_braze_export.settings import Settings
 
 SEGMENT = "segment"
 _CLOCKS_DIFFER = 120
 """Seconds between this machine's request and the time that Braze puts into the export's name."""
 _LOST_ANSWERS = 8
 """After so many requests in a row without an answer something is wrong with the way to Braze."""
-_LONGEST_INTERVAL = 60.0
-_GROWTH = 1.5
 _log = logging.getLogger(__name__)
 
 
@@ -58,31 +56,6 @@ class Source:
         return "the Global Control Group" if self.kind == GLOBAL_CONTROL_GROUP else f"segment {self.segment_id}"
 
 
-class PollTimer:
-    """When something is looked at next: at intervals that grow to a minute.
-
-    Args:
-        clock: Time.
-        first_interval: Seconds.
-    """
-
-    def __init__(self, clock: Clock, first_interval: float) -> None:
-        self._clock = clock
-        self._first = self._interval = float(first_interval)
-        self.next = clock.now()
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time."""
-        return self.next <= self._clock.now()
-
-    def took(self, *, fruitful: bool) -> None:
-        """Set the next time, soon if there was something."""
-        self._interval = self._first if fruitful else self._interval
-        self.next = self._clock.now() + self._interval
-        self._interval = min(self._interval * _GROWTH, max(_LONGEST_INTERVAL, self._first))
-
-
 class ExportRequest:
     """The start of one export, tried until it runs.
 
@@ -95,7 +68,7 @@ class ExportRequest:
         journal: This machine's memory of the running export.
         bucket: Where files may arrive.
         callbacks: Gives the address that Braze calls.
-        config: The tap's settings.
+        settings: The tap's settings.
     """
 
     def __init__(
@@ -109,10 +82,10 @@ class ExportRequest:
         journal: Journal,
         bucket: Bucket | None,
         callbacks: Callbacks,
-        config: Mapping[str, Any],
+        settings: Settings,
     ) -> None:
         self.source = source
-        self.turn = PollTimer(clock, config["poll_interval_seconds"])
+        self.turn = PollTimer(clock, settings.poll_interval_seconds)
         self._last = last
         self._rows_signature = rows_signature
         self._client = client
@@ -120,8 +93,8 @@ class ExportRequest:
         self._journal = journal
         self._bucket = bucket
         self._callbacks = callbacks
-        self._config = config
-        self._timeout = config["export_timeout_minutes"] * 60
+        self._settings = settings
+        self._timeout = settings.export_timeout_seconds
         self._unanswered: LeftOver | None = None
         self._refused_since: float | None = None
         self._lost = 0
@@ -183,7 +156,7 @@ class ExportRequest:
             fields = len(self.source.fields.requested_fields)
             _log.info("Asked Braze for %s: export %s, %d fields", self.source, bookmark.export_id, fields)
             return replace(asked, left=Left.RUNNING, bookmark=bookmark, url=started.url)
-        self.turn.took(fruitful=False)
+        self.turn.polled(found=False)
         return None
 
     def _wanted(self) -> Bookmark:
@@ -202,7 +175,7 @@ class ExportRequest:
 
     def _post(self, token: str) -> Started:
         fields, callback = self.source.fields, self._callbacks.endpoint(token)
-        output_format = self._config["output_format"]
+        output_format = self._settings.output_format
         if self.source.kind == GLOBAL_CONTROL_GROUP:
             return self._client.start_control_group_export(
                 fields_to_export=fields.fields_to_export, callback_endpoint=callback, output_format=output_format
@@ -216,7 +189,7 @@ class ExportRequest:
         )
 
     def _wait_for_other(self) -> None:
-        choice = "wait" if self._unanswered else self._config["on_running_export"]
+        choice = "wait" if self._unanswered else self._settings.on_running_export
         self._lost = 0
         if self._unanswered is None:
             self._journal.forget()

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
-from tap_braze_export.signals import Interruption
+from tap_braze_export.clock import Interruption
 
 if TYPE_CHECKING:
     from tap_braze_export.clock import Clock

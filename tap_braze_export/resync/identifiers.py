@@ -20,13 +20,12 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.resync.digests import DigestSet, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
+
+    from tap_braze_export.settings import Settings
 
 EXTERNAL_ID, BRAZE_ID, EMAIL, PHONE, DEVICE_ID = "external_id", "braze_id", "email", "phone", "device_id"
 USER_ALIAS = "user_alias"
-IDENTIFIER_SETTINGS = ("external_ids", "braze_ids", "emails", "phones", "device_ids", "user_aliases", "identifiers_url")
-"""Any of these makes the run a resync."""
-
 _BY_SETTING = {
     "external_ids": EXTERNAL_ID,
     "user_aliases": USER_ALIAS,
@@ -64,12 +63,12 @@ class Identifiers:
     """The identifiers of a resync; each pass over them gives the same ones and keeps at most 27 bytes of each.
 
     Args:
-        config: The tap's settings.
+        settings: The tap's settings.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = config
-        self._url = str(config.get("identifiers_url") or "")
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = settings.identifiers_url or ""
 
     def fingerprint(self, key: bytes) -> str:
         """A hash of all of them, keyed: without the key nobody can try out whose e-mail address it stands for.
@@ -78,7 +77,7 @@ class Identifiers:
             ConfigError: If the file cannot be read.
         """
         found = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
-        found.update(msgspec.json.encode([self._config.get(setting) or [] for setting in _BY_SETTING]))
+        found.update(msgspec.json.encode([getattr(self._settings, setting) for setting in _BY_SETTING]))
         if self._url:
             found.update(f"\n{self._is_json_lines_by_name()}\n".encode())
             for chunk in self._chunks():
@@ -109,7 +108,7 @@ class Identifiers:
 
     def _from_settings(self) -> Iterator[_Row]:
         for setting, kind in _BY_SETTING.items():
-            for row, given in enumerate(self._config.get(setting) or (), 1):
+            for row, given in enumerate(getattr(self._settings, setting), 1):
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
     def _from_file(self) -> Iterator[_Row]:
@@ -169,8 +168,8 @@ class Identifiers:
 
     def _options(self) -> dict[str, Any]:
         scheme = urlsplit(self._url).scheme
-        same = scheme == urlsplit(str(self._config.get("bucket_url") or "")).scheme
-        return dict(self._config.get("bucket_options") or {}) if scheme and same else {}
+        same = scheme == urlsplit(self._settings.bucket_url or "").scheme
+        return dict(self._settings.bucket_options) if scheme and same else {}
 
 
 _Row = tuple[str, int, "dict[str, Any] | str"]

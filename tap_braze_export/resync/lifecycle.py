@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.braze.rate_limit import RequestPacer
+from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
 from tap_braze_export.files.disk import private_file
@@ -18,7 +19,7 @@ from tap_braze_export.resync.id_requests import assign, requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.resync.request_pool import RequestPool
 from tap_braze_export.schema.user_object import IDS
-from tap_braze_export.state import VERSION, timestamp
+from tap_braze_export.state import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tap_braze_export.resync.lanes import Lanes
     from tap_braze_export.resync.request_pool import Answer
     from tap_braze_export.schema.selection import RequestedFields
+    from tap_braze_export.settings import Settings
 
 _GROUP_REQUESTS = 50
 _GROUP_SECONDS = 30.0
@@ -104,7 +106,7 @@ class Resync:
         clock: Time.
         lanes: Makes requests, several at a time.
         spool: Remembers digests of the profiles already emitted, for a run that continues this one.
-        config: The tap's settings.
+        settings: The tap's settings.
         state: `bookmarks.export_files` of the incoming STATE.
         rows_signature: Hash of everything that shapes rows.
 
@@ -120,7 +122,7 @@ class Resync:
         clock: Clock,
         lanes: Lanes,
         spool: Spool,
-        config: Mapping[str, Any],
+        settings: Settings,
         state: Mapping[str, Any],
         rows_signature: str,
     ) -> None:
@@ -130,7 +132,7 @@ class Resync:
         self._clock = clock
         self._lanes = lanes
         self._spool = spool
-        self._config = config
+        self._settings = settings
         self._state = {"version": VERSION, "exports": [], "resync": None, **state}
         self._rows_signature = rows_signature
         self._misses: Counter[str] = Counter()
@@ -146,16 +148,16 @@ class Resync:
         Raises:
             TapError: If a request fails for good; what was answered before it is given first.
         """
-        identifiers = Identifiers(self._config)
-        export_id, done = self._begin(identifiers.fingerprint(str(self._config["api_key"]).encode()))
+        identifiers = Identifiers(self._settings)
+        export_id, done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
         self._profiles = _Profiles(self._spool.folder(export_id) / "profiles", done)
         flight = RequestPool(
             islice(requests(identifiers), done, None),
             lambda request: self._client.export_ids(request.body(self._fields), waits=False),
-            pace=RequestPacer(self._config.get("requests_per_minute")),
+            pace=RequestPacer(self._settings.requests_per_minute),
             clock=self._clock,
             lanes=self._lanes,
-            most=self._config["concurrent_requests"],
+            most=self._settings.concurrent_requests,
             ahead=_UNCONFIRMED,
         )
         try:

@@ -13,13 +13,13 @@ import click
 from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, SingerSDKError, StreamMapConfigError
 from typing_extensions import override
 
+from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError, unforeseen
-from tap_braze_export.signals import Interruption
 
 if TYPE_CHECKING:
     from singer_sdk import Tap
 
-    from tap_braze_export.signals import Signals
+    from tap_braze_export.clock import Signals
 
 _CHATTY = (
     "urllib3",

@@ -48,7 +48,7 @@ def environment_errors(tap: type[Tap]) -> list[str]:
     errors = []
     for setting, definition in tap.config_jsonschema["properties"].items():
         text = os.environ.get(variable := f"{prefix}{setting.upper()}")
-        if text is not None and (wanted := _unmet(text, definition.get("type", ()))):
+        if text and text.strip() and (wanted := _unmet(text, definition.get("type", ()))):
             errors.append(f"the environment variable {variable} must hold {wanted}")
     return errors
 

@@ -10,7 +10,7 @@ from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib.messages import RecordMessage
 from typing_extensions import override
 
-from tap_braze_export.signals import Signals
+from tap_braze_export.clock import Signals
 
 if TYPE_CHECKING:
     from singer_sdk.singerlib.messages import Message

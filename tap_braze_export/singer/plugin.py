@@ -6,11 +6,15 @@ Every private hook of the SDK's tap that is overridden stands here; `tests/test_
 from __future__ import annotations
 
 import copy
+import os
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Tap
 from singer_sdk.cli import plugin_cli
+from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.helpers._classproperty import classproperty
 from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib import Catalog, Schema
@@ -18,12 +22,11 @@ from singer_sdk.singerlib.catalog import Metadata
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
-from tap_braze_export.clock import Clock
+from tap_braze_export.clock import Clock, Signals
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.preflight import check
 from tap_braze_export.schema.table import EXPORTED_AT
 from tap_braze_export.schema.user_object import TABLES
-from tap_braze_export.signals import Signals
+from tap_braze_export.settings import Settings, without_unset
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
     check_config_file,
@@ -56,6 +59,18 @@ class Plugin(Tap):
     def custom_attributes(self) -> list[Field]:
         """The typed members of the column custom_attributes."""
         return []
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration, typed."""
+        return Settings.of(self.config)
+
+    def check(self) -> None:
+        """Check for `--test` what can be proven without starting an export.
+
+        Raises:
+            TapError: If something fails.
+        """
 
     def __init__(self, *, parse_env_config: bool = False, **options: Any) -> None:
         """Refuse what the environment holds before the SDK stumbles over it, or after it has read a .env file."""
@@ -93,8 +108,22 @@ class Plugin(Tap):
             entry.metadata.root.selected = True
         self.mapper.register_raw_streams_from_catalog(catalog)
 
+    @classproperty
+    @override
+    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
+        """The settings in the environment and in a .env file, without blank ones, which the SDK would convert."""
+        parse_environment_config({}, cls._env_var_prefix)  # reads .env into the environment
+        cls.append_builtin_config(cls.config_jsonschema)
+        set_here = {
+            name: definition
+            for name, definition in cls.config_jsonschema["properties"].items()
+            if os.environ.get(f"{cls._env_var_prefix}{name.upper()}", "").strip()
+        }
+        return parse_environment_config({"properties": set_here}, cls._env_var_prefix)
+
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        self._config = without_unset(self._config)
         missing, wrong = describe_errors(self)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
         if wrong or (errors and raise_errors):
@@ -161,5 +190,5 @@ class Plugin(Tap):
         given = ctx.params["config"]
         # With a catalog, so that nothing is asked of Braze but by the checks.
         tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog())
-        check(tap.config, clock=tap.clock, logger=tap.logger)
+        tap.check()
         ctx.exit()

@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import ConfigError, ExportError, TapError, foreign_text, unforeseen
 from tap_braze_export.files import archive
 from tap_braze_export.files.objects import on_disk
-from tap_braze_export.signals import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Callable

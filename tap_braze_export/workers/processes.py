@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from multiprocessing.connection import Pipe, wait
 from typing import TYPE_CHECKING
 
+from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError
-from tap_braze_export.signals import Interruption
 
 if TYPE_CHECKING:
     from tap_braze_export.clock import Clock

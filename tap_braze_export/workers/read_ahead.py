@@ -15,13 +15,13 @@ from tap_braze_export.workers.processes import Processes, sensible_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import Delivery, ExportFile
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.rows.reader import BlockRows
     from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.settings import Settings
     from tap_braze_export.singer.batch_files import BatchFiles
     from tap_braze_export.workers.file_reader import Result
     from tap_braze_export.workers.processes import Answer
@@ -34,7 +34,7 @@ class ReadAhead:
     """Reads deliveries in their order.
 
     Args:
-        config: The tap's settings. `workers` are processes, 0 chooses, and begins with files that are few here;
+        settings: The tap's settings. `workers` are processes, 0 chooses, and begins with files that are few here;
             where there is a `dask_scheduler`, its cluster reads instead.
         selections: What the catalog selects, by stream.
         batch_files: Writes batch files, where they are wanted.
@@ -48,7 +48,7 @@ class ReadAhead:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        settings: Settings,
         selections: Mapping[str, Selection],
         *,
         batch_files: BatchFiles | None,
@@ -56,11 +56,11 @@ class ReadAhead:
         spool: Spool,
         clock: Clock,
     ) -> None:
-        workers: int = config["workers"]
+        workers: int = settings.workers
         self._asked_for = workers > 0
         self._count = workers or sensible_count()
         # Of two, this process is one: it reads every other file. With more, writing what they read is enough to do.
-        self._takes_part = self._count == 2 and not config.get("dask_scheduler")  # noqa: PLR2004
+        self._takes_part = self._count == 2 and not settings.dask_scheduler  # noqa: PLR2004
         self.ahead = self._count
         self._readers = Readers(selections)
         self._spool = spool
@@ -69,9 +69,12 @@ class ReadAhead:
         self._pending: dict[Job, Answer] = {}
         self._folder = f"rows-{uuid.uuid4().hex}"
         self._reader = FileReader(selections, None, batch_files.elsewhere() if batch_files else None, plain)
-        if address := config.get("dask_scheduler"):
-            bucket = {"bucket_url": config.get("bucket_url"), "bucket_options": config.get("bucket_options", {})}
-            cluster = Cluster(address, replace(self._reader, **bucket), clock=clock)
+        if address := settings.dask_scheduler:
+            cluster = Cluster(
+                address,
+                replace(self._reader, bucket_url=settings.bucket_url, bucket_options=dict(settings.bucket_options)),
+                clock=clock,
+            )
             self._elsewhere, self.ahead = cluster, cluster.ahead
 
     def begin(self) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError
-from tap_braze_export.signals import Interruption
 from tests.support.fakes import Answer, FakeClock, Server, as_json, hang_up
 from tests.support.runs import Output, selecting, settings, sync, tap_class
 from tests.support.steps import STARTED, Steps, braze, crash, exports, nothing, posts

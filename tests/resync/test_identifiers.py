@@ -11,6 +11,7 @@ import pytest
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.resync.digests import DigestSet, digest
 from tap_braze_export.resync.identifiers import Identifiers
+from tap_braze_export.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 KEY = b"a key"
 
 
+def identifiers_of(config: dict[str, Any]) -> Identifiers:
+    """The identifiers that these settings name."""
+    return Identifiers(Settings.of({"api_url": "https://braze", "api_key": "k", **config}))
+
+
 def read(**config: Any) -> list[tuple[str, ...]]:
     """Kind and value of each identifier, of an alias its label as well."""
-    return [tuple(part for part in identifier[:3] if part) for identifier in Identifiers(config)]
+    return [tuple(part for part in identifier[:3] if part) for identifier in identifiers_of(config)]
 
 
 def from_file(path: Path, content: str | bytes) -> list[tuple[str, ...]]:
@@ -147,8 +153,8 @@ def test_bucket_options_go_with_the_buckets_scheme_only(tmp_path: Path) -> None:
     config = {"bucket_options": {"no_such_option_of_a_local_file": 1}, "bucket_url": "s3://bucket"}
 
     assert read(identifiers_url=str(path), **config) == externals("a")
-    assert Identifiers({"identifiers_url": "s3://x/a.csv", **config})._options() == config["bucket_options"]
-    assert Identifiers({"identifiers_url": "gs://x/a.csv", **config})._options() == {}
+    assert identifiers_of({"identifiers_url": "s3://x/a.csv", **config})._options() == config["bucket_options"]
+    assert identifiers_of({"identifiers_url": "gs://x/a.csv", **config})._options() == {}
 
 
 # What is left out
@@ -235,7 +241,7 @@ def test_file_that_cannot_be_meant_is_a_configuration_error(tmp_path: Path, cont
 def test_missing_file_is_a_configuration_error(tmp_path: Path, read_it: Any) -> None:
     """With its path and what to check."""
     with pytest.raises(ConfigError, match=r"identifiers_url .*/none\.csv cannot be read \(No such file or directory\)"):
-        read_it(Identifiers({"identifiers_url": str(tmp_path / "none.csv")}))
+        read_it(identifiers_of({"identifiers_url": str(tmp_path / "none.csv")}))
 
 
 def test_address_is_told_without_its_secrets() -> None:
@@ -270,13 +276,13 @@ def test_fingerprint_changes_with_the_source_alone(tmp_path: Path) -> None:
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"
     first.write_text("external_id\na\nb\n")
     second.write_text("external_id\na\nb\n")
-    original = Identifiers({"external_ids": ["x"], "identifiers_url": str(first)})
+    original = identifiers_of({"external_ids": ["x"], "identifiers_url": str(first)})
 
     fingerprint = original.fingerprint(KEY)
 
-    assert Identifiers({"external_ids": ["x"], "identifiers_url": str(second)}).fingerprint(KEY) == fingerprint
-    assert Identifiers({"external_ids": ["y"], "identifiers_url": str(first)}).fingerprint(KEY) != fingerprint
-    assert Identifiers({"emails": ["x"], "identifiers_url": str(first)}).fingerprint(KEY) != fingerprint
+    assert identifiers_of({"external_ids": ["x"], "identifiers_url": str(second)}).fingerprint(KEY) == fingerprint
+    assert identifiers_of({"external_ids": ["y"], "identifiers_url": str(first)}).fingerprint(KEY) != fingerprint
+    assert identifiers_of({"emails": ["x"], "identifiers_url": str(first)}).fingerprint(KEY) != fingerprint
     assert original.fingerprint(b"another key") != fingerprint
     first.write_text("external_id\na\nc\n")
     assert original.fingerprint(KEY) != fingerprint
@@ -303,7 +309,7 @@ def test_long_file_is_read_as_a_stream(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text("external_id\n" + "".join(f"{number:0799d}\n" for number in range(10_000)))
     tracemalloc.start()
-    count = sum(1 for _ in Identifiers({"identifiers_url": str(path)}))
+    count = sum(1 for _ in identifiers_of({"identifiers_url": str(path)}))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

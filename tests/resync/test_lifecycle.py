@@ -17,6 +17,7 @@ from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.resync.id_requests import assign, requests
 from tap_braze_export.resync.identifiers import Identifier, Identifiers
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock
 from tests.support.runs import COMMAND, Output, Run, command, environment, selecting, settings, sync, written
 from tests.support.simulation import ScriptedBraze, SimulatedLanes, SimulatedRun
@@ -262,7 +263,7 @@ def test_few_external_ids_before_many_addresses_are_not_held_back_for_ever() -> 
 
 def test_user_that_braze_spells_otherwise_is_emitted_and_makes_no_false_miss() -> None:
     """Then only Braze's own list tells who was missed."""
-    asked = Identifiers({"external_ids": ["Ada", "nobody", "kurt"]})
+    asked = Identifiers(Settings(api_url="u", api_key="k", external_ids=("Ada", "nobody", "kurt")))
     (request,) = requests(asked)
     users = [b'{"braze_id":"b5","external_id":"kurt"}', b'{"braze_id":"b1","external_id":"ada"}', b'{"braze_id":"b7"}']
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from singer_sdk.singerlib.messages import RecordMessage, StateMessage
 
+from tap_braze_export.clock import Interruption, Signals
 from tap_braze_export.rows.rendered import Rows
-from tap_braze_export.signals import Interruption, Signals
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:

@@ -121,6 +121,7 @@ def test_private_overrides_stand_in_one_place() -> None:
     tap = {name for name in dir(Tap) if name.startswith("_") and not name.startswith("__")}
     assert {name for name in vars(TapBrazeExport) if name in tap} == {"_abc_impl"}
     assert {name for name in vars(Plugin) if name in tap} - {"_abc_impl"} == {
+        "_env_var_config",
         "_setup_signal_handlers",
         "_validate_config",
     }

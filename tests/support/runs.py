@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from singer_sdk.exceptions import SingerSDKError
 
+from tap_braze_export.clock import Signals
 from tap_braze_export.errors import TapError
-from tap_braze_export.signals import Signals
 from tap_braze_export.singer.command import describe
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.fakes import FakeClock

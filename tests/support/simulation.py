@@ -16,6 +16,7 @@ from tap_braze_export.files.spool import Spool
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.sandbox.limits import RateLimit as Window
 from tap_braze_export.schema.selection import RequestedFields
+from tap_braze_export.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +143,7 @@ class SimulatedRun:
             clock=clock,
             lanes=lanes or SimulatedLanes(clock),
             spool=place,
-            config={"api_key": "key", "concurrent_requests": 16, **config},
+            settings=Settings.of({"api_url": "https://braze", "api_key": "key", "concurrent_requests": 16, **config}),
             state=state or {},
             rows_signature=rows_signature,
         )

@@ -19,12 +19,12 @@ import dask
 import pytest
 from distributed import Client, LocalCluster, WorkerPlugin
 
+from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import DamagedFileError
 from tap_braze_export.files.archive import Member
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.objects import ReadInPlace
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.signals import Interruption
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.workers import dask_cluster as cluster_module
 from tap_braze_export.workers.dask_cluster import Cluster

@@ -1,0 +1,107 @@
+"""The tap's settings as one typed, frozen object; null and blank mean "not set" here, for every setting.
+
+`tap.py` describes the settings to users and takes the defaults from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ROW_SHAPING_SETTINGS = (
+    "stream_maps",
+    "stream_map_config",
+    "faker_config",
+    "flattening_enabled",
+    "flattening_max_depth",
+    "flattening_max_key_length",
+    "flattening_separator",
+)
+"""Settings of the SDK that change what rows look like."""
+_MINUTE = 60
+
+
+def without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the settings that are null or blank."""
+    return {name: value for name, value in config.items() if not is_unset(value)}
+
+
+def is_unset(value: object) -> bool:
+    """True for null and for blank text."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings by their names in the configuration; lists are tuples, times carry their unit."""
+
+    api_url: str
+    api_key: str = field(repr=False)
+    segment_ids: tuple[str, ...] = ()
+    global_control_group: bool = False
+    external_ids: tuple[str, ...] = field(default=(), repr=False)
+    braze_ids: tuple[str, ...] = field(default=(), repr=False)
+    emails: tuple[str, ...] = field(default=(), repr=False)
+    phones: tuple[str, ...] = field(default=(), repr=False)
+    device_ids: tuple[str, ...] = field(default=(), repr=False)
+    user_aliases: tuple[Mapping[str, str], ...] = field(default=(), repr=False)
+    identifiers_url: str | None = field(default=None, repr=False)
+    custom_attributes: Mapping[str, str] = field(default_factory=dict)
+    discover_custom_attributes: bool = False
+    extra_export_fields: tuple[str, ...] = ()
+    bucket_url: str | None = None
+    bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    output_format: str = "zip"
+    callback_url: str | None = None
+    callback_listen: str | None = None
+    on_running_export: str = "wait"
+    export_timeout_minutes: int = 360
+    poll_interval_seconds: int = 10
+    settle_minutes: int = 10
+    concurrent_exports: int = 4
+    concurrent_requests: int = 8
+    requests_per_minute: int | None = None
+    spool_dir: str | None = None
+    fingerprints_url: str | None = None
+    max_rejected_lines: int = 0
+    workers: int = 0
+    dask_scheduler: str | None = None
+    emit_activate_version_messages: bool = False
+    batch_config: Mapping[str, Any] | None = field(default=None, repr=False)
+    row_shaping: Mapping[str, Any] = field(default_factory=dict)
+    """The SDK's settings that change what rows look like: stream maps and flattening."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Settings:
+        """The settings of a valid configuration."""
+        given = without_unset(config)
+        known = {setting.name for setting in fields(cls)}
+        values = {name: _frozen(value) for name, value in given.items() if name in known}
+        shaping = {name: given[name] for name in _ROW_SHAPING_SETTINGS if name in given}
+        return cls(**values, row_shaping=shaping)
+
+    @property
+    def is_resync(self) -> bool:
+        """True if an identifier is given: then only the ids export is used."""
+        return any(getattr(self, name) for name in IDENTIFIER_SETTINGS)
+
+    @property
+    def export_timeout_seconds(self) -> float:
+        """Seconds after its request at which an export is given up."""
+        return self.export_timeout_minutes * _MINUTE
+
+    @property
+    def settle_seconds(self) -> float:
+        """Seconds without a new file after which a bucket export is complete."""
+        return self.settle_minutes * _MINUTE
+
+
+IDENTIFIER_SETTINGS = ("external_ids", "braze_ids", "emails", "phones", "device_ids", "user_aliases", "identifiers_url")
+"""Any of these makes the run a resync."""
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
