@@ -34,17 +34,6 @@ STARTED = as_json({"message": "success", "object_prefix": PREFIX})
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def braze(server: Server, clock: FakeClock) -> Iterator[Braze]:
     with requests.Session() as session:
         yield Braze(f" {server.url}/ ", f"{KEY}\n", clock=clock, session=session)

@@ -23,7 +23,7 @@ from tests.support.runs import COMMAND, Output, Run, command, environment, selec
 from tests.support.simulation import ScriptedBraze, SimulatedLanes, SimulatedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 STREAMS = ["users", "devices", "invalid_user_ids", "export_files"]
@@ -36,12 +36,8 @@ PEOPLE: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A workspace with PEOPLE, and a limit that no test comes near."""
-    with Sandbox(users=0, ids_limit=1_000_000) as sandbox:
-        sandbox.add_segment("people", PEOPLE)
-        yield sandbox
+# A workspace with PEOPLE, and a limit that no test comes near.
+pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
 
 
 def resync(sandbox: Sandbox, folder: Path, *, state: Mapping[str, Any] | None = None, **config: Any) -> Run:

@@ -16,14 +16,13 @@ from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.loaders import SCHEMA, load
-from tests.support.postgres import Postgres, postgres
 from tests.support.rows import Case, cases, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["postgres"]  # a fixture
+    from tests.support.postgres import Postgres
 
 CASES = [case for case in (*cases("odd_users.json"), *cases("samples.json")) if case.is_plain]
 FORMATS = {

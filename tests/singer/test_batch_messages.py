@@ -27,13 +27,10 @@ from tests.support import batches, clouds
 from tests.support.batches import comparable, config, manifests, records
 from tests.support.fakes import FakeClock
 from tests.support.loaders import load
-from tests.support.postgres import Postgres, postgres
 from tests.support.runs import Run, command, refusal, selecting, settings, sync, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["postgres"]  # a fixture
+    from tests.support.postgres import Postgres
 
 DEFAULT_STREAMS = [stream.table.stream for stream in STREAMS if stream.table.selected_by_default]
 HUGE = 10**40
@@ -50,12 +47,8 @@ PERSON = {
 }
 
 
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A workspace with 40 users, of whom the first eight are odd, in four files."""
-    with Sandbox(users=40, users_per_file=10) as sandbox:
-        sandbox.add_segment("one", [PERSON])
-        yield sandbox
+# 40 users, of whom the first eight are odd, in four files.
+pytestmark = pytest.mark.sandbox(users=40, users_per_file=10, segments={"one": [PERSON]})
 
 
 MAPS = {
@@ -376,12 +369,6 @@ def table(postgres: Postgres, schema: str, name: str) -> list[str]:
         json.dumps({column: value for column, value in row.items() if column[:5] != "_sdc_" and column not in volatile})
         for row in postgres.rows(f'select * from "{schema}"."{name}"')
     )
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clouds.Store]:
-    with clouds.s3(tmp_path_factory.mktemp("s3")) as store:
-        yield store
 
 
 def test_s3(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:

@@ -161,6 +161,9 @@ def azure(folder: Path) -> Iterator[Store]:
         yield Store("abfs://exports", writer, reader, (AZURE_KEY, signature))
 
 
+SERVERS = {"s3": s3, "gcs": gcs, "azure": azure}
+
+
 def make(protocol: str, bucket: str, options: dict[str, Any]) -> None:
     """Make a bucket, as soon as the store is ready for it."""
     end = time.monotonic() + SECONDS

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +78,6 @@ def jsonl_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         for path in sorted(folder.glob("*.jsonl"))
     }
-
-
-def record_counts(messages: bytes) -> Counter[str]:
-    """RECORD messages per stream."""
-    decoded = (json.loads(line) for line in messages.splitlines())
-    return Counter(message["stream"] for message in decoded if message["type"] == "RECORD")
 
 
 def render(messages: Iterable[Mapping[str, Any]]) -> bytes:

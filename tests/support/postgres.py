@@ -141,10 +141,3 @@ def running_postgres() -> Iterator[Postgres]:
             _run([pg_ctl, "stop", "-w", "-m", "immediate", "-D", str(data)], log, identity)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One server for the whole run; a test keeps to a schema of its own."""
-    with running_postgres() as server:
-        yield server

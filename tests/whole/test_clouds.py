@@ -13,20 +13,16 @@ from tests.support.fakes import FakeClock, Server, as_json
 from tests.support.runs import Output, command, selecting, settings, sync, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from tests.support.clouds import Store
 
-CLOUDS = ("s3", "gcs", "azure")
 WANTED = ["users", "devices", "segment_members", "export_files"]
 
 
-@pytest.fixture(scope="module", params=CLOUDS)
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with getattr(clouds, request.param)(tmp_path_factory.mktemp(request.param)) as store:
-        yield store
+pytestmark = pytest.mark.external
+each_cloud = pytest.mark.parametrize("store", ["s3", "gcs", "azure"], indirect=True)
 
 
 def run(config: dict[str, Any], folder: Path) -> Output:
@@ -47,6 +43,7 @@ def reading(store: Store, folder: Path, sandbox: Sandbox, **more: Any) -> dict[s
     return settings(sandbox, folder, bucket_url=store.at(folder.name), bucket_options=store.reader, **more)
 
 
+@each_cloud
 def test_export(store: Store, tmp_path: Path) -> None:
     """Every user of a segment and of the control group, past other exports and CSV files, and no secret in STATE."""
     faults = ["foreign-export", "other-date-folder"]
@@ -61,6 +58,7 @@ def test_export(store: Store, tmp_path: Path) -> None:
         assert secret.encode() not in done.stdout
 
 
+@each_cloud
 def test_files_are_read_as_they_come(store: Store, tmp_path: Path) -> None:
     """The store shows each new file at the next look, also gzip; quiet for settle_minutes ends the export."""
     with delivering(store, tmp_path, users=9, users_per_file=3, odd_users=False, hold=True) as sandbox:
@@ -83,6 +81,7 @@ def test_files_are_read_as_they_come(store: Store, tmp_path: Path) -> None:
     assert 600 <= sum(clock.slept) <= 700
 
 
+@each_cloud
 def test_late_file_is_read_by_the_next_run(store: Store, tmp_path: Path) -> None:
     """What came after the end is recognised as new among what was read, in a listing of the real store."""
     with delivering(store, tmp_path, users=9, users_per_file=3, odd_users=False, faults=["late-file"]) as sandbox:
@@ -124,6 +123,7 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
+@each_cloud
 def test_wrong_credentials(store: Store, tmp_path: Path) -> None:
     """One line that says what to check, at once, and shows neither the credentials nor what the store said of them."""
     kind = {"s3://exports": "s3", "gs://exports": "gcs", "abfs://exports": "azure"}[store.url]

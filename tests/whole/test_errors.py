@@ -11,17 +11,13 @@ from tap_braze_export.sandbox import Sandbox
 from tests.support.runs import command, refusal, selecting, settings, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 VALID = {"api_url": "https://rest.iad-01.braze.com", "api_key": "a-secret-key", "segment_ids": ["one"]}
 MODES: list[tuple[str, ...]] = [(), ("--test",), ("--discover",)]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"]) as sandbox:
-        yield sandbox
+pytestmark = pytest.mark.sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"])
 
 
 def config(folder: Path, **more: Any) -> str:

@@ -56,6 +56,7 @@ DASK = str(Path(sys.executable).with_name("dask"))
 ANY_PORT = "127.0.0.1:0"
 QUICKLY = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
 EXPORT = "0a1b2c3d-1800000000"
+pytestmark = [pytest.mark.external, pytest.mark.xdist_group("cluster")]
 
 
 @pytest.fixture(scope="module")
@@ -248,12 +249,6 @@ def test_dry_run_and_resync(cluster: LocalCluster, tmp_path: Path) -> None:
         nobody = f"tcp://127.0.0.1:{clouds.free_port()}"
         resync = sync({**given, "dask_scheduler": nobody, "braze_ids": ["nobody"]})
     assert resync.states
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clouds.Store]:
-    with clouds.s3(tmp_path_factory.mktemp("s3")) as store:
-        yield store
 
 
 def test_s3(cluster: LocalCluster, store: clouds.Store, tmp_path: Path) -> None:

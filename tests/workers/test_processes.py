@@ -28,13 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS = 30
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A workspace with 120 users in twelve files."""
-    with Sandbox(users=120, users_per_file=10, odd_users=False) as sandbox:
-        yield sandbox
+# A workspace with twelve files.
+pytestmark = pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)
 
 
 def without_ids(run: Output) -> bytes:
