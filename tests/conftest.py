@@ -20,6 +20,7 @@ SERVERS = ("cloud", "cluster", "postgres")
 """Fixtures that start servers: their tests are external, and those of one server run in one process."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need a server, and let the slow ones begin first."""
     for item in items:

@@ -142,15 +142,14 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module", params=["copy", "insert"])
 def loaded(
-    request: pytest.FixtureRequest, messages: bytes, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, messages: bytes, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Postgres, str]:
     """The server and the schema that target-postgres has loaded the messages into, either way that it can."""
-    server: Postgres = request.getfixturevalue("postgres")
     schema = f"{SCHEMA}_odd_{request.param}"
-    config = {**server.target_config, "default_target_schema": schema, "use_copy": request.param == "copy"}
+    config = {**postgres.target_config, "default_target_schema": schema, "use_copy": request.param == "copy"}
     done = load("target-postgres", config, messages, tmp_path_factory.mktemp("target"))
     assert done.returncode == 0, done.stderr[-3000:]
-    return server, schema
+    return postgres, schema
 
 
 def expected_of(stream: str, exported_at: str) -> dict[tuple[Any, ...], dict[str, Any]]:

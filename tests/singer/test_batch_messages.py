@@ -395,6 +395,7 @@ def test_storage_that_may_not_be_written(sandbox: Sandbox, store: clouds.Store, 
     assert not run.of_type("BATCH")
 
 
+@pytest.mark.slow
 def test_many_rows_are_written_in_parts(tmp_path: Path) -> None:
     """Of a large group more files than one are written, so that memory stays bounded; one BATCH names them all."""
     people = [{"braze_id": f"b{number}", "custom_attributes": {"text": "x" * 100_000}} for number in range(1000)]

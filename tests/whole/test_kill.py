@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 USERS, USERS_PER_FILE = 360, 30
 SECONDS = 30
 STARTED = "/users/export/segment"

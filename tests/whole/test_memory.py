@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tap_braze_export.sandbox import Sandbox
 from tests.support.runs import COMMAND, environment, settings, written
 
@@ -33,6 +35,7 @@ def peak(folder: Path, users: int) -> int:
     return usage.ru_maxrss
 
 
+@pytest.mark.slow
 def test_memory_is_constant(tmp_path: Path) -> None:
     """Five times the users, in five files instead of one, take at most a fifth more."""
     few, many = (peak(tmp_path / str(users), users) for users in (FEW, MANY))

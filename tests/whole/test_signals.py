@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 _SMALLEST_PIPE = 4096

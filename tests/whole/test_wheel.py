@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.external, pytest.mark.xdist_group("wheel")]
+
 ROOT = Path(__file__).parents[2]
 
 

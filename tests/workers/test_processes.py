@@ -130,6 +130,7 @@ def test_sensible_count(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     assert processes.sensible_count() == min(cores, 8)
 
 
+@pytest.mark.slow
 def test_huge_file_is_read_block_by_block(tmp_path: Path) -> None:
     """A file of several blocks is read by the run itself: its rows would take too much room on their way."""
     people = [{"braze_id": f"b{number}", "custom_attributes": {"text": "x" * 100_000}} for number in range(800)]
@@ -223,6 +224,7 @@ def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """Its processes see that nobody asks any more."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
@@ -233,6 +235,7 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
         wait_for(lambda: gone(pids))
 
 
+@pytest.mark.slow
 def test_killed_process_is_told_of(tmp_path: Path) -> None:
     """One line says what happened and what to do; the next run continues."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
