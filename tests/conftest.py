@@ -12,6 +12,7 @@ from tap_braze_export.sandbox import Sandbox
 from tests.support import clouds
 from tests.support.fakes import FakeClock, Server
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.sandbox_client import CallbackReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +58,13 @@ def server() -> Iterator[Server]:
     """An HTTP server that gives the responses that a test lines up."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture
+def listener() -> Iterator[CallbackReceiver]:
+    """A server that receives the callbacks of a sandbox."""
+    with CallbackReceiver() as listener:
+        yield listener
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,12 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     """Check the imports of the package in a folder against the contracts in pyproject.toml."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo", ROOT / "pyproject.toml"]
+    command = [
+        str(Path(sys.executable).with_name("lint-imports")),
+        "--no-cache",
+        "--no-logo",
+        str(ROOT / "pyproject.toml"),
+    ]
     environment = {**os.environ, "COLUMNS": "200"}  # or long lines are wrapped
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
