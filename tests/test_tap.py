@@ -232,7 +232,7 @@ def test_extra_fields_are_asked_for_and_rescued(sandbox: Sandbox, tmp_path: Path
 
 def test_deselected_members_are_dropped_even_if_they_come(tmp_path: Path) -> None:
     """What Braze sends unasked: known members that nobody wants are dropped, unknown ones rescued."""
-    with Sandbox(users=12, odd_users=False, faults=["unasked-fields"]) as sandbox:
+    with Sandbox(users=12, odd_users=False, faults=["unrequested-fields"]) as sandbox:
         catalog = selecting(["users"], {"users": ["email", "_rescued_data"]})
         run = sync(settings(sandbox, tmp_path), catalog=catalog)
     rescued = [row["_rescued_data"] for row in run.rows("users")]

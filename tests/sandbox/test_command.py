@@ -83,7 +83,7 @@ def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
         "--api-key",
         "mine",
     ]
-    command += ["--ready-file", str(ready_file), "--deny", "segments.list", "--fault", "answer-200"]
+    command += ["--ready-file", str(ready_file), "--deny", "segments.list", "--fault", "status-200"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         told = ""

@@ -41,7 +41,7 @@ def test_every_fault_has_a_test() -> None:
 
 
 def test_faults_are_switched_off_again(sandbox: Sandbox) -> None:
-    sandbox.set_faults("answer-200")
+    sandbox.set_faults("status-200")
     assert start(sandbox).status_code == 200
     sandbox.set_faults()
     assert start(sandbox).status_code == 201
@@ -69,7 +69,7 @@ def test_fault_queued(sandbox: Sandbox) -> None:
 
 def test_fault_lost_answer() -> None:
     """The export runs, though its caller never hears of it; only once."""
-    with Sandbox(users=3, hold=True, faults=["lost-answer"]) as sandbox:
+    with Sandbox(users=3, hold=True, faults=["lost-response"]) as sandbox:
         with pytest.raises(requests.ConnectionError):
             start(sandbox)
         assert [(call.path, call.status) for call in sandbox.calls] == [("/users/export/segment", 0)]
@@ -256,7 +256,7 @@ def test_fault_duplicate_user(sandbox: Sandbox) -> None:
 
 
 def test_fault_unasked_fields(sandbox: Sandbox) -> None:
-    sandbox.set_faults("unasked-fields")
+    sandbox.set_faults("unrequested-fields")
     users = [json.loads(line) for line in raw_lines(sandbox, fields=EVERYTHING)]
     assert all({"appboy_id", "brand_new_member"} <= user.keys() for user in users)
 

@@ -206,7 +206,7 @@ def test_control_group_knows_fewer_fields() -> None:
 
 
 def test_first_looks_find_nothing() -> None:
-    with Sandbox(users=3, looks=2) as sandbox:
+    with Sandbox(users=3, empty_polls=2) as sandbox:
         url = start(sandbox).json()["url"]
         assert [fetch(url).status_code for _ in range(2)] == [403, 403]
         assert start(sandbox).status_code == 429
