@@ -70,7 +70,7 @@ def test_command_says_when_a_port_is_taken(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
-    """It tells people and scripts where it listens, obeys its options and exits 0."""
+    """It writes its address for people and scripts, applies its options and exits with 0."""
     ready_file = tmp_path / "ready.json"
     command = [
         sys.executable,
@@ -86,16 +86,16 @@ def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
     command += ["--ready-file", str(ready_file), "--deny", "segments.list", "--fault", "status-200"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        told = ""
-        while "Ctrl+C" not in told:  # the last line of the greeting; the file is written before it
+        greeting = ""
+        while "Ctrl+C" not in greeting:  # the last line of the greeting; the file is written before it
             line = process.stderr.readline()
-            assert line, told
-            told += line
+            assert line, greeting
+            greeting += line
         ready = json.loads(ready_file.read_text("utf-8"))
         headers = {"Authorization": "Bearer mine"}
         body = {"segment_id": "all-users", "fields_to_export": ["braze_id"]}
-        answer = requests.post(ready["api_url"] + "/users/export/segment", json=body, headers=headers, timeout=10)
-        content = fetch(answer.json()["url"]).content
+        response = requests.post(ready["api_url"] + "/users/export/segment", json=body, headers=headers, timeout=10)
+        content = fetch(response.json()["url"]).content
         denied = requests.get(ready["api_url"] + "/segments/list", headers=headers, timeout=10)
         os.kill(ready["pid"], number)
         rest = process.stderr.read()
@@ -104,9 +104,9 @@ def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
     assert ready["pid"] == process.pid
     assert ready["api_key"] == "mine"
     assert ready["segment_ids"] == ["all-users", "vip-users", "empty-segment"]
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert len(members(content)[0]) == 12
     assert denied.status_code == 403
-    assert ready["api_url"] in told
+    assert ready["api_url"] in greeting
     assert rest == ""
-    assert '"api_key": "mine"' in told
+    assert '"api_key": "mine"' in greeting

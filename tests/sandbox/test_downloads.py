@@ -21,18 +21,18 @@ pytestmark = pytest.mark.sandbox(users=30, clock=lambda: NOW)
 
 
 def test_download_describes_itself(sandbox: Sandbox) -> None:
-    answer = download(sandbox)
-    assert answer.headers["Content-Length"] == str(len(answer.content))
-    assert answer.headers["Last-Modified"] == "Mon, 21 Sep 2026 14:13:20 GMT"
-    assert answer.headers["Content-Type"] == "application/zip"
-    assert re.fullmatch(r'"[0-9a-f-]+"', answer.headers["ETag"])
+    response = download(sandbox)
+    assert response.headers["Content-Length"] == str(len(response.content))
+    assert response.headers["Last-Modified"] == "Mon, 21 Sep 2026 14:13:20 GMT"
+    assert response.headers["Content-Type"] == "application/zip"
+    assert re.fullmatch(r'"[0-9a-f-]+"', response.headers["ETag"])
 
 
 def test_download_refuses_an_authorization_header(sandbox: Sandbox) -> None:
     """As an object store does; it would also leak the key."""
-    answer = fetch(start(sandbox).json()["url"], Authorization="Bearer sandbox-key")
-    assert answer.status_code == 400
-    assert "<Error>" in answer.text
+    response = fetch(start(sandbox).json()["url"], Authorization="Bearer sandbox-key")
+    assert response.status_code == 400
+    assert "<Error>" in response.text
 
 
 def test_download_needs_its_signature(sandbox: Sandbox) -> None:
@@ -85,9 +85,9 @@ def test_download_continues_from_a_byte(sandbox: Sandbox) -> None:
 
 def test_bucket_gets_a_file_for_every_5000_users(tmp_path: Path) -> None:
     with Sandbox(users=5001, bucket_url=str(tmp_path / "bucket" / "folder"), clock=lambda: NOW) as sandbox:
-        answer = start(sandbox, fields=["braze_id"]).json()
-    assert answer["url"] is None
-    folder = tmp_path / "bucket" / "folder" / "segment-export" / "all-users" / "2026-09-21" / answer["object_prefix"]
+        response = start(sandbox, fields=["braze_id"]).json()
+    assert response["url"] is None
+    folder = tmp_path / "bucket" / "folder" / "segment-export" / "all-users" / "2026-09-21" / response["object_prefix"]
     files = files_below(tmp_path)
     assert len(files) == 2
     assert sorted(path.name for path in folder.iterdir()) == [Path(file).name for file in files]

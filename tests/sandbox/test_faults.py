@@ -62,13 +62,13 @@ def test_fault_url_of_a_bucket_export(fault: str, tmp_path: Path) -> None:
 
 def test_fault_queued(sandbox: Sandbox) -> None:
     sandbox.set_faults("queued-202")
-    answer = start(sandbox)
-    assert (answer.status_code, answer.json()) == (202, {"message": "queued"})
+    response = start(sandbox)
+    assert (response.status_code, response.json()) == (202, {"message": "queued"})
     assert sandbox.workspace.exports == []
 
 
-def test_fault_lost_answer() -> None:
-    """The export runs, though its caller never hears of it; only once."""
+def test_fault_lost_response() -> None:
+    """The export runs, though its caller gets no response; only once."""
     with Sandbox(users=3, hold=True, faults=["lost-response"]) as sandbox:
         with pytest.raises(requests.ConnectionError):
             start(sandbox)
@@ -88,16 +88,16 @@ def test_fault_server_error(sandbox: Sandbox) -> None:
 
 def test_fault_rate_limited(sandbox: Sandbox) -> None:
     sandbox.set_faults("rate-limited")
-    answer = start(sandbox)
-    assert (answer.status_code, answer.headers["X-RateLimit-Remaining"]) == (429, "0")
-    assert answer.headers["X-RateLimit-Reset"] == "1790000001"
+    response = start(sandbox)
+    assert (response.status_code, response.headers["X-RateLimit-Remaining"]) == (429, "0")
+    assert response.headers["X-RateLimit-Reset"] == "1790000001"
     assert start(sandbox).status_code == 201
 
 
 def test_fault_not_ready_404() -> None:
     with Sandbox(users=3, hold=True, faults=["not-ready-404"]) as sandbox:
-        answer = download(sandbox)
-        assert (answer.status_code, "<Code>NoSuchKey</Code>" in answer.text) == (404, True)
+        response = download(sandbox)
+        assert (response.status_code, "<Code>NoSuchKey</Code>" in response.text) == (404, True)
 
 
 def test_fault_never_ready(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_fault_expires(sandbox: Sandbox) -> None:
 
 def test_fault_no_range(sandbox: Sandbox) -> None:
     sandbox.set_faults("no-range")
-    answer = fetch(start(sandbox).json()["url"], Range="bytes=5-")
-    assert (answer.status_code, "Accept-Ranges" in answer.headers) == (200, False)
-    assert len(members(answer.content)[0]) == 30
+    response = fetch(start(sandbox).json()["url"], Range="bytes=5-")
+    assert (response.status_code, "Accept-Ranges" in response.headers) == (200, False)
+    assert len(members(response.content)[0]) == 30
 
 
 def test_fault_changed_etag(sandbox: Sandbox) -> None:
@@ -157,9 +157,12 @@ def test_fault_connection_reset(sandbox: Sandbox) -> None:
     sandbox.set_faults("connection-reset")
     url = start(sandbox).json()["url"]
     got = b""
-    with pytest.raises(requests.exceptions.ChunkedEncodingError), requests.get(url, stream=True, timeout=10) as answer:  # noqa: PT012
-        size = int(answer.headers["Content-Length"])
-        for piece in answer.iter_content(100):
+    with (
+        pytest.raises(requests.exceptions.ChunkedEncodingError),
+        requests.get(url, stream=True, timeout=10) as response,
+    ):  # noqa: PT012
+        size = int(response.headers["Content-Length"])
+        for piece in response.iter_content(100):
             got += piece
     assert len(got) <= size // 2
     rest = fetch(url, Range=f"bytes={len(got)}-")
@@ -255,7 +258,7 @@ def test_fault_duplicate_user(sandbox: Sandbox) -> None:
     assert len(lines) == 31
 
 
-def test_fault_unasked_fields(sandbox: Sandbox) -> None:
+def test_fault_unrequested_fields(sandbox: Sandbox) -> None:
     sandbox.set_faults("unrequested-fields")
     users = [json.loads(line) for line in raw_lines(sandbox, fields=EVERYTHING)]
     assert all({"appboy_id", "brand_new_member"} <= user.keys() for user in users)

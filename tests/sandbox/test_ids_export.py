@@ -34,10 +34,10 @@ def test_ids_export_finds_users_by_every_identifier() -> None:
             {"device_id": plain["devices"][0]["device_id"]},
             {"email_address": plain["email"]},
         ):
-            answer = ids(sandbox, fields, **wanted)
-            assert answer.status_code == 201
-            assert plain in answer.json()["users"], wanted
-            assert "invalid_user_ids" not in answer.json()
+            response = ids(sandbox, fields, **wanted)
+            assert response.status_code == 201
+            assert plain in response.json()["users"], wanted
+            assert "invalid_user_ids" not in response.json()
 
 
 def test_every_external_id_can_be_looked_up() -> None:
@@ -90,8 +90,8 @@ def test_at_most_50_external_ids_and_aliases(sandbox: Sandbox) -> None:
     external_ids = [f"e{number}" for number in range(49)]
     aliases = [{"alias_label": "a", "alias_name": "b"}, {"alias_label": "a", "alias_name": "c"}]
     assert ids(sandbox, external_ids=external_ids, user_aliases=aliases[:1]).status_code == 201
-    answer = ids(sandbox, external_ids=external_ids, user_aliases=aliases)
-    assert (answer.status_code, answer.json()) == (
+    response = ids(sandbox, external_ids=external_ids, user_aliases=aliases)
+    assert (response.status_code, response.json()) == (
         400,
         {"message": "The max number of external_ids and aliases per request was exceeded"},
     )
@@ -113,9 +113,9 @@ def test_ids_limit_a_minute() -> None:
     clock = FakeClock(NOW)
     with Sandbox(users=1, clock=clock.now) as sandbox:
         fields = ["braze_id", "campaigns_received"]
-        answers = [ids(sandbox, fields, braze_id="x") for _ in range(251)]
-        assert [answer.status_code for answer in answers] == [201] * 250 + [429]
-        assert {k: v for k, v in answers[-1].headers.items() if k.startswith("X-Rate")} == {
+        responses = [ids(sandbox, fields, braze_id="x") for _ in range(251)]
+        assert [response.status_code for response in responses] == [201] * 250 + [429]
+        assert {k: v for k, v in responses[-1].headers.items() if k.startswith("X-Rate")} == {
             "X-RateLimit-Limit": "250",
             "X-RateLimit-Remaining": "0",
             "X-RateLimit-Reset": "1790000040",  # the next full minute
@@ -135,7 +135,7 @@ def test_small_ids_requests_have_a_limit_a_second() -> None:
         assert sandbox.violations == 1
 
 
-def test_own_ids_limit_has_no_fast_lane() -> None:
+def test_own_ids_limit_has_no_faster_limit() -> None:
     with Sandbox(users=1, clock=lambda: NOW, ids_limit=3) as sandbox:
         assert [ids(sandbox, braze_id="x").status_code for _ in range(4)] == [201, 201, 201, 429]
     with Sandbox(users=1, clock=lambda: NOW, ids_per_second=2) as sandbox:

@@ -85,8 +85,8 @@ def test_unknown_options_are_refused() -> None:
 @pytest.mark.parametrize("path", ["/users/export/segments", "/users/export/segment/", "/"])
 def test_wrong_paths_are_404(sandbox: Sandbox, path: str) -> None:
     """A trailing slash is a wrong path, too."""
-    answer = post(sandbox, path, {})
-    assert (answer.status_code, answer.json()) == (404, {"message": "Invalid URL"})
+    response = post(sandbox, path, {})
+    assert (response.status_code, response.json()) == (404, {"message": "Invalid URL"})
     assert get(sandbox, "/users/export/segment").status_code == 404
 
 
@@ -101,7 +101,7 @@ def test_body_must_be_json(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "told"),
+    ("path", "body", "message"),
     [
         ("/users/export/segment", {"segment_id": "all-users"}, "fields_to_export"),
         ("/users/export/segment", {"segment_id": "all-users", "fields_to_export": []}, "fields_to_export"),
@@ -114,10 +114,10 @@ def test_body_must_be_json(sandbox: Sandbox) -> None:
         ("/export/segment/cancel", {}, "segment_id"),
     ],
 )
-def test_incomplete_requests_are_400(sandbox: Sandbox, path: str, body: dict[str, Any], told: str) -> None:
-    answer = post(sandbox, path, body)
-    assert answer.status_code == 400
-    assert told in answer.json()["message"]
+def test_incomplete_requests_are_400(sandbox: Sandbox, path: str, body: dict[str, Any], message: str) -> None:
+    response = post(sandbox, path, body)
+    assert response.status_code == 400
+    assert message in response.json()["message"]
 
 
 def test_more_than_500_custom_attributes_are_400(sandbox: Sandbox) -> None:
@@ -126,11 +126,11 @@ def test_more_than_500_custom_attributes_are_400(sandbox: Sandbox) -> None:
     assert start(sandbox, custom_attributes_to_export=names[:500]).status_code == 201
 
 
-def test_every_answer_has_the_rate_limit_headers(sandbox: Sandbox) -> None:
+def test_every_response_has_the_rate_limit_headers(sandbox: Sandbox) -> None:
     first, second = get(sandbox, "/segments/list"), post(sandbox, "/nowhere", {})
-    told = [{k: v for k, v in a.headers.items() if k.startswith("X-RateLimit")} for a in (first, second)]
+    limits = [{k: v for k, v in a.headers.items() if k.startswith("X-RateLimit")} for a in (first, second)]
     hour = str(1_790_002_800)  # the next full hour of the test's clock
-    assert told == [
+    assert limits == [
         {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "249999", "X-RateLimit-Reset": hour},
         {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "249998", "X-RateLimit-Reset": hour},
     ]
@@ -179,12 +179,12 @@ def test_segment_details(sandbox: Sandbox) -> None:
 
 def test_custom_attributes_come_in_pages_of_50(sandbox: Sandbox) -> None:
     """The next page's address stands in the Link header, which requests parses."""
-    answer = get(sandbox, "/custom_attributes")
-    pages = [answer.json()["attributes"]]
-    while following := answer.links.get("next"):
+    response = get(sandbox, "/custom_attributes")
+    pages = [response.json()["attributes"]]
+    while following := response.links.get("next"):
         headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-        answer = requests.get(following["url"], headers=headers, timeout=10)
-        pages.append(answer.json()["attributes"])
+        response = requests.get(following["url"], headers=headers, timeout=10)
+        pages.append(response.json()["attributes"])
     names = [attribute["name"] for page in pages for attribute in page]
     assert [len(page) for page in pages] == [50, 50, 7]
     assert names == sorted(names)
@@ -194,7 +194,7 @@ def test_custom_attributes_come_in_pages_of_50(sandbox: Sandbox) -> None:
 
 
 def test_custom_attributes_have_a_limit_an_hour(sandbox: Sandbox) -> None:
-    answer = get(sandbox, "/custom_attributes")
-    assert (answer.headers["X-RateLimit-Limit"], answer.headers["X-RateLimit-Remaining"]) == ("1000", "999")
+    response = get(sandbox, "/custom_attributes")
+    assert (response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"]) == ("1000", "999")
     sandbox.workspace.catalog_limit.limit = 1
     assert get(sandbox, "/custom_attributes").status_code == 429

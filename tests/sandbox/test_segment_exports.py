@@ -39,11 +39,11 @@ pytestmark = pytest.mark.sandbox(users=30, clock=lambda: NOW)
 # Segment exports
 
 
-def test_export_answers_before_the_download(sandbox: Sandbox) -> None:
+def test_export_responds_before_the_download(sandbox: Sandbox) -> None:
     """201, an object_prefix of UUID and request second, and an address on another port."""
-    answer = start(sandbox)
-    body = answer.json()
-    assert answer.status_code == 201
+    response = start(sandbox)
+    body = response.json()
+    assert response.status_code == 201
     assert body["message"] == "success"
     assert re.fullmatch(r"[0-9a-f-]{36}-1790000000", body["object_prefix"])
     path = urlsplit(body["url"]).path
@@ -186,10 +186,10 @@ def test_cancelled_export_is_not_written_on() -> None:
 
 def test_control_group_knows_fewer_fields() -> None:
     with Sandbox(users=2000, odd_users=False) as sandbox:
-        answer = post(sandbox, "/users/export/global_control_group", {"fields_to_export": EVERYTHING}).json()
-        users = [user for file in members(fetch(answer["url"]).content) for user in file]
+        response = post(sandbox, "/users/export/global_control_group", {"fields_to_export": EVERYTHING}).json()
+        users = [user for file in members(fetch(response["url"]).content) for user in file]
     keys = {key for user in users for key in user}
-    assert "/segment-export/global-control-group-segment/" in answer["url"]
+    assert "/segment-export/global-control-group-segment/" in response["url"]
     assert len(users) == 100
     assert {"braze_id", "custom_attributes", "custom_events"} <= keys
     assert not keys & {
@@ -205,7 +205,7 @@ def test_control_group_knows_fewer_fields() -> None:
 # Readiness and callbacks
 
 
-def test_first_looks_find_nothing() -> None:
+def test_first_polls_find_nothing() -> None:
     with Sandbox(users=3, empty_polls=2) as sandbox:
         url = start(sandbox).json()["url"]
         assert [fetch(url).status_code for _ in range(2)] == [403, 403]
@@ -216,9 +216,9 @@ def test_first_looks_find_nothing() -> None:
 
 def test_not_ready_is_xml() -> None:
     with Sandbox(users=3, hold=True) as sandbox:
-        answer = download(sandbox)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (403, "application/xml")
-    assert "<Code>AccessDenied</Code>" in answer.text
+        response = download(sandbox)
+    assert (response.status_code, response.headers["Content-Type"]) == (403, "application/xml")
+    assert "<Code>AccessDenied</Code>" in response.text
 
 
 def test_delay_lets_time_pass() -> None:

@@ -232,7 +232,7 @@ _SIGNS = st.sampled_from([":,", " : , ", ":\t,\r", ":,"])
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> dict[str, Any]:
-    """What a catalog may select, as arguments of `rows.selected`."""
+    """Selections of a catalog, as arguments of `rows.selected`."""
     attributes = draw(
         st.dictionaries(st.sampled_from(_ATTRIBUTES), st.sampled_from(sorted(ATTRIBUTE_TYPES)), max_size=3)
     )

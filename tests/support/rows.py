@@ -1,4 +1,4 @@
-"""The rows that lines of an export give, and the tests' cases of users with the rows expected of them."""
+"""Rows made from lines of an export, and cases of users with their expected rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     RowsByStream = dict[str, list[dict[str, Any]]]
 
 AT = "2026-11-20T03:00:00.000000Z"
-"""When all exports of these tests were requested."""
+"""The time of the request of every export in these tests."""
 DATA = Path(__file__).parents[1] / "rows" / "data"
 
 
@@ -45,7 +45,7 @@ def selected(
     without: Iterable[str] = (),
     attributes: Mapping[str, str] | None = None,
 ) -> dict[str, Selection]:
-    """What a catalog selects by stream.
+    """The selection of a catalog by stream.
 
     Args:
         only: Streams that are selected; None for every one.
@@ -66,7 +66,7 @@ def selected(
 
 
 def read(*lines: bytes | str, selections: Mapping[str, Selection] | None = None, segment_id: str = "") -> BlockRows:
-    """What the lines of one file give; without `selections` every stream and column is selected."""
+    """Rows of the lines of one file; without `selections` every stream and column is selected."""
     reader = Reader(selected() if selections is None else selections, exported_at=AT, segment_id=segment_id)
     return reader.read(Block(1, [line.encode() if isinstance(line, str) else line for line in lines]))
 
@@ -104,12 +104,12 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def selections(self) -> dict[str, Selection]:
-        """What the catalog selects for this case."""
+        """The catalog's selection for this case."""
         return selected(without=self.without, attributes=self.attributes)
 
     @property
     def is_plain(self) -> bool:
-        """Whether its catalog selects everything and types nothing."""
+        """True if its catalog selects everything, and no custom attribute has a type."""
         return not self.without and not self.attributes
 
     def expected(self, number: Callable[[str], Any] = shown) -> RowsByStream:
@@ -122,5 +122,5 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def cases(name: str) -> Iterator[Case]:
-    """The cases of a file below `tests/data`."""
+    """The cases of a file in `tests/rows/data`."""
     yield from msgspec.json.decode((DATA / name).read_bytes(), type=list[Case])

@@ -1,4 +1,4 @@
-"""Requests to the sandbox's own API, and the users in what it sends back."""
+"""Requests to the sandbox, and the users in its responses."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def exported(sandbox: Sandbox, segment: str = "all-users", fields: list[str] = T
 
 
 def download(sandbox: Sandbox) -> requests.Response:
-    """The answer to the first look at a new export."""
+    """The response to the first download of a new export."""
     return fetch(start(sandbox).json()["url"])
 
 

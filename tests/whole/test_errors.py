@@ -1,4 +1,4 @@
-"""What a user can cause or mend ends the installed command with one ERROR line, exit code 1 and no traceback."""
+"""An error that a user can cause or mend ends the installed command with one ERROR line, code 1 and no traceback."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_line_and_an_exit_code(tmp_path: Path, mode: tuple[str, ...]) -> Non
     assert "TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS" in lines[2]
 
 
-# Answers of Braze
+# Responses of Braze
 
 
 def test_wrong_key(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_rejected_lines(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_work(tmp_path: Path, more: dict[str, Any], told: list[str]) -> None:
-    """The error names the setting and what it takes; nothing is written."""
+    """The error names the setting and its possible values; nothing is written."""
     error = refusal("--config", config(tmp_path, **more))
     assert all(word in error for word in told), error
 
@@ -189,7 +189,7 @@ def test_state_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_environment_that_cannot_be_used(mode: tuple[str, ...], variable: str, value: str, told: str) -> None:
-    """The error names the variable and what it takes, not what it holds."""
+    """The error names the variable and its possible values, not its value."""
     error = refusal(*mode, "--config=ENV", **{variable: value})
     assert variable in error
     assert told in error
@@ -214,7 +214,7 @@ def test_unwritable_spool_directory(sandbox: Sandbox, tmp_path: Path) -> None:
     ],
 )
 def test_command_line_that_cannot_be_used(arguments: list[str], told: str) -> None:
-    """Also what click finds is one line."""
+    """An error that click finds is one line, too."""
     assert told in refusal(*arguments)
 
 
@@ -233,7 +233,7 @@ def test_stream_map_that_fails_on_a_row(sandbox: Sandbox, tmp_path: Path) -> Non
 
 
 def test_unknown_log_level_is_no_failure(sandbox: Sandbox, tmp_path: Path) -> None:
-    """LOGLEVEL=verbose is told and ignored."""
+    """LOGLEVEL=verbose is reported and ignored."""
     path = written(tmp_path, settings(sandbox, tmp_path))
     ended = command("--config", path, LOGLEVEL="verbose", TAP_BRAZE_EXPORT_LOGLEVEL="10")
     assert ended.code == 0

@@ -1,4 +1,4 @@
-"""What the pinned loaders make of the tap's messages: row for row, and a second time."""
+"""The pinned loaders load the tap's messages row for row, and a second time."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Destination:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings as Meltano takes them."""
+        """The settings as environment variables for Meltano."""
         prefix = self.loader.upper().replace("-", "_")
         return {
             f"{prefix}_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
@@ -204,7 +204,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
 
 @pytest.mark.parametrize("rows", [1, 2, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_every_row_arrives_as_it_was_sent(destination: Destination, rows: int, tmp_path: Path) -> None:
-    """No row is taken for a header or split; text, numbers and objects are what they were."""
+    """No row is mistaken for a header or split; text, numbers and objects are unchanged."""
     sent = _sent(rows)
     done = load(destination.loader, destination.config, _messages(sent), tmp_path)
     assert done.returncode == 0, done.stderr
@@ -239,7 +239,7 @@ def _as_environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, int]:
-    """RECORD messages per stream of one run of the tap, against a sandbox with the users of the tests' own."""
+    """RECORD messages per stream of one run, with a sandbox of the same users as the tests'."""
     folder = tmp_path_factory.mktemp("tap")
     with Sandbox(users=300) as sandbox:
         done = command("--config", written(folder, _tap_settings(sandbox, folder / "spool")))
@@ -252,7 +252,7 @@ VOLATILE = {"exported_at"}
 
 
 def _content(destination: Destination, stream: str) -> set[str]:
-    """The rows of a table as a set, without what differs from run to run."""
+    """The rows of a table as a set, without the columns that differ from run to run."""
     return {
         json.dumps({name: value for name, value in row.items() if name not in VOLATILE and name[:5] != "_sdc_"})
         for row in destination.rows(stream)
