@@ -26,6 +26,7 @@ def config(folder: Path, **more: Any) -> str:
     return written(folder, {name: value for name, value in given.items() if value is not None})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_one_line_and_an_exit_code(tmp_path: Path, mode: tuple[str, ...]) -> None:
     """The command itself: code 1, one ERROR line that ends the log, no traceback, nothing on standard output."""
@@ -250,6 +251,7 @@ def test_log_level_silences_all_but_errors(tmp_path: Path) -> None:
 # Secrets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "maps"),
     [("LOGLEVEL", {}), ("TAP_BRAZE_EXPORT_LOGLEVEL", {"users": {"mail": "email", "__filter__": "email"}})],
@@ -318,6 +320,7 @@ def test_discovery_without_configuration() -> None:
     assert sorted(deselected) == ["invalid_user_ids", "segment_members"]
 
 
+@pytest.mark.slow
 def test_about() -> None:
     """Text, JSON and markdown, all of them with the settings, marked secret where they are."""
     text, as_json, markdown = (command("--about", *more) for more in ([], ["--format=json"], ["--format=markdown"]))
@@ -335,6 +338,7 @@ def test_version_and_help() -> None:
     assert b"--catalog" in command("--help").stdout
 
 
+@pytest.mark.slow
 def test_settings_from_the_environment(sandbox: Sandbox, tmp_path: Path) -> None:
     """--config=ENV alone is enough: texts, lists as JSON or with commas, integers, booleans, objects."""
     given = {
