@@ -159,7 +159,7 @@ def without_personal_data(catalog: str) -> str:
 
 
 def _left_out(entry: dict[str, Any]) -> bool:
-    """Whether a stream is deselected by default; Meltano selects everything that it is not told to leave out."""
+    """True if a stream is deselected by default; Meltano selects every stream that no rule excludes."""
     (own,) = [item["metadata"] for item in entry["metadata"] if not item["breadcrumb"]]
     return own.get("selected", own.get("selected-by-default")) is False
 

@@ -144,7 +144,7 @@ def test_state_is_one_bookmark(big: Run) -> None:
 
 
 def test_users_are_as_braze_has_them(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What an ordinary user says arrives under Braze's names."""
+    """The members of an ordinary user arrive under Braze's names."""
     sandbox.add_segment("one", [{"braze_id": "b1", "email": "a@example.com", "random_bucket": 7, "apps": []}])
     run = sync(settings(sandbox, tmp_path, segment_ids=["one"]))
     (user,) = run.rows("users")
@@ -231,7 +231,7 @@ def test_extra_fields_are_asked_for_and_rescued(sandbox: Sandbox, tmp_path: Path
 
 
 def test_deselected_members_are_dropped_even_if_they_come(tmp_path: Path) -> None:
-    """What Braze sends unasked: known members that nobody wants are dropped, unknown ones rescued."""
+    """Members that no request names: known ones that nobody wants are dropped, unknown ones rescued."""
     with Sandbox(users=12, odd_users=False, faults=["unrequested-fields"]) as sandbox:
         catalog = selecting(["users"], {"users": ["email", "_rescued_data"]})
         run = sync(settings(sandbox, tmp_path), catalog=catalog)

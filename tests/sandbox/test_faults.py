@@ -157,10 +157,10 @@ def test_fault_connection_reset(sandbox: Sandbox) -> None:
     sandbox.set_faults("connection-reset")
     url = start(sandbox).json()["url"]
     got = b""
-    with (
+    with (  # noqa: PT012
         pytest.raises(requests.exceptions.ChunkedEncodingError),
         requests.get(url, stream=True, timeout=10) as response,
-    ):  # noqa: PT012
+    ):
         size = int(response.headers["Content-Length"])
         for piece in response.iter_content(100):
             got += piece

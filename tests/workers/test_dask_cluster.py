@@ -56,7 +56,7 @@ DASK = str(Path(sys.executable).with_name("dask"))
 ANY_PORT = "127.0.0.1:0"
 QUICKLY = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
 EXPORT = "0a1b2c3d-1800000000"
-pytestmark = [pytest.mark.external, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.external
 
 
 @pytest.fixture(scope="module")
