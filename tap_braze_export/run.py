@@ -243,9 +243,7 @@ class Run:
     def _rows_signature(self, fields: RequestedFields) -> str:
         """A hash that is equal only if an export gives the same rows."""
         selections = {name: selection.signature for name, selection in self._selections.items()}
-        content = msgspec.json.encode(
-            [fields.requested_fields, selections, self._settings.row_shaping], order="sorted"
-        )
+        content = msgspec.json.encode([fields.requested_fields, selections, self._settings.row_shaping], order="sorted")
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     # STATE, and the end

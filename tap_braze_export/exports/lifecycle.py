@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import requests
@@ -12,8 +13,10 @@ import requests
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
 from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
+from tap_braze_export.exports.bucket_polling import BucketExport
+from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.journal import Journal
-from tap_braze_export.exports.polling import BucketExport, HostedExport
+from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
 from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.files.bucket import Bucket
@@ -24,12 +27,11 @@ from tap_braze_export.state import VERSION, read_bookmarks
 from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
     from tap_braze_export.exports.polling import ExportPoller
-    from tap_braze_export.files.archive import Block
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.report.progress import Progress
@@ -57,58 +59,6 @@ class _RunningExport:
     files_read: int = 0
 
 
-@dataclass(frozen=True)
-class ExportDelivery:
-    """A file of an export: a `Delivery`."""
-
-    file: DeliveredFile
-    export: _RunningExport
-    exports: Exports
-    invalid_user_ids: Sequence[dict[str, str]] = ()
-
-    @property
-    def export_id(self) -> str:
-        """See `Delivery`."""
-        return self.file.export_id
-
-    @property
-    def name(self) -> str:
-        """See `Delivery`."""
-        return self.file.name
-
-    @property
-    def source(self) -> str:
-        """See `Delivery`."""
-        return self.file.source
-
-    @property
-    def segment_id(self) -> str:
-        """See `Delivery`."""
-        return self.file.segment_id
-
-    @property
-    def exported_at(self) -> str:
-        """See `Delivery`."""
-        return self.file.exported_at
-
-    @property
-    def size(self) -> int:
-        """See `Delivery`."""
-        return self.file.size
-
-    def blocks(self) -> Iterator[Block]:
-        """See `Delivery`."""
-        return self.file.blocks(self.exports.bucket)
-
-    def done(self, users: int) -> None:
-        """See `Delivery`."""
-        self.exports.done(self, users)
-
-    def failed(self, error: ExportError) -> None:
-        """See `Delivery`."""
-        self.exports.failed(self, error)
-
-
 class Exports:
     """Runs the configured exports in Braze and delivers their files: `Deliveries`.
 
@@ -126,7 +76,6 @@ class Exports:
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
-        bucket: The bucket that Braze delivers to, if one is configured.
         failures: Why exports were given up.
     """
 
@@ -158,7 +107,7 @@ class Exports:
         self._write_state = write_state
         self._started_at = clock.now()
         url = settings.bucket_url
-        self.bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
+        self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
         self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
         self._requests = [
@@ -169,7 +118,7 @@ class Exports:
                 client=client,
                 clock=clock,
                 journal=self._journals[source.key],
-                bucket=self.bucket,
+                bucket=self._bucket,
                 callbacks=self._callbacks,
                 settings=settings,
             )
@@ -205,10 +154,11 @@ class Exports:
         for request in list(self._requests):
             if request.timer.due and self._may_start(request):
                 self._start(request)
-        deliveries: list[ExportDelivery] = []
-        for export in list(self._running):
-            deliveries += [ExportDelivery(file, export, self) for file in self._poll(export)]
-        return deliveries
+        return [
+            ExportDelivery(file, self._bucket, partial(self._done, export, file), partial(self._failed, export, file))
+            for export in list(self._running)
+            for file in self._poll(export)
+        ]
 
     @property
     def ended(self) -> bool:
@@ -226,20 +176,6 @@ class Exports:
             names = [export.poller.bookmark.export_id for export in self._running]
             self._progress.waiting(names or [str(request.source) for request in self._requests], self._started_at)
             self._clock.sleep(seconds)
-
-    def done(self, delivery: ExportDelivery, users: int) -> None:
-        """Note that a file's rows are written."""
-        delivery.export.poller.done(delivery.file, users)
-        delivery.export.files_read += 1
-
-    def failed(self, delivery: ExportDelivery, error: ExportError) -> None:
-        """Have a file fetched once more if it is damaged for the first time, else give its export up."""
-        try:
-            if not isinstance(error, DamagedFileError):
-                raise error
-            delivery.export.poller.damaged(delivery.file, error)
-        except ExportError as final:
-            self._give_up(delivery.export, final)
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""
@@ -288,8 +224,8 @@ class Exports:
             return
         if known.status is Status.RUNNING:
             self._follow(request, known)
-        elif self.bucket is not None:
-            poller = self._bucket_export(known, self.bucket, settle_seconds=None)
+        elif self._bucket is not None:
+            poller = self._bucket_export(known, self._bucket, settle_seconds=None)
             self._running.insert(0, _RunningExport(request.source, poller, is_late=True))
 
     def _may_start(self, request: ExportRequest) -> bool:
@@ -326,8 +262,8 @@ class Exports:
                 journal.forget()
                 self._fail(source, f"export {bookmark.export_id}: {error}")
                 return
-        elif self.bucket is not None:
-            poller = self._bucket_export(known, self.bucket, settle_seconds=self._settings.settle_seconds)
+        elif self._bucket is not None:
+            poller = self._bucket_export(known, self._bucket, settle_seconds=self._settings.settle_seconds)
         else:
             self._fail(
                 source,
@@ -380,13 +316,24 @@ class Exports:
             self._complete(export)
         return files
 
+    def _done(self, export: _RunningExport, file: DeliveredFile, users: int) -> None:
+        export.poller.done(file, users)
+        export.files_read += 1
+
+    def _failed(self, export: _RunningExport, file: DeliveredFile, error: ExportError) -> None:
+        """Have a file fetched once more if it is damaged for the first time, else give its export up."""
+        try:
+            if not isinstance(error, DamagedFileError):
+                raise error
+            export.poller.damaged(file, error)
+        except ExportError as final:
+            self._give_up(export, final)
+
     def _complete(self, export: _RunningExport) -> None:
         bookmark = export.poller.bookmark
         self._running.remove(export)
         if export.is_late and export.files_read:
-            _log.warning(
-                "Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read
-            )
+            _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read)
         if not export.is_late:
             bookmark.running = False
             self._is_whole[bookmark.key] &= export.poller.proven

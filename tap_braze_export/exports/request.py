@@ -145,7 +145,9 @@ class ExportRequest:
             self._unanswered = self._unanswered or requested
             self._lost_responses += 1
             if self._lost_responses >= _MAX_LOST_RESPONSES:
-                raise InterruptedExportError(f"{error}: {self._lost_responses} times in a row, run again later") from None
+                raise InterruptedExportError(
+                    f"{error}: {self._lost_responses} times in a row, run again later"
+                ) from None
             _log.warning("%s; the next request will show if Braze has received it", error)
         except BrazeError:
             if self._unanswered is None:  # else the request before this one may still have started something

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.rows.rendered import Rows
     from tap_braze_export.schema.table import Table
-    from tap_braze_export.singer.plugin import Plugin
     from tap_braze_export.singer.messages import MessageWriter, Output
+    from tap_braze_export.singer.plugin import Plugin
 
 REPEATED_MESSAGES = ("Beginning sync of", "An unhandled error occurred while syncing")
 """What the SDK logs on every sync of a child; the run's one error line says the second better."""
