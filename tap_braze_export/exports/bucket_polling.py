@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tap_braze_export.files.prefetch import Fetched, Fetcher
     from tap_braze_export.state import Bookmark
 
+_FETCH_SECONDS = 600.0
+"""Time that the fetch of an object may take although the export's deadline has passed."""
 _log = logging.getLogger(__name__)
 
 
@@ -71,7 +73,8 @@ class BucketExport:
     """An export that Braze writes into the company's bucket, file by file.
 
     It has ended when Braze calls back, after `settle_seconds` without a new file, or at its deadline. A damaged file
-    may be a half-written one: it has until the end to change, and is then fetched once more.
+    may be a half-written one: it has until the end to change, and is then fetched once more. A damaged file that is gone
+    was renamed if another file has come since; else the export cannot be complete.
 
     Args:
         bookmark: The export.
@@ -113,6 +116,8 @@ class BucketExport:
         self._max_objects = max_objects
         self._objects: dict[str, _Object] = {}
         self._seen: dict[str, BucketObject] = {}
+        self._gone: list[str] = []
+        """Objects that could not be read, and are gone since a listing that showed no new one."""
         self._ended = False
         self._listed_at = clock.now()
         self._last_new_at = self._not_before = self._listed_at
@@ -121,7 +126,12 @@ class BucketExport:
     @property
     def complete(self) -> bool:
         """True once every file was read."""
-        return self._ended and not self._objects
+        return self._ended and not self._objects and not self._gone
+
+    @property
+    def has_found_files(self) -> bool:
+        """True if a file has come."""
+        return bool(self._seen)
 
     @property
     def transfers(self) -> Iterable[Future[Any]]:
@@ -136,7 +146,7 @@ class BucketExport:
         self._fetch_next()
         files = [file for waiting in self._objects.values() for file in waiting.files]
         if not files and not self.complete:
-            self._check_deadline()
+            self._check_end()
         return files
 
     def done(self, file: DeliveredFile, users: int) -> None:
@@ -162,15 +172,28 @@ class BucketExport:
             self._last_new_at, self._not_before = now, self._listed_at
         self._listed_at = now
         settled = self._settle_seconds is None or (bool(self._seen) and now - self._last_new_at >= self._settle_seconds)
-        self._ended = self.proven or settled
-        is_too_late = self._not_before > self._deadline
-        unread = [found for found in new.values() if not (is_too_late or self.bookmark.has_emitted(found.name))]
+        past_deadline = bool(self._seen) and not new and now > self._deadline
+        self._ended = self.proven or settled or past_deadline
+        unread = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
+        self._forget_gone({found.path for found in listed}, has_new=bool(new))
         for found in unread:
             self._objects.setdefault(found.path, _Object(found)).listed = found
         if self._ended:
             for waiting in self._objects.values():
                 waiting.may_retry = waiting.damaged is not None
         self.timer.polled(found=bool(unread))
+
+    def _forget_gone(self, listed: set[str], *, has_new: bool) -> None:
+        """Forget objects that are no longer listed and cannot be read any more."""
+        gone = [path for path, waiting in self._objects.items() if path not in listed and not waiting.is_busy]
+        for path in gone:
+            _log.warning("%s is gone from the bucket and could not be read before", self._objects.pop(path).listed.name)
+        self._gone = [] if has_new else [*self._gone, *gone]
+
+    @property
+    def _is_too_late(self) -> bool:
+        """True if the newest file came after the deadline."""
+        return self._not_before > self._deadline
 
     def _fetch_next(self) -> None:
         busy = sum(waiting.is_busy for waiting in self._objects.values())
@@ -217,22 +240,30 @@ class BucketExport:
     def _holder_of(self, file: DeliveredFile) -> _Object:
         return next(waiting for waiting in self._objects.values() if file in waiting.files)
 
-    def _check_deadline(self) -> None:
-        """End an export that is past its deadline, unless its files came in time.
+    def _check_end(self) -> None:
+        """Give up an export that has nothing to read now and can no longer become complete.
 
         Raises:
             ExportError: It says what to do.
         """
-        if self._clock.now() <= self._deadline or (self._seen and self._not_before <= self._deadline):
+        now = self._clock.now()
+        if self._ended and self._gone and not self._objects:
+            name = self._gone[0].rpartition("/")[2]
+            raise ExportError(f"{name} was deleted from the bucket before it could be read: run again for a new export")
+        if now <= self._deadline:
             return
-        waited = duration(self._clock.now() - self.bookmark.requested_at)
-        if self._seen:
+        waited = f"{duration(now - self.bookmark.requested_at)} after it was requested"
+        if not self._seen:
             raise ExportError(
-                f"{waited} after it was requested files are still coming, or one of them stays incomplete: raise "
-                "export_timeout_minutes, and set callback_url so that Braze can say when the export is complete"
+                f"{waited} no file has come. The segment may be empty (set callback_url, so that Braze can say so), the "
+                "export may have failed (Braze sends an e-mail), bucket_url may name another bucket or prefix than "
+                "Braze's partner settings, or Braze needs longer: raise export_timeout_minutes"
             )
-        raise ExportError(
-            f"{waited} after it was requested no file has come. The segment may be empty (set callback_url, so that "
-            "Braze can say so), the export may have failed (Braze sends an e-mail), bucket_url may name another bucket "
-            "or prefix than Braze's partner settings, or Braze needs longer: raise export_timeout_minutes"
-        )
+        if self._is_too_late:
+            raise ExportError(
+                f"{waited} files are still coming, or one of them stays incomplete: raise export_timeout_minutes, and "
+                "set callback_url so that Braze can say when the export is complete"
+            )
+        for waiting in self._objects.values():
+            if waiting.fetching and now > max(self._deadline, waiting.fetched_at) + _FETCH_SECONDS:
+                raise ExportError(f"{waited} {waiting.listed.name} still could not be fetched: run again")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _ESTIMATE_TOLERANCE = 0.2
 _MAX_TRANSFERS = 8
+_SHORTEST_LATE_SECONDS = 120.0
 _log = logging.getLogger(__name__)
 
 
@@ -301,10 +302,16 @@ class Exports:
             threads=self._threads,
             clock=self._clock,
             settle_seconds=settle_seconds,
-            deadline=known.bookmark.requested_at + self._settings.export_timeout_seconds,
+            deadline=self._deadline(known, settle_seconds),
             called_back=lambda: self._callbacks.received(known.token),
             max_objects=1 + max(1, self._files_ahead),
         )
+
+    def _deadline(self, known: KnownExport, settle_seconds: float | None) -> float:
+        """When an export is given up, in epoch seconds; late files have `settle_minutes` to become complete."""
+        if settle_seconds is None:
+            return self._clock.now() + max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
+        return known.bookmark.requested_at + self._settings.export_timeout_seconds
 
     def _poll(self, export: _RunningExport) -> Sequence[DeliveredFile]:
         try:
