@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tap_braze_export.files.prefetch import Fetched
 
 HISTORIES = int(os.environ.get("BUCKET_HISTORIES", "300"))
-TIMEOUT, SETTLE = 3600.0, 600.0
+TIMEOUT, SETTLE = 1500.0, 600.0
 LONGEST_INTERVAL = 60.0
 NAMES = st.sampled_from(["a.zip", "b.zip", "c.zip"])
 
@@ -49,13 +49,17 @@ class Folder:
 
     def __init__(self) -> None:
         self.contents: dict[str, tuple[int, str | None]] = {}
+        self.listed_damaged: set[str] = set()
+        """Damaged objects that a listing has shown, and that no other object has come after."""
         self._version = 0
 
     def put(self, name: str, user: str | None) -> None:
         self._version += 1
         self.contents[name] = (self._version, user)
+        self.listed_damaged.clear()
 
     def objects(self, _export_id: str, _segment_id: str | None) -> list[BucketObject]:
+        self.listed_damaged |= {name for name, (_, user) in self.contents.items() if user is None}
         return [BucketObject(name, name, 1, str(version)) for name, (version, _) in sorted(self.contents.items())]
 
     def fetch(self, wanted: BucketObject) -> Fetched:
@@ -73,6 +77,7 @@ class Histories(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.folder = Folder()
         self.called_back = False
+        self.never_stops = False
         self.read: set[str] = set()
         self.error = ""
         self.users = 0
@@ -138,10 +143,17 @@ class Histories(RuleBasedStateMachine):
             self.folder.put(other, user)
 
     @rule()
+    @precondition(lambda self: not self.called_back)
+    def braze_never_stops(self) -> None:
+        """From now on a new file comes at each poll."""
+        self.never_stops = True
+
+    @rule()
+    @precondition(lambda self: not self.never_stops)
     def braze_calls_back(self) -> None:
         self.called_back = True
 
-    @rule(seconds=st.sampled_from([1.0, 15.0, 61.0, 700.0]))
+    @rule(seconds=st.sampled_from([1.0, 15.0, 61.0, 450.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.time += seconds
         self.poll()
@@ -154,12 +166,16 @@ class Histories(RuleBasedStateMachine):
         last = max(self.deadline, self.clock.time) + 4 * LONGEST_INTERVAL
         while not self.has_ended and self.clock.time < last:
             self.clock.time += 10
+            if self.never_stops:
+                self.folder.put(f"{self.clock.time}.zip", "more")
             self.poll()
         assert self.has_ended, "the export outlives its deadline"
         if not self.error and self.export.proven:
             there = {user for _, user in self.folder.contents.values()}
             assert None not in there, "a damaged file was passed over"
             assert there - self.read <= self.written_again(), "a file was left out"
+        if not self.error:
+            assert not self.folder.listed_damaged, "a damaged file went away, no other came, and nobody was told"
 
     def written_again(self) -> set[str | None]:
         """Users of files whose name was read before: another file of the same name is not read again."""
