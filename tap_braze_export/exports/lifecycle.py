@@ -204,11 +204,7 @@ class Exports:
             bookmark = self.bookmarks.get(key)
             if bookmark is None or bookmark.source != SEGMENT or bookmark.running or not bookmark.export_id:
                 continue
-            try:
-                estimate = self._client.segment_size(bookmark.segment_id)
-            except BrazeError as error:
-                _log.debug("No estimate to compare with: %s", error)
-                continue
+            estimate = self._estimate(bookmark.segment_id)
             if estimate and abs(bookmark.users - estimate) > estimate * _ESTIMATE_TOLERANCE:
                 _log.warning(
                     "Segment %s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
@@ -320,8 +316,31 @@ class Exports:
             self._give_up(export, error)
             return ()
         if export.poller.complete:
-            self._complete(export)
+            if not export.is_late and not export.poller.has_found_files and (reason := self._reason_for_files(export)):
+                self._give_up(export, ExportError(reason))
+            else:
+                self._complete(export)
         return files
+
+    def _reason_for_files(self, export: _RunningExport) -> str:
+        """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty."""
+        bookmark = export.poller.bookmark
+        expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
+        if not expected and bookmark.source == SEGMENT and (estimate := self._estimate(bookmark.segment_id)):
+            expected = f"Braze estimates {estimate:,} users"
+        found = f"Braze says that it is complete, and not one file is in {self._settings.bucket_url}"
+        if expected:
+            return f"{found}, though {expected}: bucket_url must be the bucket and prefix of Braze's partner settings"
+        _log.warning("Export %s of %s: %s; it counts as empty", bookmark.export_id, export.source, found)
+        return ""
+
+    def _estimate(self, segment_id: str) -> int | None:
+        """Braze's estimate of a segment's size, where the key may request it."""
+        try:
+            return self._client.segment_size(segment_id)
+        except BrazeError as error:
+            _log.debug("No estimate to compare with: %s", error)
+            return None
 
     def _done(self, export: _RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)

@@ -49,6 +49,10 @@ class ExportPoller(Protocol):
         """
 
     @property
+    def has_found_files(self) -> bool:
+        """True if a file has come."""
+
+    @property
     def transfers(self) -> Iterable[Future[Any]]:
         """The transfers under way."""
 
@@ -107,6 +111,11 @@ class HostedExport:
     def complete(self) -> bool:
         """True once every file was read."""
         return self._files == []
+
+    @property
+    def has_found_files(self) -> bool:
+        """True if the download is there: an archive without users says that there are none."""
+        return self._files is not None
 
     @property
     def transfers(self) -> Iterable[Future[Any]]:

@@ -144,9 +144,37 @@ def test_empty_segment_with_callback(tmp_path: Path) -> None:
     with braze(clock, tmp_path, hold=True, faults=["no-file"]) as sandbox:
         clock.steps = [nothing, sandbox.finish_exports, nothing]
         listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
-        run = sync(bucket_settings(sandbox, tmp_path, **listening), clock=clock, catalog=USERS)
+        sandbox.add_segment("nobody", [])
+        config = bucket_settings(sandbox, tmp_path, segment_ids=["nobody"], **listening)
+        run = sync(config, clock=clock, catalog=USERS)
     assert not run.counts
+    assert [line for line in run.warnings if "it counts as empty" in line]
     assert exports(run.states[-1])[0]["running"] is False
+
+
+@pytest.mark.parametrize("known_by", ["last export", "estimate"])
+def test_callback_without_a_file(tmp_path: Path, known_by: str) -> None:
+    """Braze says that it has delivered, and nothing is here: that is the wrong bucket, unless the segment is empty."""
+    port = clouds.free_port()
+    clock = Steps()
+    listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
+    with braze(clock, tmp_path) as sandbox:
+        config = bucket_settings(sandbox, tmp_path, **listening)
+        first = sync(config, clock=clock, catalog=USERS)
+        if known_by == "last export":
+            sandbox.workspace.options.deny = ("segments.data_series",)
+        (tmp_path / "elsewhere").mkdir()
+        config["bucket_url"] = str(tmp_path / "elsewhere")
+        run = sync(
+            config,
+            clock=clock,
+            catalog=USERS,
+            state=first.states[-1] if known_by == "last export" else None,
+            fails=True,
+        )
+    assert f"not one file is in {tmp_path / 'elsewhere'}" in run.error
+    assert "bucket_url must be" in run.error
+    assert {"last export": "the last export had 9 users", "estimate": "Braze estimates 9 users"}[known_by] in run.error
 
 
 def test_empty_segment_without_callback(tmp_path: Path) -> None:
