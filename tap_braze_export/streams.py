@@ -12,10 +12,12 @@ from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.run import Run
 from tap_braze_export.schema import user_object
-from tap_braze_export.schema.table import Field, type_of
+from tap_braze_export.schema.custom_attributes import type_of
+from tap_braze_export.schema.table import Field
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.batch_messages import Batches
 from tap_braze_export.singer.file_stream import FileStream
+from tap_braze_export.workers.file_reader import ReadBlock
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -73,7 +75,7 @@ class ExportFiles(FileStream):
             if result.rejected:
                 record["rejected"] += len(result.rejected)
                 self._reject(result.rejected)
-            if self._batches is not None:
+            if self._batches is not None and isinstance(result, ReadBlock):
                 for name, file in result.batch_files.items():
                     self._batches.add_file(name, file)
                     self._family[name].count(file.count)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_braze_export.rows.conform import CONFORM, MOST_DIGITS, UNFIT, read_number
+from tap_braze_export.rows.conform import CONFORM, UNFIT
+from tap_braze_export.rows.exact_json import MOST_DIGITS, read_number
 from tap_braze_export.schema.table import Type
 
 TEXTS: list[Any] = [

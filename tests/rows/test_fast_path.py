@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tap_braze_export.files.archive import Block
-from tap_braze_export.rows.column_checks import odd_among
-from tap_braze_export.rows.fast_path import StrictReader
+from tap_braze_export.rows.column_checks import unstorable_numbers
+from tap_braze_export.rows.fast_path import FastPath
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.selection import RequestedFields
@@ -53,9 +53,9 @@ class Counting(Reader):
         super().__init__(selected(without=without, attributes=attributes), exported_at=AT, segment_id="")
         self.careful = 0
 
-    def _read_carefully(self, braze_id: str, user: dict[str, Any]) -> list[tuple[str, bytes]]:
+    def read_carefully(self, braze_id: str, user: dict[str, Any]) -> list[tuple[str, bytes]]:
         self.careful += 1
-        return super()._read_carefully(braze_id, user)
+        return super().read_carefully(braze_id, user)
 
     def users(self, members: str, count: int = 1000) -> BlockRows:
         """The rows of so many users that all hold the same; an `@` is the user's number."""
@@ -216,7 +216,7 @@ def test_what_has_to_be_looked_at_is_refused(line: bytes) -> None:
     """Lines without an id, with text that is not storable as it is, or with what a loader may take for a line's end."""
     by_path = {s.table.path: s for s in selected().values() if s.table.path is not None}
     good = b'{"braze_id":"good"}'
-    users = StrictReader(by_path, exported_at=AT).decode([good, line, good])
+    users = FastPath(by_path, exported_at=AT).decode([good, line, good])
     assert [user and user.braze_id for user in users] == ["good", None, "good"]
 
 
@@ -233,5 +233,5 @@ def test_what_has_to_be_looked_at_is_refused(line: bytes) -> None:
 def test_numbers_that_no_double_holds_are_found(contents: list[str], odd: list[int]) -> None:
     """Wherever they begin; a text that looks like one is none."""
     raw = [content.replace("\\t", "\t").encode() for content in contents]
-    assert [*odd_among(raw)] == odd
-    assert [index for index, content in enumerate(raw) if [*odd_among([content])]] == odd
+    assert [*unstorable_numbers(raw)] == odd
+    assert [index for index, content in enumerate(raw) if [*unstorable_numbers([content])]] == odd

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field, Type, type_of
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, type_of
+from tap_braze_export.schema.table import Field, Type
 from tap_braze_export.schema.user_object import TABLES, USERS
 from tap_braze_export.tap import STREAMS, TapBrazeExport
 

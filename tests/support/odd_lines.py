@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Type
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
+from tap_braze_export.schema.table import Type
 from tap_braze_export.schema.user_object import BY_PATH, TABLES
 
 if TYPE_CHECKING:

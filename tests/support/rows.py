@@ -12,8 +12,9 @@ import msgspec
 
 from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.reader import Reader
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 from tap_braze_export.schema.selection import Selection
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, EXPORTED_AT, Field
+from tap_braze_export.schema.table import EXPORTED_AT, Field
 from tap_braze_export.schema.user_object import TABLES, USERS
 
 if TYPE_CHECKING:
