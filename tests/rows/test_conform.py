@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_braze_export.rows.conform import CONFORM, UNFIT
-from tap_braze_export.rows.exact_json import MOST_DIGITS, read_number
 from tap_braze_export.schema.table import Type
 
 TEXTS: list[Any] = [
@@ -320,23 +319,3 @@ def test_lists_and_objects_stay_what_they_are() -> None:
         assert conform(Type.OBJECT, value) is UNFIT
     assert conform(Type.ARRAY, {}) is UNFIT
     assert conform(Type.OBJECT, []) is UNFIT
-
-
-@pytest.mark.parametrize("text", ["1.10", "0.123456789012345678901234567890", "-0.0", "5e-324", "1.7e308"])
-def test_a_number_keeps_every_digit(text: str) -> None:
-    """Fractions and exponents are read as decimals, never as doubles."""
-    number = read_number(text)
-    assert isinstance(number, Decimal)
-    assert str(number) == str(Decimal(text))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("1e309", "-1e309", "1e-400", "1e200000", "1e-20000", "0e500", "0e-500"),
-        *("1e1000000000000000000", "1e-99999999999999999999", "0." + "1" * MOST_DIGITS, "9" * MOST_DIGITS + ".5"),
-    ],
-)
-def test_a_number_that_would_end_a_load_stays_text(text: str) -> None:
-    """No double and no jsonb holds it; as text, all its digits survive in every loader."""
-    assert read_number(text) == text

@@ -1,4 +1,4 @@
-"""The catalog that the tap shows without any configuration."""
+"""The catalog of a tap without any configuration."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def catalog() -> dict[str, dict[str, Any]]:
 
 
 def metadata(entry: dict[str, Any], *breadcrumb: str) -> dict[str, Any]:
-    """What the catalog says about a stream or one of its columns."""
+    """The metadata of a stream or one of its columns."""
     found: dict[str, Any] = next(item["metadata"] for item in entry["metadata"] if item["breadcrumb"] == [*breadcrumb])
     return found
 

@@ -1,4 +1,4 @@
-"""Lines that Hypothesis makes up: users as Braze sends them, with everything in them that can be odd about one."""
+"""Lines that Hypothesis generates: users as Braze sends them, with every oddity that a user can have."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ _SIGNS = st.sampled_from([":,", " : , ", ":\t,\r", ":,"])
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> dict[str, Any]:
-    """What a catalog may select, as arguments of `rows.selected`."""
+    """Draw the selection of a catalog, as arguments of `rows.selected`."""
     attributes = draw(
         st.dictionaries(st.sampled_from(_ATTRIBUTES), st.sampled_from(sorted(ATTRIBUTE_TYPES)), max_size=3)
     )
@@ -245,7 +245,7 @@ def catalogs(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def objects(draw: st.DrawFn, path: Path = (), *, most: int = 8) -> str:
-    """An object of the user object, or the user itself, as JSON text."""
+    """Draw an object of the user object, or the user itself, as JSON text."""
     table = BY_PATH[path]
     columns = {column.name: column for column in table.fields if column.name not in table.given}
     inner = sorted(place[-1] for place in BY_PATH if place and place[:-1] == path)
@@ -298,7 +298,7 @@ def _written(members: list[Member], signs: str) -> str:
 
 @st.composite
 def lines(draw: st.DrawFn) -> bytes:
-    """A line, now and then one that is cut off or blank."""
+    """Draw a line, now and then one that is cut off or blank."""
     line = draw(objects()).encode("utf-8", "surrogateescape")
     cut = draw(st.integers(0, 40))
     return (b"", b"  ", line[:-1])[cut] if cut < 3 else line
@@ -306,6 +306,6 @@ def lines(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def exports(draw: st.DrawFn) -> list[list[bytes]]:
-    """Blocks of lines, the first of them one user again and again: a reader learns what it holds."""
-    lesson = draw(objects()).encode("utf-8", "surrogateescape")
-    return [[lesson] * 9, *draw(st.lists(st.lists(lines(), max_size=6), min_size=1, max_size=3))]
+    """Draw blocks of lines, the first of them one user repeated: a reader learns its members."""
+    repeated = draw(objects()).encode("utf-8", "surrogateescape")
+    return [[repeated] * 9, *draw(st.lists(st.lists(lines(), max_size=6), min_size=1, max_size=3))]
