@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.rows.conform import UNFIT, conformer, to_string
 from tap_braze_export.rows.device_key import key_by_content, key_by_id
+from tap_braze_export.schema.selection import selected_inside
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
-from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS, USER_ALIASES
+from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS, USER_ALIASES, paths_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,17 +31,13 @@ class ObjectCollector:
         table = BY_PATH[path]
         selection = by_path.get(path)
         own = [column for column in table.fields if column.name not in table.given]
-        inner = {place[-1]: place for place in BY_PATH if place and place[:-1] == path}
         self._path = path
         self._stream = table.stream if selection else None
         self._keys = table.keys
         self._given = table.given
-        self._known = {column.name for column in own} | inner.keys()
-        self._lists = {
-            name: ObjectCollector(place, by_path)
-            for name, place in inner.items()
-            if any(selected[: len(place)] == place for selected in by_path)
-        }
+        self._known = {column.name for column in own} | paths_inside(path).keys()
+        lists = selected_inside(path, by_path)
+        self._lists = {name: ObjectCollector(inner, by_path) for name, inner in lists.items()}
         columns = selection.columns if selection else [column for column in own if column.name in table.keys]
         self._blank: dict[str, Any] = {column.name: None for column in columns}
         self._conform = {column.name: conformer(column, selection) for column in columns if column.name in self._known}
@@ -74,8 +71,8 @@ class ObjectCollector:
                 row[name] = _device_key(row, source, rows) if name == "device_key" else ""
         for name, objects in self._lists.items():
             value = source.get(name)
-            if value is not None and (strange := objects.collect_list(value, row, rows_by_stream)):
-                rescued[name] = strange
+            if value is not None and (unfit := objects.collect_list(value, row, rows_by_stream)):
+                rescued[name] = unfit
         if self._stream:
             if rescued and RESCUED in row:
                 row[RESCUED] = rescued
@@ -93,16 +90,16 @@ class ObjectCollector:
         if not isinstance(value, list):
             return value
         given = {column: owner[column] for column in (*self._given, EXPORTED_AT) if column in owner}
-        strange: list[Any] = []
+        unfit: list[Any] = []
         for item in value:
             if isinstance(item, dict):
                 rescued: dict[str, Any] = {}
                 self.collect(item, given, rows_by_stream, rescued)
                 if rescued and not self._stream:
-                    strange.append(rescued)
+                    unfit.append(rescued)
             elif item is not None:
-                strange.append(item)
-        return strange
+                unfit.append(item)
+        return unfit
 
 
 def _device_key(row: dict[str, Any], device: dict[str, Any], rows: RowsByKey) -> str:

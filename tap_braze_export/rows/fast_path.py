@@ -143,30 +143,30 @@ def _items(inner: Level, name: str, owners: Sequence[Any], refused: set[str]) ->
     """Move the items of a list out of all owners, and give them the ids of their owner."""
     items: list[Any] = []
     key_of, devices = inner.key_of, "device_key" in inner.own_keys
-    for owner, mine in zip(owners, [*map(attrgetter(name), owners)], strict=True):
-        if mine is UNSET:
+    for owner, own_items in zip(owners, [*map(attrgetter(name), owners)], strict=True):
+        if own_items is UNSET:
             continue
         setattr(owner, name, UNSET)
-        if not mine:
+        if not own_items:
             continue
         braze_id = owner.braze_id
-        for item in mine:
+        for item in own_items:
             item.braze_id = braze_id
         if devices:
-            for device in mine:
+            for device in own_items:
                 device.device_key = _device_key(device, inner, refused)
         for column in inner.inherited:
             value = getattr(owner, column)
-            for item in mine:
+            for item in own_items:
                 setattr(item, column, value)
-        if len(mine) > 1 and len({*map(key_of, mine)}) != len(mine):
+        if len(own_items) > 1 and len({*map(key_of, own_items)}) != len(own_items):
             if inner.lists:
                 refused.add(braze_id)
             if devices:
-                _number_equal_devices(mine)
-            items += {key_of(item): item for item in mine}.values()  # the later one wins
+                _number_equal_devices(own_items)
+            items += {key_of(item): item for item in own_items}.values()  # the later one wins
         else:
-            items += mine
+            items += own_items
     return items
 
 

@@ -48,19 +48,18 @@ class BlockRows:
 
 
 class Reader:
-    """Reads the lines of one export into the rows of the selected streams."""
+    """Reads the lines of one export into the rows of the selected streams.
+
+    Args:
+        selections: The selected streams by name.
+        exported_at: The value of that column in every row.
+        segment_id: The segment that every user of the export is a member of; empty where there is none.
+        strict: True if lines that are exactly as the schema says take the fast path.
+    """
 
     def __init__(
         self, selections: Mapping[str, Selection], *, exported_at: str, segment_id: str, strict: bool = True
     ) -> None:
-        """Compile the selections.
-
-        Args:
-            selections: The selected streams by name.
-            exported_at: The value of that column in every row.
-            segment_id: The segment that every user of the export is a member of; empty where there is none.
-            strict: True if lines that are exactly as the schema says take the fast path.
-        """
         self._given = {EXPORTED_AT: exported_at}
         self._membership: dict[str, Any] | None = None
         if segment_id and SEGMENT_MEMBERS.stream in selections:

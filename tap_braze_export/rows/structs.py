@@ -10,14 +10,14 @@ import msgspec
 from msgspec import UNSET, Meta, Raw
 
 from tap_braze_export.rows.exact_json import Integer64
+from tap_braze_export.schema.selection import selected_inside
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED, Type
-from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS
+from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS, paths_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tap_braze_export.schema.selection import Selection
-    from tap_braze_export.schema.table import Table
 
     Path = tuple[str, ...]
 
@@ -44,10 +44,11 @@ class Level:
     """The objects at one path of the user object, and what the fast path decodes of them.
 
     Attributes:
-        table: The table that they belong to.
-        selection: What the catalog selects of it; None if nothing, and only the lists inside are wanted.
+        path: The members that lead to them.
+        selection: Selection of their table; None if it is not selected, only lists inside are.
         lists: The levels of the lists inside, by member.
         learned: The attribute of each member that has no column in the struct but keeps appearing, by name.
+        table: Their table.
         columns: The selected columns, or the keys that lists inside need.
         own: Names of the columns that the object itself holds.
         hidden: Deselected device ids, which are decoded only for the key.
@@ -59,21 +60,22 @@ class Level:
         checked: The columns that the object itself holds, each with the getter of its value.
     """
 
-    table: Table
+    path: Path
     selection: Selection | None
     lists: dict[str, Level] = field(default_factory=dict)
     learned: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Derive the rest from table and selection."""
-        table, selection = self.table, self.selection
+        """Derive the rest from path and selection."""
+        path, selection = self.path, self.selection
+        self.table = table = BY_PATH[path]
         keys = tuple(column for column in table.fields if column.name in table.keys)
         self.columns = selection.columns if selection else keys
         names = {column.name for column in self.columns}
         self.own = [name for name in names if name not in (*table.given, EXPORTED_AT, RESCUED)]
         self.hidden = [name for name in DEVICE_IDS if "device_key" in table.keys and name not in names]
-        inner = {path[-1] for path in BY_PATH if path and path[:-1] == table.path}
-        self.known = {column.name for column in table.fields if column.name not in table.given} | inner
+        own_fields = {column.name for column in table.fields if column.name not in table.given}
+        self.known = own_fields | paths_inside(path).keys()
         self.accepted = names | {*self.hidden, "braze_id"}
         self.inherited = [name for name in table.given if name not in ("braze_id", "device_key")]
         self.own_keys = [key for key in table.keys if key not in ("braze_id", *self.inherited)]
@@ -116,10 +118,8 @@ class Level:
 
 def level_at(path: Path, by_path: Mapping[Path, Selection]) -> Level:
     """Make the level of the objects at a path, given the selections by path."""
-    inner = {place[-1]: place for place in BY_PATH if place and place[:-1] == path}
-    wanted = {name: place for name, place in inner.items() if any(p[: len(place)] == place for p in by_path)}
-    lists = {name: level_at(place, by_path) for name, place in wanted.items()}
-    return Level(BY_PATH[path], by_path.get(path), lists)
+    lists = {name: level_at(inner, by_path) for name, inner in selected_inside(path, by_path).items()}
+    return Level(path, by_path.get(path), lists)
 
 
 def levels_inside(level: Level) -> Iterator[Level]:

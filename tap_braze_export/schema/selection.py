@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
+from tap_braze_export.schema.user_object import paths_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from tap_braze_export.schema.table import Field, Table
 
@@ -69,6 +70,12 @@ class Selection:
             if column.name == "custom_attributes" and self.dropped["custom_attributes"]:
                 return tuple(member.name for member in column.members)
         return None
+
+
+def selected_inside(path: tuple[str, ...], by_path: Collection[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the paths inside a path, by member, that are selected or have a selected path inside them."""
+    inside = paths_inside(path)
+    return {name: inner for name, inner in inside.items() if any(p[: len(inner)] == inner for p in by_path)}
 
 
 @dataclass(frozen=True)

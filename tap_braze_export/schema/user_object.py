@@ -317,3 +317,8 @@ TABLES = (
 )
 BY_PATH = {table.path: table for table in TABLES if table.path is not None}
 """The tables made from the user object, by the members that lead to their objects."""
+
+
+def paths_inside(path: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the paths of the lists inside the objects at a path, by member."""
+    return {inner[-1]: inner for inner in BY_PATH if inner and inner[:-1] == path}

@@ -167,7 +167,7 @@ def test_damaged_for_good(tmp_path: Path, fault: str) -> None:
 
 
 def test_leaves_no_download_behind(tmp_path: Path) -> None:
-    """What was downloaded holds people's data and is removed when it is read, also when it was damaged."""
+    """A download holds people's data and is removed when it is read, also when it was damaged."""
     with Sandbox(users=30, faults=["truncated-file"]) as sandbox:
         sync(settings(sandbox, tmp_path), fails=True)
         sandbox.set_faults()

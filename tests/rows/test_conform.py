@@ -200,7 +200,7 @@ def test_an_empty_date_is_null(to: Type) -> None:
 )
 @pytest.mark.parametrize("to", [Type.DATE_TIME, Type.TIMESTAMP])
 def test_no_instant_is_made_up(to: Type, value: Any) -> None:
-    """What names no instant, one that does not exist or one beyond what databases take is unfit."""
+    """A text that names no instant, one that does not exist or one beyond what databases take is unfit."""
     assert conform(to, value) is UNFIT
 
 

@@ -191,7 +191,7 @@ def test_typed_attributes_are_members_of_custom_attributes() -> None:
 
 @pytest.mark.parametrize("kind", ATTRIBUTE_TYPES)
 def test_a_catalog_gives_attributes_their_types_back(kind: str) -> None:
-    """What was discovered once needs no second discovery."""
+    """Types that were discovered once need no second discovery."""
     assert type_of(Field("x", ATTRIBUTE_TYPES[kind], "").json_schema) is ATTRIBUTE_TYPES[kind]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 from tap_braze_export.schema.table import Type
-from tap_braze_export.schema.user_object import BY_PATH, TABLES
+from tap_braze_export.schema.user_object import BY_PATH, TABLES, paths_inside
 
 if TYPE_CHECKING:
     Path = tuple[str, ...]
@@ -248,7 +248,7 @@ def objects(draw: st.DrawFn, path: Path = (), *, most: int = 8) -> str:
     """Draw an object of the user object, or the user itself, as JSON text."""
     table = BY_PATH[path]
     columns = {column.name: column for column in table.fields if column.name not in table.given}
-    inner = sorted(place[-1] for place in BY_PATH if place and place[:-1] == path)
+    inner = sorted(paths_inside(path))
     known = [*columns, *inner]
     members = []
     for name in draw(st.lists(st.sampled_from(known), max_size=most)):
