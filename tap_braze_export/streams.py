@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from tap_braze_export.run import Run
 from tap_braze_export.schema import user_object
-from tap_braze_export.schema.table import Field, type_of
+from tap_braze_export.schema.custom_attributes import type_of
+from tap_braze_export.schema.table import Field
 from tap_braze_export.singer.file_stream import FileStream
 
 if TYPE_CHECKING:

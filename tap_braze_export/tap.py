@@ -14,8 +14,7 @@ from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.preflight import check
-from tap_braze_export.schema.custom_attributes import attribute_fields, discovered_types
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
 from tap_braze_export.singer.batch_files import errors_in
 from tap_braze_export.singer.plugin import Plugin
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from singer_sdk.streams import Stream
 
+    from tap_braze_export.schema.table import Field
     from tap_braze_export.singer.file_stream import FileStream
 
 STREAMS: Sequence[type[FileStream]] = (

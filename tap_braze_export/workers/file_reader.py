@@ -14,7 +14,7 @@ from tap_braze_export.clock import Clock
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.files import objects
 from tap_braze_export.files.disk import private_file
-from tap_braze_export.rows.reader import Reader
+from tap_braze_export.rows.reader import BlockRows, Reader
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, IDS, SEGMENT_MEMBERS
 
@@ -27,12 +27,23 @@ if TYPE_CHECKING:
     from tap_braze_export.files.archive import Member
     from tap_braze_export.files.bucket import Bucket
     from tap_braze_export.files.objects import Place
-    from tap_braze_export.rows.reader import BlockRows
     from tap_braze_export.schema.selection import Selection
-    from tap_braze_export.singer.batch_files import BatchFiles
+    from tap_braze_export.singer.batch_files import BatchFile, BatchFiles
 
-    Result = list[BlockRows] | None
-    """What each block of a file gave; None of a file that has to be read by the run."""
+
+@dataclass
+class ReadBlock(BlockRows):
+    """The rows of a block that a worker has read.
+
+    Attributes:
+        batch_files: The files with the rows that it has written already, by stream.
+    """
+
+    batch_files: Mapping[str, BatchFile] = field(default_factory=dict)
+
+
+Result = list[ReadBlock] | None
+"""What each block of a file gave; None of a file that has to be read by the run."""
 
 
 class Readers:
@@ -171,7 +182,8 @@ class FileReader:
             self._bucket = bucket
         return self._bucket
 
-    def _written(self, result: BlockRows, name: str) -> BlockRows:
+    def _written(self, block: BlockRows, name: str) -> ReadBlock:
+        result = ReadBlock(**vars(block))
         rows = dict(result.rows)
         if self.batch_files is not None and (
             plain := {stream: rows.pop(stream) for stream in self.plain & rows.keys()}
