@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 from singer_sdk import typing as th
 from typing_extensions import override
 
-from tap_braze_export import preflight, streams
+from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
+from tap_braze_export.preflight import check
 from tap_braze_export.schema.custom_attributes import attribute_fields, discovered_types
 from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
-from tap_braze_export.singer.batch_files import batch_config_errors
+from tap_braze_export.singer.batch_files import errors_in
 from tap_braze_export.singer.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class TapBrazeExport(Plugin):
 
     @override
     def check(self) -> None:
-        preflight.check(self.settings, clock=self.clock, logger=self.logger)
+        check(self.settings, clock=self.clock, logger=self.logger)
 
     @override
     def discover_streams(self) -> Sequence[Stream]:
@@ -251,7 +252,7 @@ class TapBrazeExport(Plugin):
             errors.append(
                 "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
             )
-        if "callback_listen" in config and "callback_url" not in config:
+        if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("dask_scheduler") and not config.get("batch_config"):
             errors.append("dask_scheduler needs batch_config: its workers write batch files")
@@ -260,8 +261,8 @@ class TapBrazeExport(Plugin):
         if config.get("emit_activate_version_messages") and config.get("batch_config"):
             errors.append("emit_activate_version_messages does not go with batch_config: batch files carry no version")
         if "batch_config" in config:
-            errors += batch_config_errors(config["batch_config"])
-        errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if setting in config]
+            errors += errors_in(config["batch_config"])
+        errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if config.get(setting)]
         return errors
 
 

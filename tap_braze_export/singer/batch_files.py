@@ -42,7 +42,7 @@ _KNOWN_MEMBERS = {
 }
 
 
-def batch_config_errors(given: Any) -> list[str]:
+def errors_in(given: Any) -> list[str]:
     """List the errors in a value of `batch_config` that the SDK's schema does not find."""
     if not isinstance(given, dict):
         return []
