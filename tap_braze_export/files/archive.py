@@ -10,11 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
-
-try:
-    from isal import isal_zlib as inflating
-except ImportError:  # no wheel for this machine
-    import zlib as inflating  # type: ignore[no-redef]
+from tap_braze_export.files.fast_zlib import fast_zlib as inflating
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
