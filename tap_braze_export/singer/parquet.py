@@ -10,32 +10,31 @@ import io
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tap_braze_export.errors import TapError
+from tap_braze_export.rows.exact_json import ENCODER, Integer64
+from tap_braze_export.schema.table import LARGEST_INTEGER, SMALLEST_INTEGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tap_braze_export.rows.rendered import Rows
 
-_SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**63 - 1
-_Integer64 = Annotated[int, msgspec.Meta(ge=_SMALLEST_INTEGER, le=_LARGEST_INTEGER)]
 _PLAIN_TYPES: dict[str, Any] = {
     "string": str | None,
-    "integer": _Integer64 | None,
+    "integer": Integer64 | None,
     "number": float | None,
     "boolean": bool | None,
 }
 _LIST_TYPES: dict[str, Any] = {
     "string": list[str | None] | None,
-    "integer": list[_Integer64 | None] | None,
+    "integer": list[Integer64 | None] | None,
     "number": list[float | None] | None,
     "boolean": list[bool | None] | None,
 }
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 _MISFIT: Any = object()
 """Stands for a value that its column cannot hold."""
 
@@ -165,7 +164,7 @@ def _only_type(definition: Mapping[str, Any]) -> str:
 def _fit(value: Any, plain: str) -> Any:
     """Convert a value to a plain type, or to JSON text."""
     if plain in {"", "string"}:
-        return value if isinstance(value, str) and plain else _ENCODER.encode(value).decode()
+        return value if isinstance(value, str) and plain else ENCODER.encode(value).decode()
     if value is None or (plain == "boolean" and isinstance(value, bool)):
         return value
     if plain == "boolean" or isinstance(value, bool) or not isinstance(value, (int, Decimal)):
@@ -173,7 +172,7 @@ def _fit(value: Any, plain: str) -> Any:
     if plain == "number":
         return float(value)
     whole = int(value)
-    return whole if whole == value and _SMALLEST_INTEGER <= whole <= _LARGEST_INTEGER else _MISFIT
+    return whole if whole == value and SMALLEST_INTEGER <= whole <= LARGEST_INTEGER else _MISFIT
 
 
 def _raw_text(raw: msgspec.Raw | None) -> bytes | None:
