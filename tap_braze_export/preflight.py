@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, TapError
-from tap_braze_export.files.download import Bucket
+from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.workers import dask_cluster
 

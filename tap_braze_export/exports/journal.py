@@ -14,7 +14,7 @@ import filelock
 import msgspec
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.files.disk import private_file
+from tap_braze_export.files.spool import private_file
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ class HostedExport:
 
     def look(self) -> Iterator[ExportFile]:
         """See `ExportPoller`."""
-        if not self._download.look():
+        if not self._download.attempt():
             return
         try:
             with on_disk(self._path, self._download.name) as opened:

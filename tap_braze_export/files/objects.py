@@ -65,7 +65,7 @@ def blocks(place: Place, member: Member, bucket: Bucket | None = None) -> Iterat
     elif isinstance(place, bytes):
         yield from archive.blocks(io.BytesIO(place), member)
     elif bucket is not None:
-        with bucket.opened(place) as file:
+        with bucket.open(place) as file:
             yield from archive.blocks(file, member)
 
 
@@ -123,5 +123,5 @@ class ReadInPlace:
 
     def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
         """See `Fetcher`."""
-        with self._bucket.opened(found, ends=_DIRECTORY) as file:
+        with self._bucket.open(found, end_bytes=_DIRECTORY) as file:
             return found, archive.members(file, found.name)

@@ -13,7 +13,7 @@ from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, Storag
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import TapError
-from tap_braze_export.files.storage import StorageLabels, Store
+from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.singer import parquet
 
 try:
@@ -32,7 +32,7 @@ _WORDS = StorageLabels(
     url="batch_config.storage.root",
     options="batch_config.storage.params",
     needed="put objects",
-    out_of_reach=TapError,
+    unreachable_error=TapError,
 )
 _GZIP = 31  # zlib's wbits
 _LEVEL = 1
@@ -103,7 +103,7 @@ class BatchFiles:
     clock: Clock
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _store: Store | None = None
+    _store: Storage | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], clock: Clock) -> BatchFiles:
@@ -118,14 +118,14 @@ class BatchFiles:
             storage = replace(storage, root=files.root)  # another process may be in another directory
         return replace(self, clock=Clock(), storage=storage, _store=None)
 
-    def connect(self) -> Store:
+    def connect(self) -> Storage:
         """The storage.
 
         Raises:
             ConfigError: If it cannot work.
         """
         if self._store is None:
-            self._store = Store(self.storage.root, self.storage.params, _WORDS, clock=self.clock)
+            self._store = Storage(self.storage.root, self.storage.params, _WORDS, clock=self.clock)
         return self._store
 
     def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, BatchFile]:
@@ -143,8 +143,8 @@ class BatchFiles:
         contents = {f"{store.root}/{names[stream]}": self._encode(stream, found) for stream, found in rows.items()}
         if store.has_folders:
             folder = next(iter(contents)).rpartition("/")[0]
-            store.tried("written", lambda: store.files.makedirs(folder, exist_ok=True))
-        store.tried("written", lambda: store.files.pipe(contents))  # several at a time, where the library can
+            store.retrying("written", lambda: store.files.makedirs(folder, exist_ok=True))
+        store.retrying("written", lambda: store.files.pipe(contents))  # several at a time, where the library can
         # Not the SDK's get_url(): it quotes a blank in a local path, and loaders then look for a file of that name.
         urls = {stream: store.files.unstrip_protocol(f"{store.root}/{names[stream]}") for stream in rows}
         return {stream: BatchFile(urls[stream], found.count) for stream, found in rows.items()}

@@ -13,7 +13,7 @@ import pytest
 from typing_extensions import override
 
 from tap_braze_export.exports.polling import BucketExport
-from tap_braze_export.files.download import Bucket
+from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.objects import CopyToDisk
 from tap_braze_export.state import Bookmark
 from tests.support import clouds
