@@ -75,14 +75,18 @@ def members(file: BinaryIO, object_name: str) -> list[Member]:
     Raises:
         DamagedFileError: It is neither zip nor gzip, or damaged, encrypted, not compressed by deflate.
     """
-    magic = file.read(4)
-    if magic.startswith(_GZIP_MAGIC):
-        return [Member(object_name, file.seek(0, os.SEEK_END))]
-    if magic not in _ZIP_MAGIC:
-        raise DamagedFileError(f"{object_name} is neither zip nor gzip")
+    try:
+        magic = file.read(4)
+        if magic.startswith(_GZIP_MAGIC):
+            return [Member(object_name, file.seek(0, os.SEEK_END))]
+        if magic not in _ZIP_MAGIC:
+            raise DamagedFileError(f"{object_name} is neither zip nor gzip")
+        entries = _entries(file, object_name)
+    except OSError as error:
+        raise DamagedFileError(f"{object_name} cannot be read: {error.strerror}") from None
     return [
         _member(object_name, index, entry)
-        for index, entry in enumerate(_entries(file, object_name))
+        for index, entry in enumerate(entries)
         if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
     ]
 
@@ -96,13 +100,15 @@ def blocks(file: BinaryIO, member: Member, *, limit: int = BLOCK_BYTES) -> Itera
     Raises:
         DamagedFileError: The member is truncated, its checksum is wrong, or a line is longer than 64 MiB.
     """
-    block = _Lines(member.name, limit)
+    splitter = _LineSplitter(member.name, limit)
     try:
         for chunk in _inflated(file, member):
-            yield from block.add(chunk)
+            yield from splitter.add(chunk)
     except _DAMAGE_ERRORS as error:
         raise DamagedFileError(f"{member.name} is damaged: {error}") from None
-    yield from block.end()
+    except OSError as error:
+        raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
+    yield from splitter.end()
 
 
 def cut_out(file: BinaryIO, member: Member) -> tuple[Member, bytes]:
@@ -124,7 +130,7 @@ def cut_out(file: BinaryIO, member: Member) -> tuple[Member, bytes]:
     return member, file.read(size)
 
 
-class _Lines:
+class _LineSplitter:
     """Cuts chunks into lines and gathers them into blocks."""
 
     def __init__(self, name: str, limit: int) -> None:
@@ -224,6 +230,8 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     if member.offset is None:
         yield from _gunzipped(file)
         return
+    if member.offset < 0:
+        raise EOFError("its header is not where the zip's directory says")
     file.seek(member.offset)
     magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     if magic != _ZIP_MAGIC[0]:

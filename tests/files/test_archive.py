@@ -406,3 +406,9 @@ def test_deflate_data_after_the_end_is_refused(tmp_path: Path) -> None:
     path.write_bytes(local + central + end)
 
     assert damaged(path) == "a.zip!0-a is damaged: bytes after the end of its data"
+
+
+def test_member_before_the_start_of_its_object_is_refused() -> None:
+    """A directory may say so; not every kind of file refuses the position in the same way."""
+    with pytest.raises(DamagedFileError, match=r"^a!0-a is damaged: its header is not where the zip's directory says$"):
+        list(archive.blocks(io.BytesIO(b"PK"), Member("a!0-a", 2, offset=-5)))
