@@ -152,7 +152,7 @@ def _message(response: requests.Response, secrets: Iterable[str], *, personal: b
 
 
 def _is_running(status: int, message: str, rate_limit: RateLimit) -> bool:
-    """True if a start was refused because an export is running; 429 means a rate limit, too, and texts are undocumented."""
+    """True if a start was refused because an export is running: a 429 means that, too, and its text is undocumented."""
     text = message.lower()
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return any(word in text for word in _RUNNING_WORDS) or (rate_limit.remaining or 0) > 0

@@ -53,6 +53,15 @@ class Selection:
         return frozenset(column.name for column in self.columns)
 
     @property
+    def signature(self) -> list[Any]:
+        """Everything of it that shapes rows: columns with their types and members, and the deselected members."""
+        columns = {
+            column.name: [column.type.name, {member.name: member.type.name for member in column.members}]
+            for column in self.columns
+        }
+        return [columns, {column: sorted(members) for column, members in self.dropped.items()}]
+
+    @property
     def named_attributes(self) -> tuple[str, ...] | None:
         """The only custom attributes to emit, or None for all: deselecting one member makes the rest a closed list."""
         for column in self.columns:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tap_braze_export.schema.table import EXPORTED_AT_COLUMN, Field, Table, Type
 
+SEGMENT = "segment"
 GLOBAL_CONTROL_GROUP = "global_control_group"
 IDS = "ids"
 """The source of an ids export."""

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from singer_sdk.helpers.types import Context, Record
     from singer_sdk.singerlib import MetadataMapping, RecordMessage
-    from singer_sdk.tap_base import Tap
 
     from tap_braze_export.rows.rendered import Rows
     from tap_braze_export.schema.table import Table
     from tap_braze_export.singer.messages import MessageWriter, Output
+    from tap_braze_export.singer.plugin import Plugin
 
 REPEATED_MESSAGES = ("Beginning sync of", "An unhandled error occurred while syncing")
 """What the SDK logs on every sync of a child; the run's one error line says the second better."""
@@ -45,13 +45,14 @@ class FileStream(Stream):
     versioned: ClassVar[bool] = True
     """Whether ACTIVATE_VERSION may delete the rows of earlier runs."""
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Plugin) -> None:
         super().__init__(tap, name=self.table.stream, schema=self.table.json_schema)
         self.primary_keys = self.table.keys
         self.state_partitioning_keys = ()
         self.selected_by_default = self.table.selected_by_default
-        self._writer: MessageWriter = tap.message_writer  # type: ignore[assignment]
-        self.output: Output = self._writer
+        self.plugin = tap
+        self.writer: MessageWriter = tap.message_writer  # type: ignore[assignment]
+        self.output: Output = self.writer
         self._announced = False
         self.emitted = 0
 
@@ -59,6 +60,19 @@ class FileStream(Stream):
     def selection(self) -> Selection:
         """What the catalog selects of this stream's columns."""
         return Selection.of(self.table, self.mask, self.effective_schema)
+
+    @property
+    def children(self) -> list[FileStream]:
+        """The streams that are synced once per file of this one."""
+        return [stream for stream in self.child_streams if isinstance(stream, FileStream)]
+
+    def emit_to_children(self, rows: Mapping[str, Rows], exported_at: str) -> None:
+        """Sync the child streams with the rows of one block, by stream."""
+        self._sync_children({"rows": rows, "exported_at": exported_at})
+
+    def write_schema(self) -> None:
+        """Write the SCHEMA message, once per run."""
+        self._write_schema_message()
 
     @property
     def limit_reached(self) -> bool:
@@ -115,7 +129,7 @@ class FileStream(Stream):
         """Tell loaders to delete what this run did not emit."""
         for stream_map in self.stream_maps:
             if self._stream_version is not None and not isinstance(stream_map, RemoveRecordTransform):
-                self._writer.write_message(ActivateVersionMessage(stream_map.stream_alias, self._stream_version))
+                self.writer.write_message(ActivateVersionMessage(stream_map.stream_alias, self._stream_version))
 
     def count(self, rows: int) -> None:
         """Note that so many rows are written."""
