@@ -15,7 +15,7 @@ import msgspec
 
 from tap_braze_export.errors import TapError
 from tap_braze_export.exports.resume import KnownExport
-from tap_braze_export.files.disk import private_file
+from tap_braze_export.files.spool import private_file
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, Storag
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import TapError
 from tap_braze_export.files.fast_zlib import fast_zlib
-from tap_braze_export.files.storage import StorageLabels, Store
+from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.singer import parquet
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LABELS = StorageLabels(
     url="batch_config.storage.root",
     options="batch_config.storage.params",
     needed="put objects",
-    out_of_reach=TapError,
+    unreachable_error=TapError,
 )
 _GZIP_WBITS = 31
 """zlib's code for a gzip header and trailer."""
@@ -103,7 +103,7 @@ class BatchFiles:
     clock: Clock
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _store: Store | None = None
+    _store: Storage | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], clock: Clock) -> BatchFiles:
@@ -118,14 +118,14 @@ class BatchFiles:
             storage = replace(storage, root=files.root)  # another process may be in another directory
         return replace(self, clock=Clock(), storage=storage, _store=None)
 
-    def connect(self) -> Store:
+    def connect(self) -> Storage:
         """Connect to the storage, unless connected.
 
         Raises:
             ConfigError: If the storage cannot be used as configured.
         """
         if self._store is None:
-            self._store = Store(self.storage.root, self.storage.params, _LABELS, clock=self.clock)
+            self._store = Storage(self.storage.root, self.storage.params, _LABELS, clock=self.clock)
         return self._store
 
     def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, BatchFile]:
@@ -143,8 +143,8 @@ class BatchFiles:
         contents = {f"{store.root}/{names[stream]}": self._encode(stream, part) for stream, part in rows.items()}
         if store.has_folders:
             folder = next(iter(contents)).rpartition("/")[0]
-            store.tried("written", lambda: store.files.makedirs(folder, exist_ok=True))
-        store.tried("written", lambda: store.files.pipe(contents))  # the cloud libraries write several at a time
+            store.retrying("written", lambda: store.files.makedirs(folder, exist_ok=True))
+        store.retrying("written", lambda: store.files.pipe(contents))  # the cloud libraries write several at a time
         # Not the SDK's get_url(): it quotes a blank in a local path, and loaders do not unquote it.
         urls = {stream: store.files.unstrip_protocol(f"{store.root}/{names[stream]}") for stream in rows}
         return {stream: BatchFile(urls[stream], part.count) for stream, part in rows.items()}

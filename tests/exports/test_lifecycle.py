@@ -123,7 +123,7 @@ def test_answers_that_are_lost_again_and_again(tmp_path: Path) -> None:
         server.answers = [lost]
         run = sync(server_settings(server, tmp_path), catalog=USERS, fails=True)
     assert [seen.path for seen in server.seen] == [STARTED] * 8
-    assert "answer was lost" in run.error
+    assert "response was lost" in run.error
     assert "8 times in a row" in run.error
     (journal,) = journals(tmp_path)
     assert journal["bookmark"]["export_id"] == ""
