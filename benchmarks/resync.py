@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tap_braze_export.resync.id_requests import requests
+from tap_braze_export.clock import Clock
+from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
@@ -88,10 +89,10 @@ def long_list(folder: Path, rows: int) -> None:
         file.writelines(f"user-{number:012d},\n" for number in range(rows))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    identifiers = Identifiers(Settings(api_url="u", api_key="k", identifiers_url=str(path)))
+    identifiers = Identifiers(Settings(api_url="u", api_key="k", identifiers_url=str(path)), clock=Clock())
     identifiers.fingerprint(b"key")
     hashed = time.monotonic()
-    count = sum(len(request.identifiers) for request in requests(identifiers))
+    count = sum(len(request.identifiers) for request in plan_requests(identifiers))
     took = time.monotonic() - hashed
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(
