@@ -32,7 +32,7 @@ CHILDREN = (*HEAVY, "devices", "purchases", "custom_events", "apps", "push_token
 
 
 def catalog(config: str, *, without: tuple[str, ...]) -> dict[str, Any]:
-    """What discovery selects, but for these streams."""
+    """The catalog of discovery without these streams."""
     found: dict[str, Any] = json.loads(subprocess.check_output([TAP, "--config", config, "--discover"]))
     for stream in found["streams"]:
         for item in stream["metadata"]:
@@ -44,7 +44,7 @@ def catalog(config: str, *, without: tuple[str, ...]) -> dict[str, Any]:
 def against_sandbox(
     folder: Path, name: str, *, seconds: int, limit: int, rate: float, without: tuple[str, ...]
 ) -> None:
-    """Ask for as many external ids as the limit lets through in this time."""
+    """Request as many external ids as the limit allows in this time."""
     wanted = int(rate * seconds)
     with Sandbox(users=60 * wanted, ids_limit=limit, ids_latency=LATENCY) as sandbox:
         users = (json.loads(line) for line in sandbox.lines("all-users", ["external_id"]))
@@ -82,7 +82,7 @@ def against_sandbox(
 
 
 def long_list(folder: Path, rows: int) -> None:
-    """Read, check, deduplicate and pack a CSV of so many rows."""
+    """Read, check, deduplicate and pack a CSV with this many rows."""
     path = folder / "long.csv"
     with path.open("w") as file:
         file.write("external_id,email\n")

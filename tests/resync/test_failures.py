@@ -1,4 +1,4 @@
-"""What a resync does when Braze refuses or fails a request, or the identifiers cannot be read."""
+"""A resync in which Braze refuses or fails requests, or the identifiers cannot be read."""
 
 from __future__ import annotations
 

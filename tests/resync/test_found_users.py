@@ -46,8 +46,8 @@ def test_each_kind_of_identifier_finds_its_user(sandbox: Sandbox, tmp_path: Path
     )
 
     assert run.ids() == ["b1", "b4", "b5", "b2", "b3"]
-    asked = sorted(bodies(sandbox), key=str)
-    assert asked == [
+    sent = sorted(bodies(sandbox), key=str)
+    assert sent == [
         {"braze_id": "b5"},
         {"device_id": "d4"},
         {"email_address": "team@example.org"},
