@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from tap_braze_export.files.archive import Block
     from tap_braze_export.schema.selection import Selection
-    from tap_braze_export.singer.batch_files import BatchFile
 
     RowsByKey = dict[tuple[Any, ...], dict[str, Any]]
     RenderedRows = list[tuple[str, bytes]]
@@ -56,8 +55,6 @@ class BlockRows:
     duplicates: int = 0
     rejected: list[tuple[int, bytes]] = field(default_factory=list)
     """Line number and content of each line that is no user object."""
-    batch_files: Mapping[str, BatchFile] = field(default_factory=dict)
-    """Rows that a process has written already, by stream."""
 
 
 class UnreadableLineError(ValueError):
