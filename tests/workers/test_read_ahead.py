@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SELECTIONS = selected(only=["users"])
 ALL_PLAIN = frozenset(SELECTIONS)
+NOBODY = "tcp://127.0.0.1:1"
+"""The address of a scheduler that is not there."""
 
 
 @contextmanager
@@ -355,13 +357,11 @@ def test_capacity_is_a_file_for_each_process_and_its_next_one(tmp_path: Path, wo
 
 def test_resync_starts_no_worker(tmp_path: Path) -> None:
     """Braze is slower than one process, and no scheduler is asked."""
-    nobody = {"dask_scheduler": "tcp://127.0.0.1:1", "bucket_url": str(tmp_path)}
-    with reading(tmp_path, external_ids=["one"], **nobody) as read_ahead:
+    with reading(tmp_path, external_ids=["one"], dask_scheduler=NOBODY) as read_ahead:
         assert read_ahead.capacity == 0
 
 
 def test_dry_run_leaves_the_cluster_alone(tmp_path: Path) -> None:
     """Its streams do not leave as they are, since they are limited."""
-    nobody = {"dask_scheduler": "tcp://127.0.0.1:1", "bucket_url": str(tmp_path)}
-    with reading(tmp_path, plain_streams=frozenset(), **nobody) as read_ahead:
+    with reading(tmp_path, plain_streams=frozenset(), dask_scheduler=NOBODY) as read_ahead:
         assert read_ahead.capacity == 0
