@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def errors_in(config: Mapping[str, Any]) -> list[str]:
-    """What keeps a configuration with `dask_scheduler` from working."""
+    """Say what a configuration with `dask_scheduler` lacks, or what does not go with it, in one line each."""
     if not config.get("dask_scheduler"):
         return []
     errors = []

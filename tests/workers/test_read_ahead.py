@@ -273,7 +273,7 @@ def test_worker_that_dies_of_the_signal_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_error_of_a_worker_is_raised_with_its_file(tmp_path: Path) -> None:
-    """What else the workers have read of its export's copies is read anew, of other exports it is not."""
+    """The other copies of its export are read anew, results of other exports stay."""
     executor = FakeExecutor(4)
     deliveries = [FakeDelivery(gzip_file(tmp_path, name, name)) for name in ("a", "b", "c", "d")]
     files = [delivery.file for delivery in deliveries if delivery.file]
