@@ -71,7 +71,7 @@ class Settings:
     dask_scheduler: str | None = None
     emit_activate_version_messages: bool = False
     batch_config: Mapping[str, Any] | None = field(default=None, repr=False)
-    row_shaping: Mapping[str, Any] = field(default_factory=dict)
+    row_shaping: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The SDK's settings that change what rows look like: stream maps and flattening."""
 
     @classmethod

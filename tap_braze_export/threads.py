@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from typing_extensions import override
 
@@ -66,4 +66,3 @@ class DaemonThreads(Executor):
             call()
             del call  # with its result, while the thread waits for the next one
             self._idle.release()
-

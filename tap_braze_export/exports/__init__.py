@@ -1,0 +1,1 @@
+"""A segment export's life: request, resume, poll, finish. May import braze, files, schema, state, deliveries, report."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from tap_braze_export.resync.identifiers import BRAZE_ID, DEVICE_ID, EMAIL, EXTERNAL_ID, PHONE, USER_ALIAS
-from tap_braze_export.rows.reader import UnreadableLineError, decode_user
+from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -13,7 +13,7 @@ from tap_braze_export.braze.rate_limit import RequestPacer
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
-from tap_braze_export.files.disk import private_file
+from tap_braze_export.files.spool import private_file
 from tap_braze_export.resync.digests import DigestSet, digest
 from tap_braze_export.resync.id_requests import assign, requests
 from tap_braze_export.resync.identifiers import Identifiers
@@ -153,7 +153,7 @@ class Resync:
         self._profiles = _Profiles(self._spool.folder(export_id) / "profiles", done)
         flight = RequestPool(
             islice(requests(identifiers), done, None),
-            lambda request: self._client.export_ids(request.body(self._fields), waits=False),
+            lambda request: self._client.export_ids(request.body(self._fields)),
             pace=RequestPacer(self._settings.requests_per_minute),
             clock=self._clock,
             lanes=self._lanes,

@@ -8,7 +8,7 @@ from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from tap_braze_export.braze.responses import RateLimit
+from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.errors import BrazeError, RateLimitError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class RequestPool(Generic[Request]):
                 return
         else:
             self._limited_since = None
-            self._pace.answered(number, RateLimit() if isinstance(result, Exception) else result[0].limit, now)
+            self._pace.responded(number, RateLimit() if isinstance(result, Exception) else result[0].limit, now)
         if isinstance(result, BrazeError) and result.status == HTTPStatus.BAD_REQUEST:
             self._landed[place] = Answer(request, result, now)
         elif isinstance(result, Exception):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.braze.client import IdsResponse, RateLimit
+from tap_braze_export.braze.client import IdsResponse
+from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.resync.id_requests import assign, requests

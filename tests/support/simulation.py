@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from tap_braze_export.braze.client import IdsResponse
-from tap_braze_export.braze.responses import RateLimit
+from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.errors import RateLimitError
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.resync.lifecycle import Resync
@@ -84,8 +84,7 @@ class ScriptedBraze:
         self.times: list[float] = []
         self._window = Window(limit, seconds, lambda: clock.time - behind)
 
-    def export_ids(self, body: Mapping[str, Any], *, waits: bool) -> IdsResponse:
-        assert not waits
+    def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
         self.times.append(self.clock.time)
         budget = self._window.take()
         if not budget.allowed:

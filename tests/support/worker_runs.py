@@ -53,8 +53,9 @@ def in_any_order(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def batch_rows(run: Output, stream: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """The rows of a stream in batch files, in an order of their own."""
-    return in_any_order(batches.jsonl(run, options).get(stream, []))
+    """The rows of a stream in batch files, in an order of their own, without the time of the export."""
+    found = batches.jsonl(run, options).get(stream, [])
+    return in_any_order([{name: value for name, value in row.items() if name != "exported_at"} for row in found])
 
 
 def written_by_workers(run: Output, stream: str) -> list[str]:
