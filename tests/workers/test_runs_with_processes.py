@@ -98,6 +98,7 @@ def test_few_files_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert len(started) == (0 if number == 2 else 1)  # of two workers, the run itself is one
 
 
+@pytest.mark.slow
 def test_huge_file_is_read_block_by_block(tmp_path: Path) -> None:
     """A file of several blocks is read by the run itself: its rows would take too much room on their way."""
     people = [{"braze_id": f"b{number}", "custom_attributes": {"text": "x" * 100_000}} for number in range(800)]
