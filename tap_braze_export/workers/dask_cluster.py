@@ -248,7 +248,7 @@ def _version_check(needed: str) -> Callable[[], str]:
         from importlib.metadata import version  # noqa: PLC0415
 
         try:
-            import tap_braze_export  # noqa: F401
+            import tap_braze_export  # noqa: F401, PLC0415
 
             found = version("tap-braze-export")
         except ImportError as error:
