@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tap_braze_export.files import archive, objects
+from tap_braze_export.files import archive
 from tap_braze_export.schema import user_object
 from tap_braze_export.schema.table import Type
 
@@ -44,9 +44,8 @@ def _run(path: Path) -> None:
     decode = msgspec.json.Decoder(_user()).decode
     encode_lines = msgspec.json.Encoder().encode_lines
     with path.open("rb") as file:
-        members = archive.members(file, path.name)
-    for member in members:
-        for block in objects.blocks(path, member):
+        blocks = (block for member in archive.members(file, path.name) for block in archive.blocks(file, member))
+        for block in blocks:
             for start in range(0, len(block.lines), _USERS):
                 users = [decode(line) for line in block.lines[start : start + _USERS]]
                 sys.stdout.buffer.write(encode_lines(users))

@@ -1,24 +1,23 @@
-"""What a run emits piece by piece, each piece covered by one STATE: delivered files, or groups of ids requests."""
+"""The pieces that a run emits, each covered by one STATE: delivered files, or groups of ids requests."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
-
-from tap_braze_export.files import objects
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from tap_braze_export.errors import ExportError
-    from tap_braze_export.files.archive import Block, Member
-    from tap_braze_export.files.bucket import Bucket
-    from tap_braze_export.files.objects import Place
-    from tap_braze_export.state import Bookmark
+    from tap_braze_export.files.archive import Block
+    from tap_braze_export.files.objects import DeliveredFile
 
 
 class Delivery(Protocol):
-    """Users that are emitted together."""
+    """Users that are emitted together, then covered by one STATE."""
+
+    @property
+    def file(self) -> DeliveredFile | None:
+        """The file that holds the users, so that workers can read it; None for users of an ids export."""
 
     @property
     def export_id(self) -> str:
@@ -48,22 +47,22 @@ class Delivery(Protocol):
     def invalid_user_ids(self) -> Sequence[dict[str, str]]:
         """Identifiers that matched nobody, as rows of that stream without `exported_at`."""
 
-    def ahead(self) -> Iterator[ExportFile]:
-        """Itself and the files that come next if nothing happens, where processes can read them."""
-
     def blocks(self) -> Iterator[Block]:
-        """The users, one a line.
+        """The users, one a line, read in this process.
 
         Raises:
             ExportError: If they cannot be read to their end.
         """
 
-    def emitted(self, users: int) -> None:
+    def done(self, users: int) -> None:
         """Note that all rows are written, before STATE is."""
+
+    def failed(self, error: ExportError) -> None:
+        """Note that it cannot be read: it is fetched once more, or its export is given up."""
 
 
 class Deliveries(Protocol):
-    """A run's source of users: segment exports or a resync.
+    """A run's source of users: segment exports or a resync. Used as a context manager: it holds locks and ports.
 
     Attributes:
         failures: What was given up, and why; the run goes on and fails at its end.
@@ -71,72 +70,31 @@ class Deliveries(Protocol):
 
     failures: list[str]
 
-    def deliveries(self) -> Iterator[Delivery]:
-        """What is to be emitted, in the order it arrives."""
+    def __enter__(self) -> Self:
+        """Lock what no other run may use, and open what is listened on."""
 
-    def give_up(self, error: ExportError) -> None:
-        """Go on without the last delivery: it cannot be read, now or at all."""
+    def __exit__(self, *_: object) -> None:
+        """Release it."""
+
+    def poll(self) -> Sequence[Delivery]:
+        """Start and look for what is due, without waiting.
+
+        Returns:
+            What can be read now, in order. Each stays listed until it is `done` or `failed`.
+        """
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing more will come."""
+
+    def wait(self) -> None:
+        """Wait until the next `poll` may find something."""
 
     def state(self) -> dict[str, Any]:
         """The value of `bookmarks.export_files` in STATE."""
 
-    def finish(self) -> None:
-        """Look back on the run: warn of what seems odd."""
+    def review(self) -> None:
+        """At the end of a run: warn of what seems odd."""
 
     def reason_to_keep_rows(self) -> str:
         """Why loaders must not delete what this run did not emit; empty if they may."""
-
-
-@dataclass(frozen=True)
-class ExportFile:
-    """A delivered file and the export that it belongs to: a `Delivery`."""
-
-    bookmark: Bookmark
-    member: Member
-    place: Place
-    bucket: Bucket | None = field(default=None, repr=False, compare=False)
-    invalid_user_ids: Sequence[dict[str, str]] = ()
-    following: Callable[[], Sequence[ExportFile]] = field(default=tuple, repr=False, compare=False)
-
-    @property
-    def export_id(self) -> str:
-        """Braze's `object_prefix`."""
-        return self.bookmark.export_id
-
-    @property
-    def name(self) -> str:
-        """The object's name, with its member where it is a zip."""
-        return self.member.name
-
-    @property
-    def source(self) -> str:
-        """`segment` or `global_control_group`."""
-        return self.bookmark.source
-
-    @property
-    def segment_id(self) -> str:
-        """The segment; empty for the control group."""
-        return self.bookmark.segment_id
-
-    @property
-    def exported_at(self) -> str:
-        """When the export was requested."""
-        return self.bookmark.exported_at
-
-    @property
-    def size(self) -> int:
-        """Compressed bytes."""
-        return self.member.size
-
-    def ahead(self) -> Iterator[ExportFile]:
-        """Itself and the files that come next if nothing happens."""
-        yield self
-        yield from self.following()
-
-    def blocks(self) -> Iterator[Block]:
-        """Its lines; see `objects.blocks`."""
-        return objects.blocks(self.place, self.member, self.bucket)
-
-    def emitted(self, users: int) -> None:
-        """Note that all its rows are written."""
-        self.bookmark.emitted(self.name, users)

@@ -22,7 +22,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 class TapError(Exception):
@@ -78,15 +78,34 @@ class DamagedFileError(ExportError):
 
 
 def unforeseen(error: Exception) -> str:
-    """What is told of an error that nobody thought of: its place. Its text may hold personal data."""
+    """An unexpected error in one line: type and place only, as its text may hold personal data."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
     return f"Unforeseen {type(error).__name__} at {place}: please report this line"
 
 
 def foreign_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """What another program said, fit for a message: one line, 200 characters, no URL; "" if secret."""
+    """Text of another program as part of a message: one line of at most 200 characters, no URL; "" if it is secret."""
     if any(secret in text for secret in secrets if secret):
         return ""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return re.sub(r"\w+://\S+", "<url>", line)[:200]
+
+
+def described(error: Exception, secrets: Iterable[str] = ()) -> str:
+    """An error of another library in one line: its type, and its text unless that is secret."""
+    text = foreign_text(str(error), secrets)
+    return f"{type(error).__name__}{f' ({text})' if text else ''}"
+
+
+def texts_in(value: object, *, min_chars: int) -> Iterator[str]:
+    """Every text of at least `min_chars` characters in a value of nested dicts and lists, keys excepted."""
+    if isinstance(value, str):
+        if len(value) >= min_chars:
+            yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from texts_in(member, min_chars=min_chars)
+    elif isinstance(value, (list, tuple)):
+        for member in value:
+            yield from texts_in(member, min_chars=min_chars)

@@ -1,4 +1,4 @@
-"""`--test`: what can be proven without starting an export, as a checklist on standard error."""
+"""The checklist of `--test`: checks that start no export, printed on standard error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, TapError
-from tap_braze_export.files.download import Bucket
+from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.workers import dask_cluster
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from tap_braze_export.settings import Settings
 
     Check = tuple[str, str, str]
-    """What was looked at, the verdict, and why."""
+    """Subject, verdict and remark."""
 
 WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
 _KEY = "API key"
-_PATIENCE = 10.0
-"""Somebody is watching."""
+_BRAZE_TIMEOUT_SECONDS = 10.0
+"""A person waits for the checklist."""
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
@@ -32,7 +32,7 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     """Print the checklist.
 
     Raises:
-        TapError: If something fails; it names all that does.
+        TapError: If a check fails; the message names every one that does.
     """
     failed = []
     for subject, verdict, remark in _checks(settings, clock):
@@ -55,14 +55,14 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
 
 
 def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
-    """The key, and what it gives access to. After a refused key nothing more is asked of Braze."""
+    """Check the key and what it gives access to; a refused key ends the requests to Braze."""
     segment_ids = [] if settings.is_resync else list(dict.fromkeys(settings.segment_ids))
     verdicts: list[Check] = []
     try:
-        client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_PATIENCE)
+        client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_BRAZE_TIMEOUT_SECONDS)
         verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
         if settings.discover_custom_attributes or not segment_ids:
-            verdicts.append(_attributes(client, needed=settings.discover_custom_attributes))
+            verdicts.append(_custom_attributes(client, needed=settings.discover_custom_attributes))
     except TapError as error:
         yield _KEY, FAILS, str(error)
         for segment_id in segment_ids:
@@ -84,25 +84,23 @@ def _segment(client: Braze, segment_id: str) -> Check:
     return subject, WORKS, str(name)
 
 
-def _attributes(client: Braze, *, needed: bool) -> Check:
+def _custom_attributes(client: Braze, *, needed: bool) -> Check:
     permission = "custom_attributes.get"
     subject = f"Permission {permission}"
     try:
         next(client.custom_attributes(), None)
     except AuthError as error:
-        lacks = _lacks(permission, error)
-        return (
-            (subject, FAILS, f"{error}; or switch discover_custom_attributes off")
-            if needed
-            else (subject, UNKNOWN, lacks)
-        )
+        remark = _lacks(permission, error)
+        if needed:
+            return subject, FAILS, f"{error}; or switch discover_custom_attributes off"
+        return subject, UNKNOWN, remark
     except TapError as error:
         return subject, FAILS, str(error)
     return subject, WORKS, ""
 
 
 def _lacks(permission: str, error: AuthError) -> str:
-    """Why a 403 proves nothing; a 401 is the key's own failure and raised."""
+    """Word the remark for a 403, which proves nothing about exports; a 401 is raised, since the key itself is wrong."""
     if error.status == HTTPStatus.UNAUTHORIZED:
         raise error
     return f"the key lacks the permission {permission}"
@@ -124,7 +122,7 @@ def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:
 
 
 def _permissions(settings: Settings) -> Iterator[str]:
-    """What the run will need of the key and only the run can prove."""
+    """List the permissions that the run needs and that only the run can prove."""
     if settings.is_resync:
         yield "users.export.ids"
         return

@@ -1,114 +1,234 @@
-"""What a run is made of, put together from settings and selection when it starts."""
+"""One run, from its first request to its last STATE."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+import logging
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tap_braze_export.braze.client import Braze
+from tap_braze_export.clock import timestamp
+from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.request import SEGMENT, Source
+from tap_braze_export.exports.request import Source
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
-from tap_braze_export.resync.lanes import Threads
 from tap_braze_export.resync.lifecycle import Resync
+from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.selection import RequestedFields
-from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT_MEMBERS
+from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, INVALID_USER_IDS, SEGMENT, SEGMENT_MEMBERS
+from tap_braze_export.singer.batch_files import BatchFiles
+from tap_braze_export.singer.batch_messages import Batches
 from tap_braze_export.workers.memory import keep_freed_memory
 from tap_braze_export.workers.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Sequence
+
+    from singer_sdk.helpers.types import Record
 
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import Deliveries
-    from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.deliveries import Deliveries, Delivery
     from tap_braze_export.settings import Settings
-    from tap_braze_export.singer.batch_files import BatchFiles
+    from tap_braze_export.singer.file_stream import FileStream
+    from tap_braze_export.singer.messages import MessageWriter
+
+_MAX_LOGGED_LINE_NUMBERS = 10
+_OUTPUT_PER_STATE = 110
+"""Bytes of output for each byte of STATE, but for the first and the last: thousands of small files share one STATE."""
+_log = logging.getLogger(__name__)
 
 
 class Run:
-    """The parts of one run: segment exports, or a resync where an identifier is given.
+    """Reads one delivery after the other and emits its rows, then the STATE that covers them.
 
     Args:
         settings: The tap's settings.
-        selections: What the catalog selects, by stream.
-        batch_files: Writes batch files, where they are wanted.
-        plain: Streams whose rows leave as they are, without stream maps and flattening.
+        parent: The stream `export_files`, through which the SDK syncs the other streams.
+        streams: The selected streams, `export_files` among them if it is selected.
+        writer: Standard output.
         clock: Time and waiting.
-        logger: Takes the progress.
-        state: The value of `bookmarks.export_files` that the run was given.
-        remember: Writes STATE.
-
-    Raises:
-        TapError: If a part cannot work, such as a spool directory that cannot be written.
+        state: The value of `bookmarks.export_files`; this run keeps it up to date.
+        send_state: Writes a STATE message.
     """
 
     def __init__(
         self,
         settings: Settings,
-        selections: Mapping[str, Selection],
+        parent: FileStream,
+        streams: Sequence[FileStream],
         *,
-        batch_files: BatchFiles | None,
-        plain: frozenset[str],
+        writer: MessageWriter,
         clock: Clock,
-        logger: logging.Logger,
-        state: Mapping[str, Any],
-        remember: Callable[[], None],
+        state: dict[str, Any],
+        send_state: Callable[[], None],
     ) -> None:
-        keep_freed_memory()
-        self.is_resync = settings.is_resync
-        self.spool = Spool(settings.spool_dir, clock=clock)
-        self.spool.open()
-        self.progress = Progress(clock, logger)
         self._settings = settings
-        self._selections = selections
-        self._logger = logger
-        self.reading = ReadAhead(
-            replace(settings, dask_scheduler=None) if self.is_resync else settings,  # Braze is slower than one machine
-            selections,
-            batch_files=batch_files,
-            plain=plain,
-            spool=self.spool,
-            clock=clock,
-        )
-        fields = RequestedFields.of(selections.values(), settings.extra_export_fields)
-        client = Braze(settings.api_url, settings.api_key, clock=clock)
-        self.deliveries: Deliveries
-        try:
-            if self.is_resync:
-                if settings.segment_ids or settings.global_control_group:
-                    logger.info("Identifiers are given, so this run is a resync: no segment is exported")
-                self.deliveries = Resync(
-                    fields,
-                    client=client,
-                    clock=clock,
-                    lanes=Threads(),
-                    spool=self.spool,
-                    settings=settings,
-                    state=state,
-                    rows_signature=self._rows_signature(fields),
-                )
+        self._parent = parent
+        self._streams = {stream.name: stream for stream in streams}
+        self._selections = {stream.name: stream.selection for stream in streams if stream is not parent}
+        self._writer = writer
+        self._clock = clock
+        self._state = state
+        self._send_state = send_state
+        self._spool = Spool(settings.spool_dir, clock=clock)
+        self._progress = Progress(clock, parent.logger)
+        self._batches: Batches | None = None
+        self._read_ahead: ReadAhead
+        self._deliveries: Deliveries
+        self._rejected_lines = 0
+        self._written_at_last_state = self._last_state_bytes = self._all_state_bytes = 0
+
+    def records(self) -> Iterator[Record]:
+        """Do it; yields the row of `export_files` of each delivery after its rows are written.
+
+        Raises:
+            TapError: If the run cannot go on, or an export failed, or too many lines could not be read.
+        """
+        keep_freed_memory()
+        self._spool.open()
+        with ExitStack() as stack:
+            for stream in self._streams.values():
+                stack.callback(stream.finish)
+            stack.enter_context(closing(self._progress))
+            self._read_ahead = stack.enter_context(self._new_read_ahead())
+            self._deliveries = self._new_deliveries()
+            with self._deliveries:
+                yield from self._emit_deliveries()
+            self._write_schemas()  # so that tables exist even if no user is delivered
+            self._write_state()
+        self._deliveries.review()
+        self._fail_if_incomplete()
+        self._activate_versions()
+
+    def _emit_deliveries(self) -> Iterator[Record]:
+        while not all(stream.limit_reached for stream in self._streams.values()):
+            if deliveries := self._deliveries.poll():
+                if record := self._emit_next(deliveries):
+                    yield record
+            elif self._deliveries.ended:
+                return
             else:
-                self.deliveries = Exports(
-                    self._sources(fields),
-                    client=client,
-                    clock=clock,
-                    spool=self.spool,
-                    progress=self.progress,
-                    settings=settings,
-                    state=state,
-                    rows_signature=self._rows_signature(fields),
-                    ahead=self.reading.ahead,
-                    remember=remember,
-                )
-        except BaseException:
-            self.reading.close()
-            raise
+                self._deliveries.wait()
+
+    def _emit_next(self, deliveries: Sequence[Delivery]) -> Record | None:
+        """Emit all rows of one of the deliveries, and STATE where it is due; None if it cannot be read."""
+        self._write_schemas()
+        started, waited = self._clock.now(), self._writer.waited
+        delivery, blocks = self._read_ahead.next(deliveries)
+        record: Record = {
+            "export_id": delivery.export_id,
+            "file": delivery.name,
+            "source": delivery.source,
+            "segment_id": delivery.segment_id or None,
+            "exported_at": delivery.exported_at,
+            "read_at": timestamp(self._clock.now()),
+            "bytes": delivery.size,
+            **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
+        }
+        try:
+            for block in blocks:
+                for count in ("lines", "users", "duplicates"):
+                    record[count] += getattr(block, count)
+                record["rejected"] += len(block.rejected)
+                self._keep_rejected(delivery, block.rejected)
+                if self._batches is not None:
+                    for name, file in block.batch_files.items():
+                        self._batches.add_file(name, file)
+                        self._streams[name].count(file.count)
+                self._parent.emit_to_children(block.rows, delivery.exported_at)
+        except ExportError as error:
+            delivery.failed(error)
+            return None
+        self._emit_own_rows(delivery, record)
+        delivery.done(record["users"])
+        self._progress.read(
+            delivery.name,
+            users=record["users"],
+            seconds=self._clock.now() - started,
+            waited=self._writer.waited - waited,
+        )
+        if self._is_state_due:
+            self._write_state()
+        self._writer.flush()  # the next file may be an hour away
+        return record
+
+    def _emit_own_rows(self, delivery: Delivery, record: Record) -> None:
+        """Emit the rows that come from no line: identifiers without a user, and the audit row."""
+        given = {"exported_at": delivery.exported_at}
+        if misses := delivery.invalid_user_ids:
+            rows = Rows.of(msgspec.json.encode(miss | given) for miss in misses)
+            self._parent.emit_to_children({INVALID_USER_IDS.stream: rows}, delivery.exported_at)
+        if self._parent.name in self._streams:
+            row = {name: value for name, value in record.items() if name in self._parent.selection.names}
+            self._parent.emit(Rows.of([msgspec.json.encode(row)]), delivery.exported_at)
+
+    def _keep_rejected(self, delivery: Delivery, lines: Sequence[tuple[int, bytes]]) -> None:
+        if not lines:
+            return
+        self._rejected_lines += len(lines)
+        path = self._spool.reject(delivery.export_id, (line for _, line in lines))
+        shown = ", ".join(str(number) for number, _ in lines[:_MAX_LOGGED_LINE_NUMBERS])
+        more = ", …" if len(lines) > _MAX_LOGGED_LINE_NUMBERS else ""
+        _log.warning(
+            "%s: %d lines are no user objects, kept in %s: line %s%s", delivery.name, len(lines), path, shown, more
+        )
+
+    # The parts of the run
+
+    def _new_read_ahead(self) -> ReadAhead:
+        return ReadAhead(
+            self._settings,
+            self._selections,
+            batch_files=self._new_batch_files(),
+            plain_streams=frozenset(stream.name for stream in self._streams.values() if stream.is_plain),
+            spool=self._spool,
+            clock=self._clock,
+        )
+
+    def _new_batch_files(self) -> BatchFiles | None:
+        """Have all streams write batch files, where `batch_config` is set."""
+        if not self._settings.batch_config:
+            return None
+        files = BatchFiles.of(self._settings.batch_config, self._clock)
+        files.connect()  # a storage that cannot work ends the run before anything is requested
+        self._batches = Batches(files, self._writer)
+        for stream in self._streams.values():
+            files.schemas |= stream.schemas
+            stream.output = self._batches
+        return files
+
+    def _new_deliveries(self) -> Deliveries:
+        fields = RequestedFields.of(self._selections.values(), self._settings.extra_export_fields)
+        client = Braze(self._settings.api_url, self._settings.api_key, clock=self._clock)
+        signature = self._rows_signature(fields)
+        if self._settings.is_resync:
+            if self._settings.segment_ids or self._settings.global_control_group:
+                _log.info("Identifiers are given, so this run is a resync: no segment is exported")
+            return Resync(
+                fields,
+                client=client,
+                clock=self._clock,
+                spool=self._spool,
+                settings=self._settings,
+                state=dict(self._state),
+                rows_signature=signature,
+            )
+        return Exports(
+            self._sources(fields),
+            client=client,
+            clock=self._clock,
+            spool=self._spool,
+            progress=self._progress,
+            settings=self._settings,
+            state=dict(self._state),
+            rows_signature=signature,
+            files_ahead=self._read_ahead.capacity,
+            write_state=self._write_state,
+        )
 
     def _sources(self, fields: RequestedFields) -> list[Source]:
         segment_ids = dict.fromkeys(self._settings.segment_ids)
@@ -117,23 +237,64 @@ class Run:
             if SEGMENT_MEMBERS.stream in self._selections:
                 sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
             else:
-                self._logger.info("The Global Control Group is not exported: segment_members is not selected")
+                _log.info("The Global Control Group is not exported: segment_members is not selected")
         return sources
 
     def _rows_signature(self, fields: RequestedFields) -> str:
         """A hash that is equal only if an export gives the same rows."""
-        columns = {
-            name: {
-                column.name: [column.type.name, {member.name: member.type.name for member in column.members}]
-                for column in selection.columns
-            }
-            for name, selection in self._selections.items()
-        }
-        dropped = {
-            name: {column: sorted(members) for column, members in selection.dropped.items()}
-            for name, selection in self._selections.items()
-        }
-        content = msgspec.json.encode(
-            [fields.requested_fields, columns, dropped, self._settings.row_shaping], order="sorted"
-        )
+        selections = {name: selection.signature for name, selection in self._selections.items()}
+        content = msgspec.json.encode([fields.requested_fields, selections, self._settings.row_shaping], order="sorted")
         return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+    # STATE, and the end
+
+    @property
+    def _is_state_due(self) -> bool:
+        if self._batches is not None:
+            return self._batches.full
+        this_and_the_last = 2 * self._last_state_bytes
+        enough = self._writer.written >= (self._all_state_bytes + this_and_the_last) * _OUTPUT_PER_STATE
+        return enough or self._settings.is_resync
+
+    def _write_schemas(self) -> None:
+        """Write the SCHEMA message of each stream that has none yet: not before there is something to load."""
+        for stream in self._streams.values():
+            stream.write_schema()
+
+    def _write_state(self) -> None:
+        if self._batches is not None:
+            self._batches.close_group()  # STATE names no file whose rows are not announced
+        before, state = self._writer.written, self._deliveries.state()
+        if before == self._written_at_last_state and state == self._state:
+            return  # the last message says the same
+        self._state.clear()
+        self._state.update(state)
+        self._send_state()
+        self._written_at_last_state = self._writer.written
+        self._last_state_bytes = self._written_at_last_state - before
+        self._all_state_bytes += self._last_state_bytes
+
+    def _fail_if_incomplete(self) -> None:
+        problems = list(self._deliveries.failures)
+        allowed = self._settings.max_rejected_lines
+        if self._rejected_lines > allowed:
+            problems.append(
+                f"{self._rejected_lines} lines could not be read, more than max_rejected_lines ({allowed}) allows; "
+                f"they are kept in {self._spool.root / 'rejected'}: check them, then raise the setting or ask Braze"
+            )
+        if problems:
+            raise TapError("; ".join(problems))
+
+    def _activate_versions(self) -> None:
+        if not self._settings.emit_activate_version_messages:
+            return
+        reason = self._deliveries.reason_to_keep_rows()
+        if self._rejected_lines:
+            reason = "lines could not be read"
+        elif not self._settings.segment_ids:
+            reason = "no segment was exported"
+        if reason:
+            _log.warning("No ACTIVATE_VERSION, loaders keep the rows of earlier runs: %s", reason)
+            return
+        for stream in self._streams.values():
+            stream.activate_version()

@@ -1,4 +1,4 @@
-"""What STATE says of an export: enough to adopt it in Braze and to skip the files that the target has.
+"""STATE's record of an export: enough to adopt it in Braze and to skip the files that the target has.
 
 `bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": ...}`. No secret, no URL, no user data.
 """
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Bookmark:
-    """One export: what was asked for, when, and which of its files were emitted.
+    """One export: its request, and which of its files were emitted.
 
     Attributes:
         source: `segment` or `global_control_group`.
@@ -33,8 +33,8 @@ class Bookmark:
         requested_at: Epoch seconds of the request.
         requested_fields: The fields requested, custom attributes as `custom_attributes.<name>`.
         rows_signature: Hash of everything that shapes rows: fields, selection, schema, settings.
-        running: Whether files may still come.
-        in_bucket: Whether they come into the company's bucket.
+        running: True while files may still come.
+        in_bucket: True if they come into the company's bucket.
         users: Users emitted so far.
         last_users: Users of the export before this one.
         digests: Of the files that were emitted.
@@ -59,11 +59,11 @@ class Bookmark:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What Braze allows one running export of."""
+        """Source and segment: Braze runs one export of it at a time."""
         return self.source, self.segment_id
 
     def has_emitted(self, file: str) -> bool:
-        """Whether the target was given this file."""
+        """True if the target was given this file."""
         return _digest(file) in self.digests
 
     def emitted(self, file: str, users: int) -> None:
@@ -79,7 +79,7 @@ class Bookmark:
 
     @property
     def files(self) -> int:
-        """How many files, or objects of several files, the target was given."""
+        """Number of files, or of whole objects, that the target was given."""
         return len(self.digests)
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Bookmark:
         """Read an entry of STATE.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If it does not describe an export.
         """
         try:
             digests = base64.urlsafe_b64decode(entry["emitted"])

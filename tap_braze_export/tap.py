@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,17 +13,18 @@ from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.preflight import check
-from tap_braze_export.schema.custom_attributes import attribute_fields, discovered_types
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
-from tap_braze_export.singer.batch_files import errors_in
+from tap_braze_export.singer import batch_files
 from tap_braze_export.singer.plugin import Plugin
+from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from singer_sdk.streams import Stream
 
+    from tap_braze_export.schema.table import Field
     from tap_braze_export.singer.file_stream import FileStream
 
 STREAMS: Sequence[type[FileStream]] = (
@@ -82,7 +82,7 @@ class TapBrazeExport(Plugin):
             th.BooleanType,
             default=Settings.global_control_group,
             title="Global Control Group",
-            description="Also export who is in the Global Control Group (needs the stream segment_members)",
+            description="Also export the members of the Global Control Group (needs the stream segment_members)",
         ),
         _strings("external_ids", "External ids", "External ids to resync"),
         _strings("braze_ids", "Braze ids", "Braze ids to resync"),
@@ -142,7 +142,7 @@ class TapBrazeExport(Plugin):
             th.StringType(allowed_values=["zip", "gzip"]),
             default=Settings.output_format,
             title="Output format",
-            description="Archive format asked of Braze",
+            description="Archive format of the export files",
         ),
         th.Property(
             "callback_url",
@@ -166,21 +166,21 @@ class TapBrazeExport(Plugin):
         _integer(
             "export_timeout_minutes",
             "Export timeout",
-            "Give an export up so many minutes after its request",
+            "Minutes after its request at which an export is given up",
         ),
         _integer(
             "poll_interval_seconds",
             "Poll interval",
-            "Seconds to the second look for files; grows to at most 60",
+            "Seconds between the first two polls; the interval grows to at most 60",
         ),
         _integer(
             "settle_minutes",
             "Settle time",
-            "Without a callback, a bucket export is complete so many minutes after its last file",
+            "Minutes without a new file after which a bucket export is complete, if there is no callback",
             minimum=0,
         ),
         _integer("concurrent_exports", "Concurrent exports", "Exports running in Braze at a time", maximum=100),
-        _integer("concurrent_requests", "Concurrent requests", "Requests of the ids export in flight"),
+        _integer("concurrent_requests", "Concurrent requests", "Requests of the ids export open at a time"),
         th.Property(
             "requests_per_minute",
             th.IntegerType(minimum=1),
@@ -217,7 +217,7 @@ class TapBrazeExport(Plugin):
             "dask_scheduler",
             th.StringType,
             title="Dask scheduler",
-            description="Address of a Dask scheduler whose workers turn files into batch files (needs batch_config)",
+            description="Address of a Dask scheduler whose workers turn the bucket's files into batch files",
         ),
     ).to_dict()
 
@@ -230,25 +230,23 @@ class TapBrazeExport(Plugin):
         return [stream(self) for stream in STREAMS]
 
     def custom_attributes(self) -> list[Field]:
-        """The typed members of custom_attributes. A catalog has them already, so Braze is asked at discovery only."""
+        """The typed members of custom_attributes; a catalog holds them, so the tap asks Braze without one only."""
         config, types = self.config, {}
         if config.get("discover_custom_attributes") and self.input_catalog is None:
-            if not (config.get("api_url") and config.get("api_key")):
+            if not {"api_url", "api_key"} <= config.keys():
                 raise ConfigError("discover_custom_attributes needs api_url and api_key, also for discovery")
             types = discovered_types(Braze(config["api_url"], config["api_key"], clock=self.clock).custom_attributes())
         return attribute_fields(types | config.get("custom_attributes", {}))
 
     @override
     def rules(self) -> list[str]:
-        """What the settings must fulfil together."""
         config, errors = self.config, []
+        segment_ids = config.get("segment_ids")
         if not _is_safe(str(config.get("api_url", "https://not-given"))):
             errors.append(
                 "api_url must be an https address such as https://rest.iad-01.braze.com, since the key is sent to it"
             )
-        if not str(config.get("api_key", "not given")).strip():
-            errors.append("api_key is empty: set it to a REST API key of Braze")
-        if not all(str(segment_id).strip() for segment_id in config.get("segment_ids") or ()):
+        if isinstance(segment_ids, list) and not all(str(segment_id).strip() for segment_id in segment_ids):
             errors.append("segment_ids holds an empty text: name segments by their API identifiers")
         if not any(config.get(setting) for setting in _SOURCES):
             errors.append(
@@ -256,20 +254,17 @@ class TapBrazeExport(Plugin):
             )
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
-        if config.get("dask_scheduler") and not config.get("batch_config"):
-            errors.append("dask_scheduler needs batch_config: its workers write batch files")
-        if config.get("dask_scheduler") and not find_spec("distributed"):
-            errors.append("dask_scheduler needs: pip install 'tap-braze-export[dask]'")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):
             errors.append("emit_activate_version_messages does not go with batch_config: batch files carry no version")
         if "batch_config" in config:
-            errors += errors_in(config["batch_config"])
+            errors += batch_files.errors_in(config["batch_config"])
+        errors += dask_cluster.errors_in(config)
         errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if config.get(setting)]
         return errors
 
 
 def _is_safe(api_url: str) -> bool:
-    """Whether a key may be sent there: https, or plain http to this machine."""
+    """True if the key may be sent there: by https, or by plain http to this machine."""
     try:
         url = urlsplit(api_url.strip())
         if url.scheme == "http":

@@ -1,4 +1,4 @@
-"""`--test` says what works, what fails and what cannot be checked, and starts no export."""
+"""`--test` lists for each subject if it works, fails or cannot be checked, and starts no export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def checklist(ended: Ended) -> dict[str, str]:
 
 
 def test_all_is_well(tmp_path: Path) -> None:
-    """A key that works, two segments, the control group, a bucket and a spool directory."""
+    """The checklist covers key, segments, bucket, spool directory and permissions."""
     bucket = tmp_path / "bucket"
     bucket.mkdir()
     with Sandbox(users=5) as sandbox:
@@ -57,7 +57,7 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 
 def test_wrong_key(tmp_path: Path) -> None:
-    """One call shows it; the error is one line and does not hold the key."""
+    """A single request is sent; the error is one line and does not hold the key."""
     with Sandbox(users=5) as sandbox:
         more = {"segment_ids": ["all-users", "vip-users"], "api_key": "a-guessed-key"}
         ended = checked(sandbox, tmp_path, **more)
@@ -75,7 +75,7 @@ def test_wrong_key(tmp_path: Path) -> None:
 
 
 def test_unknown_segment(tmp_path: Path) -> None:
-    """The error names the one; the other is still looked at."""
+    """The error names the unknown segment; the other one is still checked."""
     with Sandbox(users=5) as sandbox:
         ended = checked(sandbox, tmp_path, segment_ids=["gone", "all-users"])
     assert ended.error.startswith("Segment gone: ")
@@ -86,7 +86,7 @@ def test_unknown_segment(tmp_path: Path) -> None:
 
 
 def test_missing_permission_to_look_at_segments(tmp_path: Path) -> None:
-    """An export may work without segments.details, so its lack is no failure."""
+    """An export may work without the permission segments.details, so its lack is no failure."""
     with Sandbox(users=5, deny=["segments.details"]) as sandbox:
         ended = checked(sandbox, tmp_path)
     assert ended.code == 0
@@ -100,7 +100,7 @@ def test_missing_permission_to_look_at_segments(tmp_path: Path) -> None:
     [([], "works", "works"), (["custom_attributes.get"], "cannot be checked", "cannot be checked")],
 )
 def test_key_without_segments(tmp_path: Path, deny: list[str], key: str, permission: str) -> None:
-    """For the control group alone another harmless call shows whether the key works."""
+    """For the control group alone a request for custom attributes shows if the key works."""
     with Sandbox(users=5, deny=deny) as sandbox:
         ended = checked(sandbox, tmp_path, segment_ids=[], global_control_group=True)
     assert ended.code == 0
@@ -109,7 +109,7 @@ def test_key_without_segments(tmp_path: Path, deny: list[str], key: str, permiss
 
 
 def test_resync(tmp_path: Path) -> None:
-    """Segments play no part in it; nobody's identifier is sent or logged."""
+    """Segments are not checked; no identifier is sent or logged."""
     with Sandbox(users=5) as sandbox:
         ended = checked(sandbox, tmp_path, emails=["somebody@example.com"])
         assert [call.path for call in sandbox.calls] == ["/custom_attributes"]
@@ -132,7 +132,7 @@ def test_permission_that_discovery_needs(tmp_path: Path) -> None:
 
 
 def test_bucket_and_spool_directory(tmp_path: Path) -> None:
-    """All that fails stands in the one error line."""
+    """One error line names everything that fails."""
     (tmp_path / "file").write_text("")
     with Sandbox(users=5) as sandbox:
         more = {"bucket_url": str(tmp_path / "gone"), "spool_dir": str(tmp_path / "file" / "spool")}
@@ -143,7 +143,7 @@ def test_bucket_and_spool_directory(tmp_path: Path) -> None:
 
 
 def test_shared_directory_is_no_spool_directory(tmp_path: Path) -> None:
-    """/tmp itself would be closed to all others: it is refused and left as it is."""
+    """A directory such as /tmp is refused and keeps its permissions."""
     shared = tmp_path / "tmp"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -154,7 +154,7 @@ def test_shared_directory_is_no_spool_directory(tmp_path: Path) -> None:
 
 
 def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A library's complaint about its options does not carry them into the log."""
+    """A library's error about its options puts none of them into log or error."""
     options = {"key": "ACCESS-KEY", "nonsense": "hidden-value"}
     with Sandbox(users=5) as sandbox:
         config = settings(sandbox, tmp_path, bucket_url="s3://bucket", bucket_options=options)
@@ -166,7 +166,7 @@ def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_schemas_only(tmp_path: Path) -> None:
-    """--test=schema is the SDK's: the messages of all streams, and no call at all."""
+    """--test=schema is the SDK's: it writes the SCHEMA messages of all streams and sends no request."""
     with Sandbox(users=5) as sandbox:
         ended = command("--test=schema", "--config", written(tmp_path, settings(sandbox, tmp_path)))
         assert not sandbox.calls
@@ -176,7 +176,7 @@ def test_schemas_only(tmp_path: Path) -> None:
 
 
 def test_any_other_kind_of_test_is_refused(tmp_path: Path) -> None:
-    """A misspelt value must not become a run."""
+    """A misspelt value does not start a run."""
     with Sandbox(users=5) as sandbox:
         ended = command("--test=schemas", "--config", written(tmp_path, settings(sandbox, tmp_path)))
         assert not sandbox.calls
@@ -184,7 +184,7 @@ def test_any_other_kind_of_test_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
-    """Nobody watches a check for the minutes that a run would try."""
+    """The check ends within a minute, sooner than a run would."""
     clock = FakeClock()
     config = {"api_url": "http://127.0.0.1:9", "api_key": "k", "segment_ids": ["s"], "spool_dir": str(tmp_path)}
     started = clock.now()

@@ -1,4 +1,4 @@
-"""Whole syncs against the sandbox: what arrives, and what is asked of Braze for it."""
+"""Whole syncs against the sandbox: the messages that a run emits, and the fields that it requests from Braze."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STREAMS = [stream.table.stream for stream in STREAMS if stream.table.selected_by_default]
 CHILDREN = [stream for stream in DEFAULT_STREAMS if stream != "export_files"]
-"""The streams that come from users, and are selected by default."""
+"""The streams of user data that are selected by default."""
 ALL_FIELDS = [
     *("appboy_id", "apps", "attributed_ad", "attributed_adgroup", "attributed_campaign", "attributed_source"),
     *("braze_id", "campaigns_received", "canvases_received", "cards_clicked", "country", "created_at", "created_from"),
@@ -40,7 +40,7 @@ def paths(sandbox: Sandbox) -> list[str]:
     return [call.path for call in sandbox.calls if call.service == "rest"]
 
 
-# What a run emits
+# Messages
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_one_schema_message_for_each_stream(big: Run) -> None:
 
 
 def test_metrics_count_what_was_emitted(big: Run) -> None:
-    """One record_count a stream, and it is the number of RECORD messages."""
+    """Each stream has one record_count, the number of its RECORD messages."""
     assert big.metrics == dict(big.counts)
     assert big.counts["users"] == 1999
     assert big.counts["segment_members"] == 1999
@@ -69,7 +69,7 @@ def test_metrics_count_what_was_emitted(big: Run) -> None:
 
 
 def test_log_is_short(big: Run) -> None:
-    """A run over ten files and 13 streams says little, and names no user."""
+    """A run over ten files and 13 streams logs under 45 lines and names no user."""
     assert len(big.lines) < 45
     assert not big.warnings
     assert not [line for line in big.lines if any(user in line for user in big.ids())]
@@ -89,7 +89,7 @@ def test_rows_have_exactly_the_columns_of_their_schema(big: Run) -> None:
 
 
 def test_exported_at_is_when_the_export_was_requested(big: Run) -> None:
-    """One value for all rows, in its one form; time_extracted is the same instant."""
+    """All rows have one value, in one format; time_extracted is the same instant."""
     (value,) = {record["record"]["exported_at"] for record in big.of_type("RECORD")}
     assert value == "2027-01-15T08:00:00.000000Z"  # where the test's clock stands
     extracted = {datetime.fromisoformat(record["time_extracted"]) for record in big.of_type("RECORD")}
@@ -97,7 +97,7 @@ def test_exported_at_is_when_the_export_was_requested(big: Run) -> None:
 
 
 def test_audit_log(big: Run) -> None:
-    """export_files tells of each file where it came from and what it held."""
+    """export_files has a row for each file: its export, source and counts."""
     rows = big.rows("export_files")
     first = rows[0]
     export_id, name = first["export_id"], first["file"]
@@ -131,7 +131,7 @@ def test_children_belong_to_users(big: Run) -> None:
 
 
 def test_state_is_one_bookmark(big: Run) -> None:
-    """STATE holds bookmarks.export_files and nothing else; no address, no key, nobody."""
+    """STATE holds bookmarks.export_files and nothing else: no address, no key, no user."""
     for state in big.states:
         assert list(state) == ["bookmarks"]
         assert list(state["bookmarks"]) == ["export_files"]
@@ -144,7 +144,7 @@ def test_state_is_one_bookmark(big: Run) -> None:
 
 
 def test_users_are_as_braze_has_them(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The members of an ordinary user arrive under Braze's names."""
+    """The members of a user arrive under Braze's names."""
     sandbox.add_segment("one", [{"braze_id": "b1", "email": "a@example.com", "random_bucket": 7, "apps": []}])
     run = sync(settings(sandbox, tmp_path, segment_ids=["one"]))
     (user,) = run.rows("users")
@@ -157,10 +157,10 @@ def test_users_are_as_braze_has_them(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_state_comes_before_the_waiting(tmp_path: Path) -> None:
-    """The first STATE names the export while Braze still works on it."""
+    """The first STATE goes alone while Braze still works: loaders connect on SCHEMA, and idle connections die."""
 
     class ReadyOnceWaitedFor(FakeClock):
-        """The first wait is when Braze gets ready."""
+        """Braze finishes the exports during the first wait."""
 
         def sleep(self, seconds: float) -> None:
             held.finish_exports()
@@ -168,20 +168,20 @@ def test_state_comes_before_the_waiting(tmp_path: Path) -> None:
 
     with Sandbox(users=5, hold=True) as held:
         run = sync(settings(held, tmp_path), clock=ReadyOnceWaitedFor())
-    assert run.kinds == ["SCHEMA", "STATE", "RECORD", "STATE"]
+    assert run.kinds == ["STATE", "SCHEMA", "RECORD", "STATE"]
     (export,) = run.states[0]["bookmarks"]["export_files"]["exports"]
     assert export["export_id"] == run.rows("export_files")[0]["export_id"]
 
 
 def test_empty_segment(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A segment without users gives tables without rows, and an audit row."""
+    """A segment without users gives SCHEMA messages without rows, and one row of export_files."""
     run = sync(settings(sandbox, tmp_path, segment_ids=["empty-segment"]))
     assert dict(run.counts) == {"export_files": 1}
     assert sorted(run.schemas) == sorted(DEFAULT_STREAMS)
     assert run.metrics == {stream: int(stream == "export_files") for stream in DEFAULT_STREAMS}
 
 
-# What is asked of Braze
+# Requested fields
 
 
 def test_everything_is_asked_for_by_default(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_everything_is_asked_for_by_default(sandbox: Sandbox, tmp_path: Path) ->
 def test_only_what_the_catalog_selects_is_asked_for(
     sandbox: Sandbox, tmp_path: Path, streams: list[str], fields: dict[str, list[str]], asked: list[str]
 ) -> None:
-    """fields_to_export follows the selection, and braze_id is always there."""
+    """fields_to_export follows the selection and always holds braze_id."""
     run = sync(settings(sandbox, tmp_path), catalog=selecting(streams, fields))
     (body,) = requested(sandbox)
     assert body["fields_to_export"] == asked
@@ -221,7 +221,7 @@ def test_only_what_the_catalog_selects_is_asked_for(
 
 
 def test_extra_fields_are_asked_for_and_rescued(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A name that the tap does not know is asked for as it is; its values land in _rescued_data of users."""
+    """An unknown name is requested as it is; its values are in _rescued_data of users."""
     sandbox.add_segment("one", [{"braze_id": "b1", "horoscope": "Leo"}])
     config = settings(sandbox, tmp_path, segment_ids=["one"], extra_export_fields=["horoscope"])
     run = sync(config, catalog=selecting(["users"], {"users": ["_rescued_data"]}))
@@ -231,7 +231,7 @@ def test_extra_fields_are_asked_for_and_rescued(sandbox: Sandbox, tmp_path: Path
 
 
 def test_deselected_members_are_dropped_even_if_they_come(tmp_path: Path) -> None:
-    """Members that no request names: known ones that nobody wants are dropped, unknown ones rescued."""
+    """Of members that Braze sends without request, known ones are dropped and unknown ones rescued."""
     with Sandbox(users=12, odd_users=False, faults=["unrequested-fields"]) as sandbox:
         catalog = selecting(["users"], {"users": ["email", "_rescued_data"]})
         run = sync(settings(sandbox, tmp_path), catalog=catalog)
@@ -241,7 +241,7 @@ def test_deselected_members_are_dropped_even_if_they_come(tmp_path: Path) -> Non
 
 
 def test_single_members_can_be_deselected(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A deselected member of an object is neither announced nor emitted; its siblings are."""
+    """A deselected member of an object is neither in SCHEMA nor in records; its siblings are."""
     engaged = {"opened_email": True, "clicked_email": True, "opened_push": False}
     campaigns = [{"api_campaign_id": "c1", "engaged": engaged}]
     sandbox.add_segment("one", [{"braze_id": "b1", "campaigns_received": campaigns}])
@@ -259,7 +259,7 @@ def test_single_members_can_be_deselected(sandbox: Sandbox, tmp_path: Path) -> N
 
 
 def test_single_custom_attributes_are_asked_for_by_name(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Once one typed attribute is deselected only the selected ones are asked for and emitted."""
+    """Once a typed attribute is deselected, only the selected ones are requested and emitted."""
     attributes = {"plan": "gold", "score": "12", "secret": "x", "untyped": 1}
     sandbox.add_segment("one", [{"braze_id": "b1", "custom_attributes": attributes}])
     types = {"plan": "string", "score": "integer", "secret": "string"}
@@ -294,7 +294,7 @@ def test_catalog_of_some_streams_leaves_out_the_others(sandbox: Sandbox, tmp_pat
 
 
 def test_deselecting_export_files_touches_no_other_stream(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The parent by structure gives only its own rows up, and STATE is kept."""
+    """Only its own rows are left out; STATE is written all the same."""
     whole = sync(settings(sandbox, tmp_path))
     run = sync(settings(sandbox, tmp_path), catalog=selecting(CHILDREN))
     assert sorted(run.schemas) == sorted(CHILDREN)
@@ -303,7 +303,7 @@ def test_deselecting_export_files_touches_no_other_stream(sandbox: Sandbox, tmp_
 
 
 def test_catalog_made_by_hand(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Without keys, exported_at and metadata of fields a catalog still gives complete messages."""
+    """A catalog that lacks keys, exported_at and metadata of fields still gives complete messages."""
     catalog = {
         "streams": [
             {
@@ -325,7 +325,7 @@ def test_catalog_made_by_hand(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_state_of_other_streams_is_not_passed_on(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Whatever an orchestrator merged into STATE, the tap's own holds one bookmark."""
+    """The tap's STATE holds one bookmark, even if an orchestrator merged others into the STATE it was given."""
     run = sync(settings(sandbox, tmp_path), state={"bookmarks": {"users": {"partitions": []}, "old": {"a": 1}}})
     assert {tuple(state["bookmarks"]) for state in run.states} == {("export_files",)}
 
@@ -334,7 +334,7 @@ def test_state_of_other_streams_is_not_passed_on(sandbox: Sandbox, tmp_path: Pat
 
 
 def comparable(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """All rows by stream, without what differs between two runs of one clock."""
+    """All rows by stream, without the columns that differ between two runs."""
     own = {"export_id", "file"}
     records = [record for record in run.of_type("RECORD") if record["stream"] != "export_files"]
     rows = {stream: run.rows(stream) for stream in {record["stream"] for record in records}}
@@ -343,7 +343,7 @@ def comparable(run: Run) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_both_paths_give_the_same_records(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Rows that go through the SDK's objects are those that are spliced, number for number."""
+    """Rows that go through the SDK's objects equal the rendered ones, number for number."""
     neutral = {stream: {"__filter__": "True"} for stream in DEFAULT_STREAMS}
     plain = sync(settings(sandbox, tmp_path))
     mapped = sync(settings(sandbox, tmp_path, stream_maps=neutral))
@@ -357,7 +357,7 @@ def test_both_paths_give_the_same_records(sandbox: Sandbox, tmp_path: Path) -> N
 
 
 def raw_users(run: Run) -> list[Any]:
-    """The rows of users as they stand in the output, every digit of a number kept (1e-07 and 1E-7 are the same)."""
+    """The rows of users in the output, with every digit of a number (1e-07 and 1E-7 are the same)."""
     lines = [line for line in run.stdout.splitlines() if line.startswith(b'{"type":"RECORD","stream":"users"')]
     assert lines
     return [json.loads(line, parse_float=lambda text: Decimal(text).as_tuple())["record"] for line in lines]
@@ -383,7 +383,7 @@ def test_stream_maps(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_else_null_keeps_only_what_is_mapped(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With all other streams filtered away, export_files among them, the one child is synced all the same."""
+    """The one child is synced even though all other streams, export_files among them, are removed."""
     config = settings(sandbox, tmp_path, stream_maps={"devices": {}, "__else__": None})
     whole = sync(settings(sandbox, tmp_path))
     run = sync(config)
@@ -394,7 +394,7 @@ def test_else_null_keeps_only_what_is_mapped(sandbox: Sandbox, tmp_path: Path) -
 
 
 def test_stream_map_of_a_deselected_stream(sandbox: Sandbox, tmp_path: Path) -> None:
-    """It waits for the day when the stream is selected."""
+    """The map is no error and has no effect."""
     maps = {"apps": {"title": "name"}, "segment_members": {"__filter__": "is_member"}}
     run = sync(settings(sandbox, tmp_path, stream_maps=maps), catalog=selecting(["users"]))
     assert dict(run.counts) == {"users": 39}
@@ -417,7 +417,7 @@ def test_flattening(sandbox: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [1, 5])
 def test_dry_run_stops_at_its_limit(sandbox: Sandbox, tmp_path: Path, limit: int) -> None:
-    """So many records of each stream; what is below stays whole."""
+    """No stream has more records than the limit; streams with fewer are complete."""
     run = sync(settings(sandbox, tmp_path), limit=limit)
     assert run.counts["users"] == limit
     assert max(run.counts.values()) == limit

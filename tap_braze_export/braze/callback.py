@@ -1,4 +1,4 @@
-"""Braze's callback: the one proof that an export in a bucket is complete."""
+"""Listens for Braze's callback, the one proof that an export in a bucket is complete."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tap_braze_export.errors import ConfigError
 if TYPE_CHECKING:
     from types import TracebackType
 
-_MOST_BYTES = 64 * 1024
-_SECONDS = 10.0
-_MOST_CALLERS = 64
+_MAX_BODY_BYTES = 64 * 1024
+_CALLER_SECONDS = 10.0
+_MAX_CALLERS = 64
 _log = logging.getLogger(__name__)
 
 
 def new_token() -> str:
-    """What an export's callback carries so that nobody else can send it."""
+    """A secret for the callback address of one export, so that nobody else can call it."""
     return secrets.token_urlsafe(24)
 
 
@@ -37,42 +37,42 @@ class _Body(msgspec.Struct):
 
 
 class _Request(http.server.BaseHTTPRequestHandler):
-    """One callback. Anything but the right path with a known token is answered 404."""
+    """One callback; anything but the right path with a known token gets status 404."""
 
     server: _Server
     server_version = "tap-braze-export"
     sys_version = ""
 
     def do_POST(self) -> None:
-        """Take the word that an export is complete."""
+        """Receive Braze's message that an export is complete."""
         url = urlsplit(self.path)
         token = parse_qs(url.query).get("token", [""])[-1]
         if not self.server.callbacks.expects(url.path, token):
-            self._answer(HTTPStatus.NOT_FOUND)
+            self._respond(HTTPStatus.NOT_FOUND)
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _MOST_BYTES:
-            self._answer(HTTPStatus.BAD_REQUEST)
+        if not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
+            self._respond(HTTPStatus.BAD_REQUEST)
             return
         try:
             success = msgspec.json.decode(self.rfile.read(int(length)), type=_Body).success
         except msgspec.MsgspecError:
-            self._answer(HTTPStatus.BAD_REQUEST)
+            self._respond(HTTPStatus.BAD_REQUEST)
             return
         if success:
             self.server.callbacks.receive(token)
-        self._answer(HTTPStatus.OK)
+        self._respond(HTTPStatus.OK)
 
     @override
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Other methods and broken requests: nothing is here."""
-        self._answer(HTTPStatus.NOT_FOUND)
+        """Respond 404 to other methods and broken requests."""
+        self._respond(HTTPStatus.NOT_FOUND)
 
     @override
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the request line holds the token."""
+        """Log nothing: the request line holds the token."""
 
-    def _answer(self, status: HTTPStatus) -> None:
+    def _respond(self, status: HTTPStatus) -> None:
         self.close_connection = True
         self.send_response(status)
         self.send_header("Content-Length", "0")
@@ -81,10 +81,10 @@ class _Request(http.server.BaseHTTPRequestHandler):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Gives each caller a thread and some seconds, however slowly its bytes come, and takes not too many at a time."""
+    """Gives each caller a thread and limited seconds, however slowly its bytes come; refuses callers above a number."""
 
     daemon_threads = True
-    request_queue_size = _MOST_CALLERS
+    request_queue_size = _MAX_CALLERS
     callbacks: Callbacks
     seconds: float
 
@@ -96,7 +96,7 @@ class _Server(http.server.ThreadingHTTPServer):
     @override
     def verify_request(self, request: Any, client_address: Any) -> bool:
         self._callers[request] = time.monotonic()
-        return len(self._callers) <= _MOST_CALLERS
+        return len(self._callers) <= _MAX_CALLERS
 
     @override
     def shutdown_request(self, request: Any) -> None:
@@ -112,19 +112,19 @@ class _Server(http.server.ThreadingHTTPServer):
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hangs up or dawdles is no concern of the run."""
+        """Ignore a caller that hangs up or was cut off."""
 
 
 class Callbacks:
-    """Listens for callbacks while it is open, where the settings ask for it.
+    """The callbacks of running exports; listens for them while it is open, if `callback_listen` is set.
 
     Args:
         url: The setting `callback_url`, under which Braze reaches this machine.
         listen: The setting `callback_listen`, `host:port`.
-        seconds: What a caller has time for.
+        seconds: Time that a caller has for its request.
     """
 
-    def __init__(self, url: str | None, listen: str | None, *, seconds: float = _SECONDS) -> None:
+    def __init__(self, url: str | None, listen: str | None, *, seconds: float = _CALLER_SECONDS) -> None:
         self._url = url
         self._listen = listen
         self._seconds = seconds
@@ -132,7 +132,7 @@ class Callbacks:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        """Open the port.
+        """Listen.
 
         Raises:
             ConfigError: If it cannot be listened on.
@@ -154,20 +154,13 @@ class Callbacks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the port."""
+        """Stop listening."""
         if self._server:
             self._server.shutdown()
             self._server.server_close()
 
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that are listened on."""
-        if self._server is None:
-            raise RuntimeError("no callback_listen")
-        return self._server.server_address[0], self._server.server_address[1]  # type: ignore[return-value]
-
     def endpoint(self, token: str) -> str | None:
-        """The address that Braze is asked to call: `callback_url` with the token added."""
+        """The address for Braze to call: `callback_url` with the token added; None without `callback_url`."""
         if not self._url:
             return None
         self._received.setdefault(token, False)
@@ -176,20 +169,20 @@ class Callbacks:
         return urlunsplit(parts._replace(query=query))
 
     def expect(self, token: str) -> None:
-        """Accept the callback of an export that an earlier run has started."""
+        """Accept the callback of an export that an earlier run started."""
         if token:
             self._received.setdefault(token, False)
 
     def expects(self, path: str, token: str) -> bool:
-        """Whether Braze was given this address, and the export runs; a proxy may have cut the start of the path."""
+        """True if path and token are those of a running export; a proxy may have cut the start of the path."""
         expected = urlsplit(self._url or "").path or "/"
         return bool(path) and expected.endswith(path) and token in self._received
 
     def receive(self, token: str) -> None:
-        """Note a callback."""
+        """Remember a callback."""
         self._received[token] = True
-        _log.info("Braze calls back: an export is complete")
+        _log.info("Callback received: an export is complete")
 
     def received(self, token: str) -> bool:
-        """Whether Braze has called back."""
+        """True if Braze has called back."""
         return self._received.get(token, False)

@@ -1,53 +1,47 @@
-"""Braze's REST calls: session, key, retries, rate limit, errors."""
+"""Braze's REST calls."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import backoff
 import msgspec
 import requests
 import requests.adapters
 
+from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.braze.responses import (
+    SHORTEST_IDENTIFIER_CHARS,
     Endpoint,
-    RateLimit,
-    RetryableError,
     decoded,
     failed,
     refused,
     succeeded,
-    texts,
 )
-from tap_braze_export.errors import BrazeError, ConfigError, RateLimitError
+from tap_braze_export.errors import BrazeError, ConfigError, texts_in
+from tap_braze_export.retry import GaveUpError, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tap_braze_export.clock import Clock
 
-__all__ = ["USER_AGENT", "Braze", "IdsResponse", "RateLimit", "Started"]
-
-USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}"
+_USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}"
 
 _CONNECT_SECONDS = 10
-_FAILURES = 8  # tries of one call that may fail ...
-_PATIENCE = 600  # ... and the seconds after which none is made again
-_LIMIT_WAIT_SECONDS = 3_700  # hourly windows are the longest that Braze has
-_LIMIT_TOTAL_SECONDS = 3 * 3_600
-_FOLDER = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
-_log = logging.getLogger(__name__)
+_MAX_TRIES = 8
+_PATIENCE_SECONDS = 600
+_MAX_CONNECTIONS = 64
+_FOLDER_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
 
 _SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True)
 _CONTROL_GROUP = Endpoint(
     "POST", "/users/export/global_control_group", "users.export.global_control_group", starts_export=True
 )
-_IDS = Endpoint("POST", "/users/export/ids", "users.export.ids", read_seconds=300)
+_IDS = Endpoint("POST", "/users/export/ids", "users.export.ids", waits_for_rate_limit=False, read_seconds=300)
 # Braze's page and its OpenAPI file disagree about the permission.
 _CANCEL = Endpoint("POST", "/export/segment/cancel", "segments.list (or users.export.segment)")
 _DETAILS = Endpoint("GET", "/segments/details", "segments.details")
@@ -57,7 +51,7 @@ _ATTRIBUTES = Endpoint("GET", "/custom_attributes", "custom_attributes.get")
 
 @dataclass(frozen=True)
 class Started:
-    """Braze's answer to an export's start.
+    """Braze's response to the start of an export.
 
     Attributes:
         object_prefix: The export's id, and the name of its folder in a bucket.
@@ -70,7 +64,13 @@ class Started:
 
 @dataclass(frozen=True)
 class IdsResponse:
-    """Answer of the ids export: each user's raw JSON, and what Braze says matched nobody."""
+    """Response of the ids export.
+
+    Attributes:
+        users: The raw JSON of each.
+        invalid_user_ids: Identifiers that matched nobody, as Braze repeats them.
+        limit: The rate limit that its headers tell.
+    """
 
     users: list[bytes] = field(repr=False)
     invalid_user_ids: list[Any] = field(repr=False)
@@ -83,7 +83,7 @@ class _IdsBody(msgspec.Struct):
 
 
 class _Bearer(requests.auth.AuthBase):
-    """The key, put on one request: not on the session, and not replaced by a .netrc entry."""
+    """Puts the key on one request: not on the session, and not replaced by a .netrc entry."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -94,17 +94,15 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class Braze:
-    """A workspace behind Braze's REST API; may be shared by threads.
+    """A workspace behind Braze's REST API; threads may share it.
 
     Args:
         api_url: REST endpoint of the instance.
         api_key: REST API key.
-        clock: Time, and all waiting.
+        clock: Time, and all waits.
         session: Connections to use; it never holds the key.
-        patience: Seconds after which a call that fails is not tried again.
+        patience: Seconds after which a call that fails is not repeated.
     """
-
-    limit = RateLimit()  # of the last answer
 
     def __init__(
         self,
@@ -113,7 +111,7 @@ class Braze:
         *,
         clock: Clock,
         session: requests.Session | None = None,
-        patience: float = _PATIENCE,
+        patience: float = _PATIENCE_SECONDS,
     ) -> None:
         api_key = api_key.strip()
         if not (api_key.isascii() and api_key.isprintable() and api_key):
@@ -121,11 +119,11 @@ class Braze:
         self._api_url = api_url.strip().rstrip("/")
         self._key = api_key
         self._clock = clock
-        self._patience = patience
+        self._retries = RetryPolicy(_MAX_TRIES, patience)
         if session is None:
             session = requests.Session()
             for scheme in ("https://", "http://"):
-                session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=64))
+                session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_MAX_CONNECTIONS))
         self._session = session
 
     def start_segment_export(
@@ -173,8 +171,8 @@ class Braze:
 
     def segment_size(self, segment_id: str) -> int | None:
         """Braze's newest estimate of the segment's size, None without one (its analytics may be off)."""
-        answer = self._json(_SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
-        points = answer.get("data")
+        content = self._json(_SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
+        points = content.get("data")
         point = points[-1] if isinstance(points, list) and points else None
         size = point.get("size") if isinstance(point, dict) else None
         return size if isinstance(size, int) else None
@@ -198,38 +196,37 @@ class Braze:
             if url is not None and urlsplit(url)[:2] != urlsplit(self._api_url)[:2]:
                 raise BrazeError(f"{_ATTRIBUTES} names a next page on another host: it is not followed")
 
-    def export_ids(self, body: Mapping[str, Any], *, waits: bool = True) -> IdsResponse:
+    def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
         """Export the users of one request's identifiers, at most 50.
 
         Args:
             body: Identifiers and `fields_to_export`.
-            waits: Whether to wait here when the rate limit is used up.
 
         Raises:
-            RateLimitError: If it is used up and `waits` is false.
+            RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        response = self._request(_IDS, "identifiers", private=True, body=body, waits=waits)
+        response = self._request(_IDS, "identifiers", personal=True, body=body)
         try:
-            answer = msgspec.json.decode(response.content, type=_IdsBody)
+            content = msgspec.json.decode(response.content, type=_IdsBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise BrazeError(f"{_IDS} answered {response.status_code} without users") from None
-        users = [bytes(user) for user in answer.users or ()]
-        return IdsResponse(users, answer.invalid_user_ids or [], RateLimit.of(response))
+            raise BrazeError(f"{_IDS} responded {response.status_code} without users") from None
+        users = [bytes(user) for user in content.users or ()]
+        return IdsResponse(users, content.invalid_user_ids or [], RateLimit.of(response))
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
         response = self._request(endpoint, what, body=body)
-        answer = self._object(endpoint, response)
-        prefix, url = answer.get("object_prefix"), answer.get("url") or None
+        content = self._object(endpoint, response)
+        prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
             raise BrazeError(
-                f"Braze took the export of {what} ({response.status_code}) but named no object_prefix, so its"
+                f"Braze accepted the export of {what} ({response.status_code}) but named no object_prefix, so its"
                 " files cannot be found: Braze may be under maintenance; run again later"
             )
         # It becomes part of file names, and must match one component of a path.
-        if not isinstance(prefix, str) or not _FOLDER.fullmatch(prefix):
+        if not isinstance(prefix, str) or not _FOLDER_NAME.fullmatch(prefix):
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if not isinstance(url, str | None):
             raise BrazeError(f"Braze named a url for the export of {what} that is no text")
@@ -239,13 +236,13 @@ class Braze:
         return self._object(endpoint, self._request(endpoint, what, params=params))
 
     def _object(self, endpoint: Endpoint, response: requests.Response) -> dict[str, Any]:
-        answer = decoded(response)
-        if answer is None:
+        content = decoded(response)
+        if content is None:
             raise BrazeError(
-                f"{endpoint} answered {response.status_code} without a JSON object: is api_url the REST"
+                f"{endpoint} responded {response.status_code} without a JSON object: is api_url the REST"
                 " endpoint of your instance (https://rest.….braze.com or .eu)?"
             )
-        return answer
+        return content
 
     def _request(
         self,
@@ -255,63 +252,46 @@ class Braze:
         url: str | None = None,
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        private: bool = False,
-        waits: bool = True,
+        personal: bool = False,
     ) -> requests.Response:
         """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
 
         Args:
-            endpoint: What to call.
-            what: What it is called for, in words.
+            endpoint: The endpoint.
+            what: The subject of the call, for messages.
             url: The address, where it is not the endpoint's own.
             params: Its query.
             body: Its JSON body.
-            private: Whether the request is about single people, so that answers may name them.
-            waits: Whether to wait when the rate limit is used up.
+            personal: True if the request is about single people, so that responses may name them.
         """
         request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
-        pauses = backoff.expo(max_value=60)
-        next(pauses)  # backoff's generators give one 0 before the first wait
-        started = self._clock.now()
-        failures = 0
-        while True:
-            try:
-                return self._once(endpoint, what, request, private=private)
-            except RetryableError as again:
-                problem, until = again.problem, again.until
-            if until is not None and not waits:
-                raise RateLimitError(f"{endpoint} ({what}) failed: {problem}", until)
-            now = self._clock.now()
-            wait = backoff.full_jitter(next(pauses))
-            if until is not None:
-                # Jitter after the window's end, lest all clients come back in the same instant.
-                wait = min(max(until - now, 0) + 1 + wait, _LIMIT_WAIT_SECONDS)
-                give_up = now - started > _LIMIT_TOTAL_SECONDS
+        call = f"{endpoint} ({what})"
+        try:
+            return self._retries.call(
+                lambda: self._send(endpoint, what, request, personal=personal), failed=call, clock=self._clock
+            )
+        except GaveUpError as error:
+            if error.stopped:
+                reason = "is not repeated, the run was told to end"
             else:
-                failures += 1
-                give_up = failures >= _FAILURES or now + wait - started > self._patience
-            if give_up:
-                minutes = (now - started) / 60
-                raise BrazeError(f"{endpoint} ({what}) failed, also when repeated for {minutes:.0f} min: {problem}")
-            _log.info("%s (%s): %s; repeated in %.0f s", endpoint, what, problem, wait)
-            self._clock.sleep(wait)
-            if self._clock.stopped:
-                raise BrazeError(f"{endpoint} ({what}) is not repeated, the run was told to end: {problem}")
+                reason = f"failed, also when repeated for {error.seconds / 60:.0f} min"
+            raise BrazeError(f"{call} {reason}: {error.problem}") from None
 
-    def _once(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, private: bool) -> requests.Response:
+    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> requests.Response:
         try:
             response = self._session.request(
                 endpoint.method,
                 auth=_Bearer(self._key),
-                headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+                headers={"User-Agent": _USER_AGENT, "Accept": "application/json"},
                 timeout=(_CONNECT_SECONDS, endpoint.read_seconds),
                 allow_redirects=False,
                 **request,
             )
         except requests.RequestException as error:
             raise failed(endpoint, what, error) from None
-        self.limit = RateLimit.of(response)
         if succeeded(response):
             return response
-        secrets = [self._key, *(texts(request["json"]) if private else ())]
-        raise refused(endpoint, what, response, secrets=secrets, personal=private, now=self._clock.now())
+        identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if personal else ()
+        raise refused(
+            endpoint, what, response, secrets=[self._key, *identifiers], personal=personal, now=self._clock.now()
+        )

@@ -1,4 +1,4 @@
-"""What an answer of Braze means, or the lack of one: done, again later, or which error."""
+"""Turns a response of Braze, or the lack of one, into an error: final, or to be repeated."""
 
 from __future__ import annotations
 
@@ -10,23 +10,43 @@ from typing import TYPE_CHECKING, Any
 import requests
 import urllib3.exceptions
 
-from tap_braze_export.errors import AuthError, BrazeError, LostResponseError, RunningExportError, foreign_text
+from tap_braze_export.braze.rate_limit import RateLimit, retry_at
+from tap_braze_export.errors import (
+    AuthError,
+    BrazeError,
+    LostResponseError,
+    RateLimitError,
+    RunningExportError,
+    foreign_text,
+)
+from tap_braze_export.retry import RetryableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
+SHORTEST_IDENTIFIER_CHARS = 3
+"""Shorter texts identify nobody, and occur in any sentence."""
 _RUNNING_WORDS = ("progress", "already", "running")
-_IDENTIFIER_LENGTH = 3  # shorter texts identify nobody, and stand in any sentence
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint and the permission it needs; `starts_export` marks what must not be repeated blindly."""
+    """One endpoint of Braze.
+
+    Attributes:
+        method: GET or POST.
+        path: Its path below `api_url`.
+        permission: The API key's permission that it needs.
+        starts_export: True if a call must not be repeated while it may have started an export.
+        waits_for_rate_limit: False if the caller slows down by itself, on a RateLimitError.
+        read_seconds: Time that Braze has for its response.
+    """
 
     method: str
     path: str
     permission: str
     starts_export: bool = False
+    waits_for_rate_limit: bool = True
     read_seconds: int = 60
 
     def __str__(self) -> str:
@@ -34,38 +54,8 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
 
-@dataclass(frozen=True)
-class RateLimit:
-    """`X-RateLimit-*` of an answer: requests in the window, what is left, its end in epoch seconds."""
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset: int | None = None
-
-    @classmethod
-    def of(cls, response: requests.Response) -> RateLimit:
-        """Read the headers; what is missing or no number is None."""
-
-        def number(name: str) -> int | None:
-            try:
-                return int(float(response.headers[f"X-RateLimit-{name}"]))
-            except (KeyError, ValueError, OverflowError):
-                return None
-
-        return cls(number("Limit"), number("Remaining"), number("Reset"))
-
-
-class RetryableError(Exception):
-    """The call may be repeated; `until` is set for a rate limit: epoch seconds, 0 if unknown."""
-
-    def __init__(self, problem: str, until: float | None = None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.until = until
-
-
 def succeeded(response: requests.Response) -> bool:
-    """Whether Braze took the call: any 2xx, usually 201."""
+    """True if Braze accepted the call: any 2xx, usually 201."""
     return HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES
 
 
@@ -78,19 +68,19 @@ def refused(
     personal: bool,
     now: float,
 ) -> Exception:
-    """What to raise for an answer that is no success.
+    """The error to raise for a response that is no success.
 
     Args:
-        endpoint: What was called.
-        what: What it was called for, in words.
-        response: The answer.
+        endpoint: The endpoint.
+        what: The subject of the call, for messages.
+        response: The response.
         secrets: Texts that no message may hold.
-        personal: Whether the request was about single people.
+        personal: True if the request was about single people.
         now: Epoch seconds.
     """
     status = response.status_code
-    said = _said(response, secrets, personal=personal)
-    refusal = f"{endpoint} ({what}) was refused with {status}{f' ({said})' if said else ''}"
+    message = _message(response, secrets, personal=personal)
+    refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
     error: Exception = BrazeError(refusal, status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         error = AuthError(
@@ -99,15 +89,20 @@ def refused(
             " A key cannot be edited: create a new one with what is missing",
             status,
         )
-    elif endpoint.starts_export and _is_running(status, said, RateLimit.of(response)):
+    elif endpoint.starts_export and _is_running(status, message, RateLimit.of(response)):
         error = RunningExportError(
-            f"Braze is still exporting {what}, or has 100 exports running, and takes no other now"
-            f" ({status}{f', {said}' if said else ''})"
+            f"Braze is still exporting {what}, or has 100 exports running, and accepts no other now"
+            f" ({status}{f', {message}' if message else ''})"
         )
     elif status == HTTPStatus.TOO_MANY_REQUESTS:
-        error = RetryableError("rate limit", _retry_at(response, now))
+        until = retry_at(response, now)
+        error = (
+            RetryableError("rate limit", until)
+            if endpoint.waits_for_rate_limit
+            else RateLimitError(f"{endpoint} ({what}) failed: rate limit", until)
+        )
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
-        problem = f"Braze answered {status}"
+        problem = f"Braze responded {status}"
         error = _lost(what, problem) if endpoint.starts_export else RetryableError(problem)
     elif status == HTTPStatus.NOT_FOUND:
         error = BrazeError(
@@ -122,7 +117,7 @@ def refused(
 
 
 def failed(endpoint: Endpoint, what: str, error: requests.RequestException) -> Exception:
-    """What to raise when no answer came; never the exception's text, which holds the URL."""
+    """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
     if isinstance(error, ValueError):
         return BrazeError(f"{endpoint} cannot be sent ({name}): api_url is no proper address")
@@ -135,58 +130,37 @@ def failed(endpoint: Endpoint, what: str, error: requests.RequestException) -> E
         return RetryableError(f"no connection to the host of api_url ({name})")
     if endpoint.starts_export:
         return _lost(what, name)
-    return RetryableError(f"the answer did not come ({name})")
+    return RetryableError(f"no response came ({name})")
 
 
 def decoded(response: requests.Response) -> dict[str, Any] | None:
-    """The JSON object of an answer, None if it is something else."""
+    """The JSON object of a response, None if it is something else."""
     try:
-        answer = json.loads(response.content)
+        content = json.loads(response.content)
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def texts(value: object) -> Iterator[str]:
-    """Every text in a request's body that is long enough to identify somebody."""
-    if isinstance(value, str):
-        if len(value) >= _IDENTIFIER_LENGTH:
-            yield value
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from texts(member)
-    elif isinstance(value, (list, tuple)):
-        for member in value:
-            yield from texts(member)
-
-
-def _said(response: requests.Response, secrets: Iterable[str], *, personal: bool) -> str:
-    """Braze's own words, "" if they are no JSON message, or may hold the key or personal data."""
-    answer = decoded(response) or {}
-    words = next((answer[name] for name in ("message", "error") if isinstance(answer.get(name), str)), "")
-    if personal and ("@" in words or sum(char.isdigit() for char in words) >= _IDENTIFIER_LENGTH):
+def _message(response: requests.Response, secrets: Iterable[str], *, personal: bool) -> str:
+    """Braze's own message; empty if there is none, or if it may hold the key or personal data."""
+    content = decoded(response) or {}
+    message = next((content[name] for name in ("message", "error") if isinstance(content.get(name), str)), "")
+    if personal and ("@" in message or sum(char.isdigit() for char in message) >= SHORTEST_IDENTIFIER_CHARS):
         return ""
-    return foreign_text(words, secrets)
+    return foreign_text(message, secrets)
 
 
-def _is_running(status: int, said: str, limit: RateLimit) -> bool:
-    """Whether a refused start means a running export: Braze uses 429 for both, and documents no text."""
-    words = said.lower()
+def _is_running(status: int, message: str, rate_limit: RateLimit) -> bool:
+    """True if a start was refused because an export is running: a 429 means that, too, and its text is undocumented."""
+    text = message.lower()
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return any(word in words for word in _RUNNING_WORDS) or (limit.remaining or 0) > 0
-    return status == HTTPStatus.BAD_REQUEST and ("in progress" in words or "already running" in words)
-
-
-def _retry_at(response: requests.Response, now: float) -> float:
-    """When a rate limit ends, in epoch seconds; 0 if the answer does not say."""
-    try:
-        return now + float(response.headers["Retry-After"])
-    except (KeyError, ValueError):
-        return RateLimit.of(response).reset or 0.0
+        return any(word in text for word in _RUNNING_WORDS) or (rate_limit.remaining or 0) > 0
+    return status == HTTPStatus.BAD_REQUEST and ("in progress" in text or "already running" in text)
 
 
 def _never_sent(error: requests.RequestException) -> bool:
-    """Whether the connection failed before a request could go out."""
+    """True if the connection failed before the request was sent."""
     if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
         return True
     cause = error.args[0] if error.args else None
@@ -197,6 +171,6 @@ def _never_sent(error: requests.RequestException) -> bool:
 
 def _lost(what: str, problem: str) -> LostResponseError:
     return LostResponseError(
-        f"the export of {what} was requested, but the answer was lost ({problem}): it may be running, so it"
+        f"the export of {what} was requested, but the response was lost ({problem}): it may be running, so it"
         " is not requested again blindly"
     )

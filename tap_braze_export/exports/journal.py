@@ -1,20 +1,21 @@
-"""What this machine remembers of a running export, beside STATE: loaders hand STATE on late, some only at their end.
+"""This machine's record of a running export, beside STATE: loaders hand STATE on late, some only at their end.
 
-One file per `api_url` and segment in the spool directory, with the signed URL that STATE must not hold, and a lock
+The spool directory has one file per `api_url` and segment, with the signed URL that STATE must not hold, and a lock
 that keeps a second run away from the same segment.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import msgspec
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.files.disk import private_file
+from tap_braze_export.exports.resume import KnownExport
+from tap_braze_export.files.spool import private_file
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:
@@ -23,27 +24,12 @@ if TYPE_CHECKING:
     from tap_braze_export.files.spool import Spool
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A running export.
-
-    Attributes:
-        bookmark: The export; which files were emitted is STATE's to say.
-        url: The signed URL of its download, a secret; None for a bucket, or while Braze's answer is unknown.
-        token: What its callback carries.
-    """
-
-    bookmark: Bookmark
-    url: str | None = field(default=None, repr=False)
-    token: str = field(default="", repr=False)
-
-
 class Journal:
     """The journal of one segment, or of the control group.
 
     Args:
-        spool: Holds it.
-        api_url: Tells workspaces apart.
+        spool: Has its file.
+        api_url: Identifies the workspace.
         key: Source and segment id.
     """
 
@@ -54,7 +40,7 @@ class Journal:
         self._subject = " ".join(key).strip()
 
     def lock(self) -> None:
-        """Keep other runs away until this process ends.
+        """Keep other runs from this segment until this process ends.
 
         Raises:
             TapError: If another run is there already.
@@ -68,26 +54,26 @@ class Journal:
             ) from None
 
     def unlock(self) -> None:
-        """Let other runs in."""
+        """Release the lock."""
         self._lock.release()
 
-    def read(self) -> Entry | None:
-        """The running export, if one is known here."""
+    def read(self) -> KnownExport | None:
+        """The running export, if there is a readable record of one."""
         try:
             content: dict[str, Any] = msgspec.json.decode(self.path.read_bytes())
-            return Entry(Bookmark.from_dict(content["bookmark"]), content["url"], content["token"])
+            return KnownExport(Bookmark.from_dict(content["bookmark"]), content["url"], content["token"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, entry: Entry) -> None:
-        """Remember a running export, atomically; not its files: what the target has, only STATE knows."""
-        bookmark = replace(entry.bookmark, digests={}, users=0)
-        content = {"bookmark": bookmark.to_dict(), "url": entry.url, "token": entry.token}
+    def write(self, export: KnownExport) -> None:
+        """Record a running export, atomically; not its files: which ones the target has, only STATE says."""
+        bookmark = replace(export.bookmark, digests={}, users=0)
+        content = {"bookmark": bookmark.to_dict(), "url": export.url, "token": export.token}
         part = self.path.with_suffix(".part")
         with private_file(part) as file:
             file.write(msgspec.json.encode(content))
         part.replace(self.path)
 
     def forget(self) -> None:
-        """The export has ended, or was given up."""
+        """Remove the record: the export has ended, or was given up."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How an export comes to run: continued from an earlier run, asked for, or waited for while Braze runs another."""
+"""How an export comes to run: continued from an earlier run, requested, or waited for while Braze runs another."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from tap_braze_export.errors import (
     LostResponseError,
     RunningExportError,
 )
-from tap_braze_export.exports.journal import Entry
-from tap_braze_export.exports.resume import Left, LeftOver, left_over
+from tap_braze_export.exports.resume import KnownExport, Status, known_export
 from tap_braze_export.report.progress import duration
-from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP
+from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:
@@ -30,17 +29,16 @@ if TYPE_CHECKING:
     from tap_braze_export.schema.selection import RequestedFields
     from tap_braze_export.settings import Settings
 
-SEGMENT = "segment"
-_CLOCKS_DIFFER = 120
-"""Seconds between this machine's request and the time that Braze puts into the export's name."""
-_LOST_ANSWERS = 8
-"""After so many requests in a row without an answer something is wrong with the way to Braze."""
+_CLOCK_DIFFERENCE_SECONDS = 120
+"""Largest difference between this machine's time of a request and the time in the export's name."""
+_MAX_LOST_RESPONSES = 8
+"""Requests in a row without a response after which the export is given up."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something that Braze can be asked to export."""
+    """A segment, or the Global Control Group, and the fields to export of it."""
 
     kind: str
     """`segment` or `global_control_group`."""
@@ -49,7 +47,7 @@ class Source:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What Braze allows one running export of."""
+        """Its identity: Braze runs one export of it at a time."""
         return self.kind, self.segment_id
 
     def __str__(self) -> str:
@@ -57,7 +55,7 @@ class Source:
 
 
 class ExportRequest:
-    """The start of one export, tried until it runs.
+    """The request of one export, repeated until the export runs.
 
     Args:
         source: What to export.
@@ -65,10 +63,13 @@ class ExportRequest:
         rows_signature: Hash of everything that shapes rows.
         client: Braze.
         clock: Time.
-        journal: This machine's memory of the running export.
-        bucket: Where files may arrive.
+        journal: This machine's record of the running export.
+        bucket: Where files may be delivered.
         callbacks: Gives the address that Braze calls.
         settings: The tap's settings.
+
+    Attributes:
+        timer: Says when to try next.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ExportRequest:
         settings: Settings,
     ) -> None:
         self.source = source
-        self.turn = PollTimer(clock, settings.poll_interval_seconds)
+        self.timer = PollTimer(clock, settings.poll_interval_seconds)
         self._last = last
         self._rows_signature = rows_signature
         self._client = client
@@ -94,69 +95,70 @@ class ExportRequest:
         self._bucket = bucket
         self._callbacks = callbacks
         self._settings = settings
-        self._timeout = settings.export_timeout_seconds
-        self._unanswered: LeftOver | None = None
+        self._unanswered: KnownExport | None = None
         self._refused_since: float | None = None
-        self._lost = 0
+        self._lost_responses = 0
 
     @property
     def may_run(self) -> bool:
-        """Whether Braze may be running it already: it was asked for, and the answer was lost."""
+        """True if Braze may be running it already: it was requested, and the response was lost."""
         return self._unanswered is not None
 
-    def look_back(self) -> LeftOver | None:
-        """What an earlier run left that is `RUNNING` or `ENDED`; an unanswered request is remembered for `attempt`."""
-        left = left_over(
+    def resume(self) -> KnownExport | None:
+        """The export of an earlier run that is running or ended; an unanswered request is kept for `attempt`."""
+        known = known_export(
             self._last,
             self._journal.read(),
             self._wanted(),
-            timeout=self._timeout,
+            timeout=self._settings.export_timeout_seconds,
             has_bucket=self._bucket is not None,
         )
-        if left is None:
+        if known is None:
             self._journal.forget()
-        elif left.left is Left.UNANSWERED:
-            self._unanswered = left
+        elif known.status is Status.REQUESTED:
+            self._unanswered = known
             return None
-        elif left.left is Left.RUNNING:
-            files = left.bookmark.files
-            _log.info("Continuing export %s of %s, %d files done", left.bookmark.export_id, self.source, files)
-        return left
+        elif known.status is Status.RUNNING:
+            files = known.bookmark.files
+            _log.info("Continuing export %s of %s, %d files done", known.bookmark.export_id, self.source, files)
+        return known
 
-    def attempt(self) -> LeftOver | None:
-        """Ask Braze for the export; None if it does not run yet and `turn` says when to try again.
+    def attempt(self) -> KnownExport | None:
+        """Request the export; None if it does not run yet and `timer` says when to try again.
 
         Raises:
             AuthError: The key lacks the permission.
             BrazeError: Braze refuses.
             ExportError: Braze runs another export of it, and the settings say not to wait (any longer).
-            InterruptedExportError: Answers are lost again and again.
+            InterruptedExportError: Responses are lost again and again.
         """
-        if found := self._recognise():
+        if found := self._find_unanswered():
             return found
-        asked = LeftOver(Left.UNANSWERED, self._wanted(), token=new_token())
+        requested = KnownExport(self._wanted(), token=new_token())
         if self._unanswered is None:
-            self._journal.write(Entry(asked.bookmark, token=asked.token))
+            self._journal.write(requested)
         try:
-            started = self._post(asked.token)
+            started = self._post(requested.token)
         except RunningExportError:
             self._wait_for_other()
         except LostResponseError as error:
-            self._unanswered = self._unanswered or asked
-            self._lost += 1
-            if self._lost >= _LOST_ANSWERS:
-                raise InterruptedExportError(f"{error}: {self._lost} times in a row, run again later") from None
-            _log.warning("%s; the next request will show whether Braze has received it", error)
+            self._unanswered = self._unanswered or requested
+            self._lost_responses += 1
+            if self._lost_responses >= _MAX_LOST_RESPONSES:
+                raise InterruptedExportError(
+                    f"{error}: {self._lost_responses} times in a row, run again later"
+                ) from None
+            _log.warning("%s; the next request will show if Braze has received it", error)
         except BrazeError:
             if self._unanswered is None:  # else the request before this one may still have started something
                 self._journal.forget()
             raise
         else:
-            bookmark = replace(asked.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
+            bookmark = replace(requested.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
             fields = len(self.source.fields.requested_fields)
-            _log.info("Asked Braze for %s: export %s, %d fields", self.source, bookmark.export_id, fields)
-            return replace(asked, left=Left.RUNNING, bookmark=bookmark, url=started.url)
-        self.turn.polled(found=False)
+            _log.info("Requested the export of %s: export %s, %d fields", self.source, bookmark.export_id, fields)
+            return replace(requested, bookmark=bookmark, url=started.url)
+        self.timer.polled(found=False)
         return None
 
     def _wanted(self) -> Bookmark:
@@ -190,18 +192,18 @@ class ExportRequest:
 
     def _wait_for_other(self) -> None:
         choice = "wait" if self._unanswered else self._settings.on_running_export
-        self._lost = 0
+        self._lost_responses = 0
         if self._unanswered is None:
             self._journal.forget()
-        first = self._refused_since is None
+        is_first = self._refused_since is None
         self._refused_since = self._refused_since or self._clock.now()
         waited = self._clock.now() - self._refused_since
-        if choice == "fail" or waited > self._timeout:
+        if choice == "fail" or waited > self._settings.export_timeout_seconds:
             raise ExportError(
                 f"Braze is already exporting it{f', for {duration(waited)} now' if waited > 1 else ''}: wait until it "
                 "has ended, or set on_running_export to wait or cancel"
             )
-        if not first:
+        if not is_first:
             return
         if choice == "cancel" and self.source.kind == SEGMENT:  # the control group's export cannot be cancelled
             self._client.cancel_segment_export(self.source.segment_id)
@@ -209,20 +211,19 @@ class ExportRequest:
         else:
             _log.info("Braze is already exporting %s: waiting until it has ended", self.source)
 
-    def _recognise(self) -> LeftOver | None:
-        """The export of a request without an answer: in a bucket, by the time in its folder's name."""
-        asked = self._unanswered
-        if asked is None or self._bucket is None or self.source.kind == GLOBAL_CONTROL_GROUP:
+    def _find_unanswered(self) -> KnownExport | None:
+        """The export of a request without a response: in a bucket, by the time in its folder's name."""
+        requested = self._unanswered
+        if requested is None or self._bucket is None or self.source.kind == GLOBAL_CONTROL_GROUP:
             return None
-        known = self._last.export_id if self._last else ""
-        nearest = {
-            abs(int(started) - asked.bookmark.requested_at): export_id
+        last_id = self._last.export_id if self._last else ""
+        by_difference = {
+            abs(int(started) - requested.bookmark.requested_at): export_id
             for export_id in self._bucket.export_ids(self.source.segment_id)
-            if export_id != known and (started := export_id.rpartition("-")[2]).isdecimal()
+            if export_id != last_id and (started := export_id.rpartition("-")[2]).isdecimal()
         }
-        if not nearest or min(nearest) > _CLOCKS_DIFFER:
+        if not by_difference or min(by_difference) > _CLOCK_DIFFERENCE_SECONDS:
             return None
-        export_id = nearest[min(nearest)]
+        export_id = by_difference[min(by_difference)]
         _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
-        bookmark = replace(asked.bookmark, export_id=export_id, in_bucket=True)
-        return replace(asked, left=Left.RUNNING, bookmark=bookmark)
+        return replace(requested, bookmark=replace(requested.bookmark, export_id=export_id, in_bucket=True))

@@ -1,4 +1,4 @@
-"""Bytes to JSON lines: zip and gzip, in blocks, within limits."""
+"""The files of JSON lines in a zip or gzip object, and their lines in blocks, within limits."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
-
-try:
-    from isal import isal_zlib as inflating
-except ImportError:  # no wheel for this machine
-    import zlib as inflating  # type: ignore[no-redef]
+from tap_braze_export.files.fast_zlib import fast_zlib as inflating
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK_BYTES = 64 * 2**20
-LINE_BYTES = 64 * 2**20
+_MAX_LINE_BYTES = 64 * 2**20
 # Millions of tiny lines cost far more memory than their bytes. A line with a braze_id has 40 bytes or more,
 # so a file of users below BLOCK_BYTES still makes one block.
-_BLOCK_LINES = 2**21
-_CHUNK = 2**20
+_MAX_BLOCK_LINES = 2**21
+_CHUNK_BYTES = 2**20
 _BOM = b"\xef\xbb\xbf"
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP_MAGIC = b"\x1f\x8b"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END_RECORD_BYTES = 22
-_ENCRYPTED = 0x1
-_DAMAGES: tuple[type[Exception], ...] = (zlib.error, cast("type[Exception]", inflating.error), EOFError, struct.error)
-_RAW_DEFLATE, _GZIP = -15, 31  # zlib's wbits
+_ENCRYPTED_FLAG = 0x1
+_DAMAGE_ERRORS: tuple[type[Exception], ...] = (
+    zlib.error,
+    cast("type[Exception]", inflating.error),
+    EOFError,
+    struct.error,
+)
+_RAW_DEFLATE_WBITS, _GZIP_WBITS = -15, 31
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Member:
     Attributes:
         name: `<object name>!<index>-<member's name>` in a zip, `<object name>` for gzip. Never a path.
         size: Compressed bytes.
-        offset: Where its local header starts in a zip; None for a gzip stream.
-        stored: Whether it stands in the zip uncompressed.
+        offset: Position of its local header in a zip; None for a gzip stream.
+        stored: True if it is in the zip uncompressed.
         inflated: Bytes that the zip declares; checked, never trusted.
         crc: CRC-32 that the zip declares.
     """
@@ -65,19 +66,23 @@ class Block:
 
 
 def members(file: BinaryIO, object_name: str) -> list[Member]:
-    """The files in a delivered object, in the order of the archive: its beginning and its end tell.
+    """The files in a delivered object, in the order of the archive; reads only its beginning and its end.
 
     Raises:
         DamagedFileError: It is neither zip nor gzip, or damaged, encrypted, not compressed by deflate.
     """
-    magic = file.read(4)
-    if magic.startswith(_GZIP_MAGIC):
-        return [Member(object_name, file.seek(0, os.SEEK_END))]
-    if magic not in _ZIP_MAGIC:
-        raise DamagedFileError(f"{object_name} is neither zip nor gzip")
+    try:
+        magic = file.read(4)
+        if magic.startswith(_GZIP_MAGIC):
+            return [Member(object_name, file.seek(0, os.SEEK_END))]
+        if magic not in _ZIP_MAGIC:
+            raise DamagedFileError(f"{object_name} is neither zip nor gzip")
+        entries = _entries(file, object_name)
+    except OSError as error:
+        raise DamagedFileError(f"{object_name} cannot be read: {error.strerror}") from None
     return [
         _member(object_name, index, entry)
-        for index, entry in enumerate(_entries(file, object_name))
+        for index, entry in enumerate(entries)
         if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
     ]
 
@@ -85,41 +90,24 @@ def members(file: BinaryIO, object_name: str) -> list[Member]:
 def blocks(file: BinaryIO, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[Block]:
     """The lines of a member of an object, in blocks of at most `limit` inflated bytes; a longer line is its own block.
 
-    Blank lines are kept as `b""`, so that line numbers hold. The last block comes only once the whole member
-    has proved to be sound.
+    Blank lines are kept as `b""`, so that line numbers hold. The last block comes only after the whole member
+    was checked.
 
     Raises:
         DamagedFileError: The member is truncated, its checksum is wrong, or a line is longer than 64 MiB.
     """
-    block = _Lines(member.name, limit)
+    splitter = _LineSplitter(member.name, limit)
     try:
         for chunk in _inflated(file, member):
-            yield from block.add(chunk)
-    except _DAMAGES as error:
+            yield from splitter.add(chunk)
+    except _DAMAGE_ERRORS as error:
         raise DamagedFileError(f"{member.name} is damaged: {error}") from None
-    yield from block.end()
+    except OSError as error:
+        raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
+    yield from splitter.end()
 
 
-def cut_out(file: BinaryIO, member: Member) -> tuple[Member, bytes]:
-    """The part of an object that holds one of its members, which is read from it as from the whole.
-
-    Raises:
-        DamagedFileError: It is not there.
-    """
-    start = member.offset or 0
-    size = member.size
-    file.seek(start)
-    if member.offset is not None:
-        header = file.read(_LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size:
-            raise DamagedFileError(f"{member.name} is damaged: it is truncated")
-        size += len(header) + sum(_LOCAL_HEADER.unpack(header)[1:])
-        file.seek(start)
-        member = replace(member, offset=0)
-    return member, file.read(size)
-
-
-class _Lines:
+class _LineSplitter:
     """Cuts chunks into lines and gathers them into blocks."""
 
     def __init__(self, name: str, limit: int) -> None:
@@ -128,13 +116,13 @@ class _Lines:
         self._first = 1
         self._lines: list[bytes] = []
         self._bytes = 0
-        self._returns = False
+        self._has_carriage_returns = False
         self._tail: list[bytes] = []
         self._tail_bytes = 0
 
     def add(self, chunk: bytes) -> Iterator[Block]:
-        """Take the next inflated bytes; give the blocks that they fill."""
-        self._returns = self._returns or b"\r" in chunk
+        """Add the next inflated bytes; yields the blocks that they fill."""
+        self._has_carriage_returns = self._has_carriage_returns or b"\r" in chunk
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines:
@@ -143,7 +131,7 @@ class _Lines:
             size = self._tail_bytes + len(chunk) - len(rest)
             self._check_length(len(lines[0]), len(self._lines))
             self._tail, self._tail_bytes = [], 0
-            if self._bytes + size <= self._limit and len(self._lines) + len(lines) <= _BLOCK_LINES:
+            if self._bytes + size <= self._limit and len(self._lines) + len(lines) <= _MAX_BLOCK_LINES:
                 self._lines += lines
                 self._bytes += size
             else:
@@ -153,7 +141,7 @@ class _Lines:
         self._check_length(self._tail_bytes, len(self._lines))
 
     def end(self) -> Iterator[Block]:
-        """Give what is left; the last line may lack its line end."""
+        """Yield the last block; the last line may lack its line end."""
         if self._tail_bytes:
             yield from self._fill([b"".join(self._tail)])
         if self._lines:
@@ -162,14 +150,14 @@ class _Lines:
     def _fill(self, lines: list[bytes]) -> Iterator[Block]:
         for line in lines:
             size = len(line) + 1
-            if self._lines and (self._bytes + size > self._limit or len(self._lines) >= _BLOCK_LINES):
+            if self._lines and (self._bytes + size > self._limit or len(self._lines) >= _MAX_BLOCK_LINES):
                 yield self._block()
             self._lines.append(line)
             self._bytes += size
 
     def _block(self) -> Block:
         lines = self._lines
-        if self._returns:
+        if self._has_carriage_returns:
             lines = [line.rstrip(b"\r") for line in lines]
         if self._first == 1:
             lines[0] = lines[0].removeprefix(_BOM)
@@ -179,13 +167,13 @@ class _Lines:
         return block
 
     def _check_length(self, length: int, before: int) -> None:
-        if length > LINE_BYTES:
+        if length > _MAX_LINE_BYTES:
             number = self._first + before
-            raise DamagedFileError(f"{self._name}, line {number} is longer than {LINE_BYTES // 2**20} MiB")
+            raise DamagedFileError(f"{self._name}, line {number} is longer than {_MAX_LINE_BYTES // 2**20} MiB")
 
 
 def _entries(file: BinaryIO, object_name: str) -> list[zipfile.ZipInfo]:
-    """The central directory of a zip, which must end where the file ends."""
+    """The entries of a zip's central directory, which must end where the file ends."""
     try:
         with zipfile.ZipFile(file) as archive:
             file.seek(-_END_RECORD_BYTES - len(archive.comment), 2)
@@ -200,7 +188,7 @@ def _entries(file: BinaryIO, object_name: str) -> list[zipfile.ZipInfo]:
 def _member(object_name: str, index: int, entry: zipfile.ZipInfo) -> Member:
     shown = "".join(char if char.isprintable() else "\ufffd" for char in entry.filename[:255])
     name = f"{object_name}!{index}-{shown}"
-    if entry.flag_bits & _ENCRYPTED:
+    if entry.flag_bits & _ENCRYPTED_FLAG:
         raise DamagedFileError(f"{name} is encrypted")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DamagedFileError(f"{name} is compressed in an unsupported way (method {entry.compress_type})")
@@ -219,6 +207,8 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     if member.offset is None:
         yield from _gunzipped(file)
         return
+    if member.offset < 0:
+        raise EOFError("its header is not where the zip's directory says")
     file.seek(member.offset)
     magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     if magic != _ZIP_MAGIC[0]:
@@ -240,7 +230,7 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
 def _raw(file: BinaryIO, size: int) -> Iterator[bytes]:
     """The next `size` bytes of a file."""
     while size:
-        chunk = file.read(min(_CHUNK, size))
+        chunk = file.read(min(_CHUNK_BYTES, size))
         if not chunk:
             raise EOFError("it is truncated")
         size -= len(chunk)
@@ -249,7 +239,7 @@ def _raw(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 def _deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
     """One raw deflate stream that takes up exactly `size` bytes."""
-    inflater = _Inflater(_RAW_DEFLATE)
+    inflater = _Inflater(_RAW_DEFLATE_WBITS)
     for chunk in _raw(file, size):
         if inflater.eof:
             raise EOFError("bytes after the end of its data")
@@ -261,15 +251,15 @@ def _deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
-    """Gzip members one after another, then nothing but zeros: tapes and some stores pad with them."""
-    inflater = _Inflater(_GZIP)
-    while chunk := file.read(_CHUNK):
+    """Gzip members one after another, then nothing but zeros: tapes and some storages pad with them."""
+    inflater = _Inflater(_GZIP_WBITS)
+    while chunk := file.read(_CHUNK_BYTES):
         while chunk:
             if inflater.eof:
                 chunk = chunk.lstrip(b"\0")
                 if not chunk:
                     break
-                inflater = _Inflater(_GZIP)
+                inflater = _Inflater(_GZIP_WBITS)
             yield from inflater.feed(chunk)
             chunk = inflater.unused
     if not inflater.eof:
@@ -277,26 +267,26 @@ def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
 
 
 class _Inflater:
-    """Whatever library inflates; it checks the CRC of gzip by itself."""
+    """Decompresses one stream with isal or zlib, which check the CRC of gzip themselves."""
 
     def __init__(self, wbits: int) -> None:
         self._zlib = inflating.decompressobj(wbits)
 
     @property
     def eof(self) -> bool:
-        """Whether the stream has ended."""
+        """True once the stream has ended."""
         return self._zlib.eof
 
     @property
     def unused(self) -> bytes:
-        """What was fed after the stream's end."""
+        """Bytes that were fed after the stream's end."""
         return self._zlib.unused_data
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Inflate, at most 1 MiB at a time whatever the ratio."""
+        """Yield the inflated bytes, at most 1 MiB at a time whatever the ratio."""
         chunk = b""
         # A full chunk may leave output waiting inside it though all input is consumed.
-        while not self._zlib.eof and (data or len(chunk) == _CHUNK):
-            chunk = self._zlib.decompress(data, _CHUNK)
+        while not self._zlib.eof and (data or len(chunk) == _CHUNK_BYTES):
+            chunk = self._zlib.decompress(data, _CHUNK_BYTES)
             data = self._zlib.unconsumed_tail
             yield chunk

@@ -1,4 +1,4 @@
-"""The customer's own bucket as a place of delivery (fsspec)."""
+"""The customer's own bucket, to which Braze delivers (fsspec)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
 from tap_braze_export.errors import DamagedFileError, ExportError, TapError
-from tap_braze_export.files.disk import file_name, private_file
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.storage import StorageLabels, Store, is_refusal
+from tap_braze_export.files.spool import file_name, private_file
+from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock
 
-_CHUNK = 2**20
-_MOST_DATES = 10
-"""Up to so many dates all are looked at each time; of more, old ones without a file of the export only once."""
-_BARREN_DAYS = 3
+_COPY_BYTES = 2**20
+_FETCH_BYTES = 8 * 2**20
+_MAX_DATES_ALWAYS_LISTED = 10
+"""Up to this number of dates, all are listed each time; of more, an old one without a file of the export only once."""
+_RECENT_DAYS = 3
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified")
-_WORDS = StorageLabels("the bucket", url="bucket_url", options="bucket_options", needed="list and get objects")
+"""Members of a listing that change with a file's content, the best one first."""
+_LABELS = StorageLabels("the bucket", url="bucket_url", options="bucket_options", needed="list and get objects")
 
 
 class Bucket:
@@ -44,9 +46,9 @@ class Bucket:
     def __init__(self, bucket_url: str, options: Mapping[str, Any], *, clock: Clock) -> None:
         self._clock = clock
         # Listings are not cached: fsspec would keep one for ever.
-        self._store = Store(bucket_url, {**options, "use_listings_cache": False}, _WORDS, clock=clock)
-        self._files, self._root = self._store.files, self._store.root
-        self._barren: dict[str, set[str]] = {}
+        self._storage = Storage(bucket_url, {**options, "use_listings_cache": False}, _LABELS, clock=clock)
+        self._files, self._root = self._storage.files, self._storage.root
+        self._dates_without_files: dict[str, set[str]] = {}
 
     def objects(self, export_id: str, segment_id: str | None) -> list[BucketObject]:
         """The files of an export that are there now, by name.
@@ -55,64 +57,65 @@ class Bucket:
 
         Args:
             export_id: The export's `object_prefix`.
-            segment_id: Its segment; None looks below all, for the control group, whose segment is not known.
+            segment_id: Its segment; None searches all, for the control group, whose segment is not known.
         """
         objects = []
-        dates = self._store.tried("listed", lambda: self._dates(segment_id))
+        dates = self._storage.retrying("listed", lambda: self._dates(segment_id))
         for date in dates:
-            barren = self._barren.setdefault(export_id, set())
-            if date in barren and len(dates) > _MOST_DATES:
+            skipped = self._dates_without_files.setdefault(export_id, set())
+            if date in skipped and len(dates) > _MAX_DATES_ALWAYS_LISTED:
                 continue
-            infos = [info for info in self._listed(f"{date}/{export_id}") if info["type"] == "file" and info["size"]]
+            infos = [info for info in self._list(f"{date}/{export_id}") if info["type"] == "file" and info["size"]]
             objects += [
                 BucketObject(file_name(info["name"]), info["name"], info["size"], _version(info)) for info in infos
             ]
-            if not infos and date.rpartition("/")[2] < self._days_ago(_BARREN_DAYS):
-                barren.add(date)
+            if not infos and not self._is_recent(date):
+                skipped.add(date)
         return sorted(objects, key=lambda item: item.name)
 
     def export_ids(self, segment_id: str) -> set[str]:
-        """The exports of a segment whose files have begun to come in the last days."""
-        recent = [
-            date
-            for date in self._store.tried("listed", lambda: self._dates(segment_id))
-            if date.rpartition("/")[2] >= self._days_ago(_BARREN_DAYS)
-        ]
+        """The exports of a segment whose first files came in the last days."""
+        dates = self._storage.retrying("listed", lambda: self._dates(segment_id))
         return {
             info["name"].rstrip("/").rpartition("/")[2]
-            for date in recent
-            for info in self._listed(date)
+            for date in dates
+            if self._is_recent(date)
+            for info in self._list(date)
             if info["type"] == "directory"
         }
 
-    def fetch(self, wanted: BucketObject, path: Path) -> None:
+    def fetch(self, stored: BucketObject, path: Path) -> None:
         """Copy a file to `path`, complete or not at all.
 
         Raises:
+            ExportError: It cannot be read.
             DamagedFileError: It has another length than the listing says.
         """
         part = path.with_name(f"{path.name}.part")
         try:
-            self._store.tried("read", lambda: self._copy(wanted, part))
+            self._storage.retrying("read", lambda: self._copy(stored, part))
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
-    def opened(self, wanted: BucketObject, *, ends: int = 0) -> BinaryIO:
-        """A file as it stands in the bucket, fetched piece by piece.
+    def open(self, stored: BucketObject, *, end_bytes: int = 0) -> BinaryIO:
+        """Open a file where it is; pieces are fetched as they are read.
 
         Args:
-            wanted: The file.
-            ends: So many bytes at its beginning and at its end come first, both at once: whoever wants the directory
-                of a zip would otherwise wait for four answers.
+            stored: The file.
+            end_bytes: Bytes at its beginning and at its end to fetch first, both at once: reading the directory of a
+                zip would otherwise wait for four responses.
+
+        Raises:
+            ExportError: It cannot be read; reading it may raise this, too.
         """
-        spans = {(0, min(ends, wanted.size)), (max(0, wanted.size - ends), wanted.size)} if ends else ()
-        return io.BufferedReader(_Distant(self._store, wanted, [*spans]), 8 * _CHUNK)
+        ends = {(0, min(end_bytes, stored.size)), (max(0, stored.size - end_bytes), stored.size)} if end_bytes else ()
+        return io.BufferedReader(_RangedFile(self._storage, stored, [*ends]), _FETCH_BYTES)
 
     def check(self) -> str | None:
-        """What keeps the bucket from being listed, None if nothing does."""
+        """Why the bucket cannot be listed; None if it can."""
         try:
-            self._store.tried("listed", self._list)
+            self._storage.retrying("listed", self._check_listing)
         except TapError as error:
             return str(error)
         return None
@@ -123,26 +126,27 @@ class Bucket:
         segments = [f"{top}/{segment_id}"] if segment_id else self._folders(top)
         dates = [date for segment in segments for date in self._folders(segment)]
         if not dates:
-            self._list()  # is it the export that is not there, or the bucket?
+            self._check_listing()  # is it the export that is not there, or the bucket?
         return dates
 
     def _folders(self, path: str) -> list[str]:
-        return [info["name"].rstrip("/") for info in self._ls(path) if info["type"] == "directory"]
+        return [info["name"].rstrip("/") for info in self._list_once(path) if info["type"] == "directory"]
 
-    def _listed(self, path: str) -> list[dict[str, Any]]:
-        return self._store.tried("listed", lambda: self._ls(path))
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        return self._storage.retrying("listed", lambda: self._list_once(path))
 
-    def _ls(self, path: str) -> list[dict[str, Any]]:
-        """What is in a folder; an object store's folder exists only while something is in it."""
+    def _list_once(self, path: str) -> list[dict[str, Any]]:
+        """The content of a folder; in an object store a folder exists only while something is in it."""
         try:
             return list(self._files.ls(path, detail=True))
         except FileNotFoundError:
             return []
 
-    def _days_ago(self, days: int) -> str:
-        return datetime.fromtimestamp(self._clock.now() - days * 86_400, UTC).date().isoformat()
+    def _is_recent(self, date: str) -> bool:
+        first = datetime.fromtimestamp(self._clock.now() - _RECENT_DAYS * 86_400, UTC).date()
+        return date.rpartition("/")[2] >= first.isoformat()
 
-    def _list(self) -> None:
+    def _check_listing(self) -> None:
         try:
             self._files.ls(f"{self._root}/segment-export", detail=False)
         except FileNotFoundError:
@@ -155,30 +159,34 @@ class Bucket:
                 if local or not is_refusal(error):
                     raise
 
-    def _copy(self, wanted: BucketObject, part: Path) -> None:
+    def _copy(self, stored: BucketObject, part: Path) -> None:
         size = 0
-        with (
-            self._files.open(wanted.path, "rb", block_size=8 * _CHUNK) as source,
-            private_file(part, durable=False) as target,  # the next run would fetch it again
-        ):
-            while size <= wanted.size and (chunk := source.read(_CHUNK)):
-                if self._clock.stopped:
-                    raise ExportError(f"{wanted.name} is not read, the run was told to end")
-                target.write(chunk)
-                size += len(chunk)
-        if size != wanted.size:
-            raise DamagedFileError(f"{wanted.name} has another length than the {wanted.size} bytes listed")
+        try:
+            with (
+                self._files.open(stored.path, "rb", block_size=_FETCH_BYTES) as source,
+                private_file(part, durable=False) as target,  # the next run would fetch it again
+            ):
+                while size <= stored.size and (chunk := source.read(_COPY_BYTES)):
+                    if self._clock.stopped:
+                        raise ExportError(f"{stored.name} is not read, the run was told to end")
+                    target.write(chunk)
+                    size += len(chunk)
+        except FileNotFoundError:
+            raise _deleted() from None
+        if size != stored.size:
+            raise DamagedFileError(f"{stored.name} has another length than the {stored.size} bytes listed")
 
 
-class _Distant(io.RawIOBase):
-    """A file in a store: each piece of it is a call of its own, tried again like any other."""
+class _RangedFile(io.RawIOBase):
+    """A file of a storage; each piece of it is fetched by a call of its own, which is repeated like any other."""
 
-    def __init__(self, store: Store, wanted: BucketObject, spans: list[tuple[int, int]]) -> None:
+    def __init__(self, storage: Storage, stored: BucketObject, fetched_first: list[tuple[int, int]]) -> None:
         super().__init__()
-        self._store = store
-        self._wanted = wanted
-        self._at = 0
-        self._known = dict(zip((start for start, _ in spans), self._fetched(spans), strict=True))
+        self._storage = storage
+        self._stored = stored
+        self._position = 0
+        starts = [start for start, _ in fetched_first]
+        self._pieces = dict(zip(starts, self._fetched(fetched_first), strict=True))
 
     @override
     def readable(self) -> bool:
@@ -190,38 +198,45 @@ class _Distant(io.RawIOBase):
 
     @override
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._wanted.size}[whence]
-        if at < 0:
+        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._stored.size}[whence]
+        if position < 0:
             raise ValueError("before the start of the file")
-        self._at = at
-        return at
+        self._position = position
+        return position
 
     @override
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         into = memoryview(buffer)
-        at, end = self._at, min(self._at + len(into), self._wanted.size)
-        for start, piece in self._known.items():
-            if start <= at < start + len(piece):
-                found = piece[at - start : end - start]
+        begin, end = self._position, min(self._position + len(into), self._stored.size)
+        for start, piece in self._pieces.items():
+            if start <= begin < start + len(piece):
+                content = piece[begin - start : end - start]
                 break
         else:
-            (found,) = self._fetched([(at, end)]) if at < end else [b""]
-        into[: len(found)] = found
-        self._at += len(found)
-        return len(found)
+            (content,) = self._fetched([(begin, end)]) if begin < end else [b""]
+        into[: len(content)] = content
+        self._position += len(content)
+        return len(content)
 
-    def _fetched(self, spans: list[tuple[int, int]]) -> list[bytes]:
-        """Pieces, all of them at once where the library can."""
+    def _fetched(self, ranges: list[tuple[int, int]]) -> list[bytes]:
+        """Pieces of the file from a byte to another, all at once where the library can."""
 
         def fetch() -> list[bytes]:
-            paths, starts, ends = [self._wanted.path] * len(spans), *(list(ends) for ends in zip(*spans, strict=True))
-            found = self._store.files.cat_ranges(paths, starts, ends)
-            for piece in found:
-                if isinstance(piece, Exception):
-                    raise piece
-            return list(found)
+            starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+            try:
+                pieces = self._storage.files.cat_ranges([self._stored.path] * len(ranges), starts, ends)
+                for piece in pieces:
+                    if isinstance(piece, Exception):
+                        raise piece
+            except FileNotFoundError:
+                raise _deleted() from None
+            return list(pieces)
 
-        return self._store.tried("read", fetch) if spans else []
+        return self._storage.retrying("read", fetch) if ranges else []
+
+
+def _deleted() -> ExportError:
+    return ExportError("a delivered file was deleted from the bucket before it was read")
 
 
 def _version(info: Mapping[str, Any]) -> str:

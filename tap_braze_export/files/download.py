@@ -1,4 +1,4 @@
-"""Where an export's files are: behind a signed URL here, in a bucket in `bucket.py`."""
+"""The download of an export that Braze hosts: one file behind a signed URL."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ import requests
 import urllib3.exceptions
 
 from tap_braze_export.errors import ExportError, InterruptedExportError
-from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.disk import file_name, free_bytes, full, private_file
-from tap_braze_export.files.objects import BucketObject
+from tap_braze_export.files.spool import disk_full_error, file_name, free_bytes, private_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,12 +22,11 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock
 
-__all__ = ["Bucket", "BucketObject", "Download"]
-
-_CHUNK = 2**20
-_TIMEOUT = (10, 60)
-_FAILED_LOOKS = 20
-_SPARE_BYTES = 2**30
+_READ_BYTES = 2**20
+_CONNECT_AND_READ_SECONDS = (10, 60)
+_MAX_FAILURES_IN_A_ROW = 20
+_SPARE_DISK_BYTES = 2**30
+_MAX_ERROR_BYTES = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -72,14 +69,14 @@ class Download:
         """The file's name in the URL."""
         return file_name(unquote(urlsplit(self._url).path).rstrip("/")) or "download"
 
-    def look(self) -> bool:
-        """Try to get the file once: True when it is complete at `path`, False when it has to be tried again.
+    def attempt(self) -> bool:
+        """Try once to fetch the file; True if it is complete at `path`.
 
-        A broken transfer is continued by the next look. A file at `path` is taken as complete: delete it to
-        have it fetched again.
+        The next attempt continues a broken transfer. A file at `path` counts as complete: delete it to have it
+        fetched again.
 
         Raises:
-            ExportError: It has expired, is endless, was not reachable 20 times in a row, or the disk is full.
+            ExportError: It has expired, is endless, could not be fetched 20 times in a row, or the disk is full.
         """
         if self._path.exists():
             return True
@@ -92,26 +89,27 @@ class Download:
                 self._url,
                 headers=headers,
                 stream=True,
-                timeout=_TIMEOUT,
+                timeout=_CONNECT_AND_READ_SECONDS,
                 auth=_unchanged,  # else requests would send what a .netrc holds for the host
             )
         except requests.RequestException as error:
             return self._failed(type(error).__name__)
         with response:
-            return self._take(response, partial)
+            return self._receive(response, partial)
 
-    def _take(self, response: requests.Response, partial: _Partial | None) -> bool:
+    def _receive(self, response: requests.Response, partial: _Partial | None) -> bool:
+        """Act on a response; True if the file is complete."""
         status = response.status_code
         if status == HTTPStatus.OK:
-            return self._store(response, 0, _length(response))
+            return self._save(response, 0, _length(response))
         if partial is not None and status in {
             HTTPStatus.PARTIAL_CONTENT,
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
         }:
-            if status == HTTPStatus.PARTIAL_CONTENT and partial.continued_by(response):
-                return self._store(response, partial.size, partial.length)
+            if status == HTTPStatus.PARTIAL_CONTENT and partial.is_continued_by(response):
+                return self._save(response, partial.size, partial.length)
             self._part.unlink(missing_ok=True)
-            return self.look()
+            return self.attempt()
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             self._failures = 0
             # Braze's store gives 403 before the file is there, and 403 again when the link has expired.
@@ -126,13 +124,14 @@ class Download:
             or status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
             or status < HTTPStatus.BAD_REQUEST
         ):
-            return self._failed(f"answer {status}")
+            return self._failed(f"response {status}")
         hint = ", the link has expired" if _says_expired(response) else ""
         raise ExportError(f"the store refused {self.name} ({status}{hint}): run again for a new export")
 
     def _failed(self, problem: str) -> bool:
+        """Count a failure; False, as the file is not complete."""
         self._failures += 1
-        if self._failures >= _FAILED_LOOKS:
+        if self._failures >= _MAX_FAILURES_IN_A_ROW:
             raise InterruptedExportError(
                 f"{self.name} could not be fetched {self._failures} times in a row, the last time because of:"
                 f" {problem}. Check the way from this machine to the store"
@@ -141,7 +140,7 @@ class Download:
         return False
 
     def _partial(self) -> _Partial | None:
-        """What an earlier look left, if it can be continued."""
+        """The beginning that an earlier attempt left, if it can be continued."""
         try:
             known = json.loads(self._sidecar.read_bytes())
             partial = _Partial(self._part.stat().st_size, known["etag"], known["length"])
@@ -149,7 +148,7 @@ class Download:
             return None
         return partial if partial.can_continue else None
 
-    def _store(self, response: requests.Response, offset: int, length: int | None) -> bool:
+    def _save(self, response: requests.Response, offset: int, length: int | None) -> bool:
         """Append the body to the first `offset` bytes; True if that makes the file complete."""
         etag = response.headers.get("ETag")
         if not offset:
@@ -173,13 +172,13 @@ class Download:
         return True
 
     def _body(self, response: requests.Response, offset: int, length: int | None) -> Iterator[bytes]:
-        """The body as it was sent, within the limits of time and space; ends early when the run is to end."""
+        """The body as it was sent, within the limits of time and space; ends early if the run was told to end."""
         free = self._free(self._path.parent)
-        left = free - _SPARE_BYTES if length is None else length - offset
+        left = free - _SPARE_DISK_BYTES if length is None else length - offset
         if length is not None and left > free:
-            raise full(self._path.parent)
-        # read1, not stream: a body that drips is looked at as it comes.
-        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+            raise disk_full_error(self._path.parent)
+        # read1, not stream: the limits of a body that drips are checked as its bytes come.
+        while chunk := response.raw.read1(_READ_BYTES, decode_content=False):
             left -= len(chunk)
             if left < 0:
                 self._part.unlink()
@@ -194,7 +193,13 @@ class Download:
 
 @dataclass(frozen=True)
 class _Partial:
-    """The beginning of a download."""
+    """The beginning of a download.
+
+    Attributes:
+        size: Bytes that are here.
+        etag: Of the whole file.
+        length: Of the whole file, None if it was not announced.
+    """
 
     size: int
     etag: str
@@ -202,11 +207,11 @@ class _Partial:
 
     @property
     def can_continue(self) -> bool:
-        """Whether the store can tell that it still has the same file."""
+        """True if a response can prove that the store still has the same file."""
         return self.size > 0 and _is_strong(self.etag) and isinstance(self.length, int)
 
-    def continued_by(self, response: requests.Response) -> bool:
-        """Whether a 206 is the rest of the same file."""
+    def is_continued_by(self, response: requests.Response) -> bool:
+        """True if a 206 is the rest of the same file."""
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         return (
             span is not None
@@ -227,13 +232,14 @@ def _length(response: requests.Response) -> int | None:
 
 
 def _is_strong(etag: object) -> bool:
+    """True if an ETag stands for the very bytes of a file."""
     return isinstance(etag, str) and etag != "" and not etag.startswith("W/")
 
 
 def _says_expired(response: requests.Response) -> bool:
-    """Whether the store's error text says that waiting will not help."""
+    """True if the store's error text says that the link will not work again."""
     try:
-        text = response.raw.read(4096, decode_content=True)
+        text = response.raw.read(_MAX_ERROR_BYTES, decode_content=True)
     except urllib3.exceptions.HTTPError:
         return False
     return b"ExpiredToken" in text or b"Request has expired" in text

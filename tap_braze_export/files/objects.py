@@ -1,12 +1,9 @@
-"""Where a delivered object stands: on the local disk, in the bucket, or in memory on its way to another machine."""
+"""Delivered objects, on the local disk or in the bucket, and the files of users inside them."""
 
 from __future__ import annotations
 
-import io
-from contextlib import contextmanager
+import hashlib
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from tap_braze_export.errors import DamagedFileError
@@ -14,14 +11,22 @@ from tap_braze_export.files import archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tap_braze_export.files.archive import Block, Member
-    from tap_braze_export.files.bucket import Bucket
+
+
+@dataclass(frozen=True)
+class LocalObject:
+    """A delivered object on the local disk."""
+
+    name: str
+    path: Path
 
 
 @dataclass(frozen=True)
 class BucketObject:
-    """A delivered file in a bucket; `version` changes when its content does."""
+    """A delivered object in a bucket; `version` changes when its content does."""
 
     name: str
     path: str
@@ -29,99 +34,85 @@ class BucketObject:
     version: str
 
 
-Place = Path | BucketObject | bytes
-_DIRECTORY = 64 * 2**10
-"""Bytes at each end of an object: most zips' directories fit in."""
+StoredObject = LocalObject | BucketObject
 
 
-@contextmanager
-def on_disk(path: Path, name: str) -> Iterator[BinaryIO]:
-    """A file on the local disk.
+class Opener(Protocol):
+    """Opens objects that stay in a bucket; `files/bucket` has one."""
+
+    def open(self, stored: BucketObject) -> BinaryIO:
+        """The object as a file.
+
+        Raises:
+            ExportError: It cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class DeliveredFile:
+    """One file of an export: a member of a zip, or a gzip stream.
+
+    It holds no connection, so that it can be sent to other processes.
+
+    Attributes:
+        stored: The object that holds it.
+        member: Where in the object it is.
+        export_id: Braze's `object_prefix`.
+        exported_at: The column of that name in all its rows.
+        source: `segment` or `global_control_group`.
+        segment_id: The segment's API identifier; empty for the control group.
+    """
+
+    stored: StoredObject
+    member: Member
+    export_id: str
+    exported_at: str
+    source: str
+    segment_id: str
+
+    @property
+    def name(self) -> str:
+        """Its name in `export_files`: the object's, with its member where it is a zip."""
+        return self.member.name
+
+    @property
+    def size(self) -> int:
+        """Compressed bytes."""
+        return self.member.size
+
+    @property
+    def work_name(self) -> str:
+        """A file name for what is made of it: the same again if it is made once more."""
+        return hashlib.blake2b(f"{self.export_id}/{self.name}".encode(), digest_size=12).hexdigest()
+
+    def blocks(self, opener: Opener | None = None) -> Iterator[Block]:
+        """Its lines; see `archive.blocks`.
+
+        Args:
+            opener: Opens the object, where it stayed in the bucket.
+
+        Raises:
+            ExportError: If it cannot be read to its end.
+        """
+        with _opened(self.stored, opener) as file:
+            yield from archive.blocks(file, self.member)
+
+
+def _opened(stored: StoredObject, opener: Opener | None) -> BinaryIO:
+    if isinstance(stored, LocalObject):
+        return open_local(stored)
+    if opener is None:
+        raise TypeError("an object in the bucket needs an opener")
+    return opener.open(stored)
+
+
+def open_local(stored: LocalObject) -> BinaryIO:
+    """An object on the local disk as a file.
 
     Raises:
         DamagedFileError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            yield file
+        return stored.path.open("rb")
     except OSError as error:
-        raise DamagedFileError(f"{name} cannot be read: {error.strerror}") from None
-
-
-def blocks(place: Place, member: Member, bucket: Bucket | None = None) -> Iterator[Block]:
-    """The lines of a member of an object, see `archive.blocks`.
-
-    Args:
-        place: Where the object stands.
-        member: What to read of it.
-        bucket: Has it, if it stands there.
-
-    Raises:
-        ExportError: If they cannot be read to their end.
-    """
-    if isinstance(place, Path):
-        with on_disk(place, member.name) as file:
-            yield from archive.blocks(file, member)
-    elif isinstance(place, bytes):
-        yield from archive.blocks(io.BytesIO(place), member)
-    elif bucket is not None:
-        with bucket.opened(place) as file:
-            yield from archive.blocks(file, member)
-
-
-def forget(place: Place) -> None:
-    """Remove a copy; what stands in the bucket is its owner's."""
-    if isinstance(place, Path):
-        place.unlink()
-
-
-class Fetcher(Protocol):
-    """What is done with an object in the bucket before its files are read."""
-
-    def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
-        """Where it stands then, and the files in it.
-
-        Raises:
-            ExportError: If it cannot be read.
-        """
-
-
-class CopyToDisk:
-    """It is copied to the local disk.
-
-    Args:
-        bucket: The bucket.
-        folder: Takes the copies.
-    """
-
-    def __init__(self, bucket: Bucket, folder: Path) -> None:
-        self._bucket = bucket
-        self._folder = folder
-        self._numbers = count(1)
-
-    def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
-        """See `Fetcher`."""
-        path = self._folder / f"object-{next(self._numbers)}"
-        self._bucket.fetch(found, path)
-        try:
-            with on_disk(path, found.name) as file:
-                return path, archive.members(file, found.name)
-        except DamagedFileError:
-            path.unlink()
-            raise
-
-
-class ReadInPlace:
-    """It stays where it is, for those on other machines who read it; only a zip's directory is read.
-
-    Args:
-        bucket: The bucket.
-    """
-
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-
-    def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
-        """See `Fetcher`."""
-        with self._bucket.opened(found, ends=_DIRECTORY) as file:
-            return found, archive.members(file, found.name)
+        raise DamagedFileError(f"{stored.name} cannot be read: {error.strerror}") from None

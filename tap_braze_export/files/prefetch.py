@@ -1,58 +1,74 @@
-"""Objects that come next are made ready by threads while others are read."""
+"""How an object in the bucket becomes readable: it is copied to the local disk, or read where it is."""
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
 
-from tap_braze_export.clock import Interruption
+from tap_braze_export.errors import DamagedFileError
+from tap_braze_export.files import archive
+from tap_braze_export.files.objects import LocalObject, StoredObject, open_local
 
 if TYPE_CHECKING:
-    from tap_braze_export.clock import Clock
+    from pathlib import Path
+
     from tap_braze_export.files.archive import Member
-    from tap_braze_export.files.objects import BucketObject, Fetcher, Place
+    from tap_braze_export.files.bucket import Bucket
+    from tap_braze_export.files.objects import BucketObject
 
-    Landed = tuple[Place, list[Member]]
+    Fetched = tuple[StoredObject, list[Member]]
 
-_MOST = 8
-"""Objects on their way at a time."""
-_LOOK_SECONDS = 0.2
+_DIRECTORY_BYTES = 64 * 2**10
+"""Bytes at each end of an object that are read at once: the directories of most zips fit in."""
 
 
-class Prefetcher:
-    """A `Fetcher` that can begin early.
+class Fetcher(Protocol):
+    """Makes an object readable. Called on a thread while other objects are read."""
+
+    def fetch(self, wanted: BucketObject) -> Fetched:
+        """The readable object, and the files in it.
+
+        Raises:
+            ExportError: If it cannot be read.
+        """
+
+
+class CopyToDisk:
+    """Copies objects to the local disk.
 
     Args:
-        landing: Makes an object ready.
-        clock: Tells whether the run was told to end.
+        bucket: The bucket.
+        folder: Receives the copies.
     """
 
-    def __init__(self, landing: Fetcher, clock: Clock) -> None:
-        self._landing = landing
-        self._clock = clock
-        self._coming: dict[BucketObject, Future[Landed]] = {}
+    def __init__(self, bucket: Bucket, folder: Path) -> None:
+        self._bucket = bucket
+        self._folder = folder
+        self._numbers = count(1)
 
-    def expect(self, found: BucketObject) -> None:
-        """Begin with an object that will be taken."""
-        if found not in self._coming and len(self._coming) < _MOST:
-            future: Future[Landed] = Future()
-            self._coming[found] = future
-            # A daemon: a fetch that hangs must not keep the process from ending.
-            threading.Thread(target=self._fulfil, args=(future, found), daemon=True).start()
-
-    def take(self, found: BucketObject) -> Landed:
-        """See `Fetcher`: what has gone wrong with an object is raised here, in its turn."""
-        future = self._coming.pop(found, None)
-        if future is None:
-            return self._landing.take(found)
-        while not wait([future], _LOOK_SECONDS).done:
-            if self._clock.stopped:
-                raise Interruption
-        return future.result()
-
-    def _fulfil(self, future: Future[Landed], found: BucketObject) -> None:
+    def fetch(self, wanted: BucketObject) -> Fetched:
+        """See `Fetcher`."""
+        copy = LocalObject(wanted.name, self._folder / f"object-{next(self._numbers)}")
+        self._bucket.fetch(wanted, copy.path)
         try:
-            future.set_result(self._landing.take(found))
-        except Exception as error:  # noqa: BLE001 - raised by take
-            future.set_exception(error)
+            with open_local(copy) as file:
+                return copy, archive.members(file, wanted.name)
+        except DamagedFileError:
+            copy.path.unlink()
+            raise
+
+
+class ReadInPlace:
+    """Leaves objects in the bucket, for workers on other machines; reads only the directory of a zip.
+
+    Args:
+        bucket: The bucket.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def fetch(self, wanted: BucketObject) -> Fetched:
+        """See `Fetcher`."""
+        with self._bucket.open(wanted, end_bytes=_DIRECTORY_BYTES) as file:
+            return wanted, archive.members(file, wanted.name)

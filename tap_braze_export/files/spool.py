@@ -1,28 +1,32 @@
-"""The private directory on local disk: downloads, the journal of running exports, rejected lines."""
+"""The private directory on the local disk: downloads, the journal of running exports, rejected lines."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
-from tap_braze_export.errors import ConfigError
+from tap_braze_export.errors import ConfigError, InterruptedExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from io import BufferedWriter
 
     from tap_braze_export.clock import Clock
 
-_DAY = 24 * 3600
-_REJECTED_KEPT = 7 * _DAY
-_LEFTOVERS_KEPT = 2 * _DAY
+_DAY_SECONDS = 24 * 3600
+_KEEP_REJECTED_SECONDS = 7 * _DAY_SECONDS
+_KEEP_DOWNLOADS_SECONDS = 2 * _DAY_SECONDS
+_MAX_NAME_CHARS = 255
+_MAX_ID_CHARS = 200  # of an export's id in a file name, which gets a suffix
 
 
 class Spool:
@@ -30,7 +34,10 @@ class Spool:
 
     Args:
         directory: The setting `spool_dir`; None for the user's cache directory.
-        clock: Tells what is old.
+        clock: Time.
+
+    Attributes:
+        root: Its path.
     """
 
     def __init__(self, directory: str | None, *, clock: Clock) -> None:
@@ -38,7 +45,7 @@ class Spool:
         self._clock = clock
 
     def open(self) -> None:
-        """Make the directory and remove what earlier runs left.
+        """Make the directory, and remove old files of earlier runs.
 
         Raises:
             ConfigError: If it cannot be made or written.
@@ -55,22 +62,22 @@ class Spool:
             raise ConfigError(
                 f"spool_dir {self.root} cannot be written ({error.strerror}): name a directory of the tap's own user"
             ) from None
-        self._remove_older("exports", _LEFTOVERS_KEPT)
-        self._remove_older("rejected", _REJECTED_KEPT)
+        self._remove_older("exports", _KEEP_DOWNLOADS_SECONDS)
+        self._remove_older("rejected", _KEEP_REJECTED_SECONDS)
 
     def folder(self, export_id: str) -> Path:
-        """Where an export's downloads stand while it is read."""
-        folder = self.root / "exports" / _as_name(export_id)
+        """Make the folder of an export's downloads."""
+        folder = self.root / "exports" / _id_as_name(export_id)
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def clear(self, export_id: str) -> None:
         """Remove an export's downloads."""
-        shutil.rmtree(self.root / "exports" / _as_name(export_id), ignore_errors=True)
+        shutil.rmtree(self.root / "exports" / _id_as_name(export_id), ignore_errors=True)
 
     def reject(self, export_id: str, lines: Iterable[bytes]) -> Path:
-        """Keep lines that could not be read, as they came."""
-        path = self.root / "rejected" / f"{_as_name(export_id)}.jsonl"
+        """Keep lines that cannot be read, unchanged; returns their file."""
+        path = self.root / "rejected" / f"{_id_as_name(export_id)}.jsonl"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             file.writelines(line + b"\n" for line in lines)
         return path
@@ -85,6 +92,45 @@ class Spool:
                         path.unlink()
 
 
-def _as_name(export_id: str) -> str:
-    """A file name for an id that somebody else made up."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", export_id).lstrip(".")[:200] or "_"
+@contextmanager
+def private_file(path: Path, *, append: bool = False, durable: bool = True) -> Iterator[BufferedWriter]:
+    """A file that only its owner can read; if `durable`, it is on disk when the block ends.
+
+    Raises:
+        InterruptedExportError: The disk is full; the file is removed then, so that other exports can go on.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
+    try:
+        with os.fdopen(os.open(path, flags, 0o600), "ab" if append else "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        path.unlink(missing_ok=True)
+        raise disk_full_error(path.parent) from None
+
+
+def free_bytes(directory: Path) -> int:
+    """Free space of the disk that holds a directory."""
+    return shutil.disk_usage(directory).free
+
+
+def disk_full_error(directory: Path) -> InterruptedExportError:
+    """The error of a disk without room."""
+    return InterruptedExportError(
+        f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk"
+    )
+
+
+def file_name(text: str) -> str:
+    """The last component of a path from outside, on one line: control characters are replaced."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text.rpartition("/")[2])[:_MAX_NAME_CHARS]
+
+
+def _id_as_name(export_id: str) -> str:
+    """A file name for an id that Braze made up."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", export_id).lstrip(".")[:_MAX_ID_CHARS] or "_"

@@ -1,27 +1,32 @@
-"""A place in a cloud, reached through fsspec: calls are tried again, and failures told without its secrets."""
+"""A bucket, directory or file reached through fsspec: calls are repeated, and errors hold none of its secrets."""
 
 from __future__ import annotations
 
-import logging
+import io
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import backoff
 import fsspec
+from typing_extensions import override
 
-from tap_braze_export.errors import ConfigError, ExportError, InterruptedExportError, TapError, foreign_text
+from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
+from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
+    from typing import IO
+
+    from _typeshed import WriteableBuffer
 
     from tap_braze_export.clock import Clock
 
 T = TypeVar("T")
 
-_TRIES = 5
-_SECRET_LENGTH = 4  # shorter option texts are words such as "on"
+_RETRIES = RetryPolicy(max_tries=5, max_seconds=3 * 3_600)  # one try may copy a large file
+_STREAM_BUFFER_BYTES = 2**20
+_SHORTEST_SECRET_CHARS = 4  # shorter options are words such as "on"
 _EXTRAS = {
     "s3": "s3",
     "s3a": "s3",
@@ -31,6 +36,7 @@ _EXTRAS = {
     "abfss": "azure",
     "az": "azure",
 }
+"""The package's extra that brings the library for a scheme."""
 # By name: the libraries that raise these are optional.
 _CREDENTIAL_ERRORS = frozenset(
     {
@@ -41,101 +47,160 @@ _CREDENTIAL_ERRORS = frozenset(
         "RefreshError",
     }
 )
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StorageLabels:
-    """What a place is called in errors, the settings that name it, and what its credentials must allow."""
+    """How errors speak of a storage.
+
+    Attributes:
+        name: What it is called, such as "the bucket".
+        url: The setting that holds its URL.
+        options: The setting that holds fsspec's options for it.
+        needed: What its credentials must allow.
+        kind: What the URL names.
+        unreachable_error: The error of a storage that cannot be reached for now.
+    """
 
     name: str
     url: str
     options: str
     needed: str
-    out_of_reach: type[TapError] = InterruptedExportError
+    kind: str = "a bucket or directory"
+    unreachable_error: type[TapError] = InterruptedExportError
 
 
-class Store:
-    """A bucket or directory.
+class Storage:
+    """A bucket, a directory, or one file.
 
     Args:
-        url: `s3://bucket/prefix`, `gs://…`, `abfs://…` or a local directory.
+        url: `s3://bucket/prefix`, `gs://…`, `abfs://…`, another URL that fsspec knows, or a local path.
         options: fsspec's options for it, secrets.
-        words: What errors call it.
+        labels: How errors speak of it.
         clock: The waits between tries.
 
     Attributes:
         files: Its file system.
-        root: The path there.
-        has_folders: Whether folders have to be made, as in no object store.
+        root: The path of the URL there.
+        has_folders: True if folders have to be made before files, as in no object store.
 
     Raises:
-        ConfigError: If no file system can be made of them.
+        ConfigError: If there is no file system for URL and options.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], words: StorageLabels, *, clock: Clock) -> None:
-        self._words = words
+    def __init__(self, url: str, options: Mapping[str, Any], labels: StorageLabels, *, clock: Clock) -> None:
+        parts = urlsplit(url)
+        self._labels = labels
         self._clock = clock
-        self._secrets = list(_texts(options))
-        self.has_folders = urlsplit(url).scheme not in _EXTRAS
+        self._secrets = [*texts_in(dict(options), min_chars=_SHORTEST_SECRET_CHARS), parts.query, parts.password or ""]
+        self.has_folders = parts.scheme not in _EXTRAS
         # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
             # fsspec would keep file systems by their secrets.
             files, root = fsspec.url_to_fs(url, **{**options, "skip_instance_cache": True})
         except ImportError:
-            scheme = urlsplit(url).scheme
-            extra = _EXTRAS.get(scheme)
+            extra = _EXTRAS.get(parts.scheme)
             command = f"pip install 'tap-braze-export[{extra}]'" if extra else "the library that fsspec needs for it"
-            raise ConfigError(f"{words.url} starts with {scheme}://, which needs: {command}") from None
+            raise ConfigError(f"{labels.url} starts with {parts.scheme}://, which needs: {command}") from None
         except Exception as error:  # noqa: BLE001  each cloud library has its own
-            raise ConfigError(f"{words.url} or {words.options} cannot be used: {self._said(error)}") from None
+            problem = described(error, self._secrets)
+            raise ConfigError(f"{labels.url} or {labels.options} cannot be used: {problem}") from None
         self.files: Any = files
         self.root = str(root).rstrip("/")
 
-    def tried(self, done: str, call: Callable[[], T]) -> T:
-        """Call the cloud's library, again after failures that may pass.
+    def retrying(self, done: str, call: Callable[[], T]) -> T:
+        """Call the storage's library, again after failures that may pass.
 
         Args:
-            done: What the call does with the place, for errors: listed, read, written.
+            done: What the call does with the storage, for errors: listed, read, written.
             call: The call.
 
         Raises:
-            TapError: If it cannot be done.
+            TapError: If it does not succeed.
         """
-        words = self._words
-        waits = backoff.expo(max_value=60)
-        next(waits)  # backoff's generators give one 0 before the first wait
-        tries = 0
-        while True:
-            tries += 1
+
+        def attempt() -> T:
             try:
                 return call()
-            except TapError:
-                raise
-            except FileNotFoundError:
-                if done == "read":
-                    raise ExportError("a delivered file was deleted from the bucket before it was read") from None
-                raise ConfigError(f"{words.url} names a bucket or directory that does not exist") from None
             except Exception as error:  # noqa: BLE001  each cloud library has its own
-                said = self._said(error)
-                if is_refusal(error):
-                    raise ConfigError(
-                        f"{words.name} cannot be {done}: {said}. Check the credentials ({words.options} or the"
-                        f" environment) and that they may {words.needed}"
-                    ) from None
-                if tries >= _TRIES or self._clock.stopped:
-                    raise words.out_of_reach(f"{words.name} could not be {done} {tries} times: {said}") from None
-            _log.info("%s could not be %s: %s; tried again", words.name.capitalize(), done, said)
-            self._clock.sleep(backoff.full_jitter(next(waits)))
+                raise self._error(error, done) from None
 
-    def _said(self, error: Exception) -> str:
-        said = foreign_text(str(error), self._secrets)
-        return f"{type(error).__name__}{f' ({said})' if said else ''}"
+        failed = f"{self._labels.name} could not be {done}"
+        try:
+            return _RETRIES.call(attempt, failed=failed[0].upper() + failed[1:], clock=self._clock)
+        except GaveUpError as error:
+            raise self._labels.unreachable_error(f"{failed} {error.tries} times: {error.problem}") from None
+
+    def open(self, path: str, mode: str = "rb", **text_options: Any) -> IO[Any]:
+        """Open a file for reading from its beginning; a failed read is not repeated.
+
+        Args:
+            path: Its path in `files`, such as `root`.
+            mode: `rb`, or `r` for text.
+            text_options: Of `io.TextIOWrapper`.
+
+        Raises:
+            TapError: It cannot be opened; reading it may raise this, too.
+        """
+        opened = self._once("read", lambda: self.files.open(path, "rb"))
+        stream = _Stream(lambda size: self._once("read", lambda: opened.read(size)), opened.close)
+        file = io.BufferedReader(stream, _STREAM_BUFFER_BYTES)
+        return io.TextIOWrapper(file, **text_options) if mode == "r" else file
+
+    def _once(self, done: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001  each cloud library has its own
+            raised = self._error(error, done)
+        if isinstance(raised, RetryableError):
+            raised = self._labels.unreachable_error(f"{self._labels.name} cannot be {done}: {raised.problem}")
+        raise raised
+
+    def _error(self, error: Exception, done: str) -> TapError | RetryableError:
+        """The error to raise for one of the library's."""
+        labels = self._labels
+        if isinstance(error, TapError):
+            return error
+        if isinstance(error, FileNotFoundError):
+            return ConfigError(f"{labels.url} names {labels.kind} that does not exist")
+        problem = described(error, self._secrets)
+        if is_refusal(error):
+            return ConfigError(
+                f"{labels.name} cannot be {done}: {problem}. Check the credentials ({labels.options} or the"
+                f" environment) and that they may {labels.needed}"
+            )
+        return RetryableError(problem)
+
+
+class _Stream(io.RawIOBase):
+    """The bytes of a file from its beginning."""
+
+    def __init__(self, read: Callable[[int], bytes], close: Callable[[], None]) -> None:
+        super().__init__()
+        self._read = read
+        self._close = close
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        into = memoryview(buffer)
+        content = self._read(len(into))
+        into[: len(content)] = content
+        return len(content)
+
+    @override
+    def close(self) -> None:
+        if not self.closed:
+            self._close()
+        super().close()
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether a store refuses the credentials: not each library has an error of its own for that."""
+    """True if a storage refuses the credentials: not each library has an error of its own for that."""
     status = getattr(error, "status_code", None) or getattr(error, "code", None)
     return (
         isinstance(error, PermissionError)
@@ -143,15 +208,3 @@ def is_refusal(error: Exception) -> bool:
         or str(status) in {"401", "403"}
         or str(error).startswith("Forbidden: ")  # gcsfs
     )
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Every text in the options: any of them may be a secret."""
-    if isinstance(value, str) and len(value) >= _SECRET_LENGTH:
-        yield value
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from _texts(member)
-    elif isinstance(value, (list, tuple)):
-        for member in value:
-            yield from _texts(member)

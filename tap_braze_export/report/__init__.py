@@ -1,0 +1,1 @@
+"""Reports of a run to the people who watch it. May import schema, settings, clock and errors."""

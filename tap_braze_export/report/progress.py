@@ -1,4 +1,4 @@
-"""What a run tells the person who watches it: a bar on a terminal, else a log line at most every ten seconds."""
+"""Shows the progress of a run: a bar on a terminal, else a log line at most every ten seconds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock
 
-_INTERVAL = 10.0
-_WORTH_TELLING = 1.0
+_LOG_INTERVAL_SECONDS = 10.0
+_MIN_REPORTED_WAIT_SECONDS = 1.0
 
 
 class Progress:
-    """Counts the files and users of a run and reports on them.
+    """Counts the files and users of a run and reports them.
 
     Args:
-        clock: Paces the log lines.
-        logger: Takes them.
+        clock: Time.
+        logger: Writes the log lines.
+
+    Attributes:
+        files: Number of files emitted.
+        users: Number of users emitted.
     """
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
@@ -36,7 +40,7 @@ class Progress:
             self._bar = tqdm(unit=" users", desc="waiting", file=sys.stderr, leave=False, dynamic_ncols=True)
 
     def waiting(self, export_ids: list[str], since: float) -> None:
-        """Nothing to read yet."""
+        """Report that no file can be read yet; `since` is the time in epoch seconds since when."""
         if self._bar is not None:
             self._bar.set_description(f"waiting for {len(export_ids)} export(s)")
         elif self._due():
@@ -48,7 +52,7 @@ class Progress:
             )
 
     def read(self, file: str, *, users: int, seconds: float, waited: float) -> None:
-        """A file was emitted, in so many seconds, of which the reader of the output took so many."""
+        """Count an emitted file; `waited` is the part of its seconds in which the loader kept the run waiting."""
         self.files += 1
         self.users += users
         self._reading += max(0.0, seconds - waited)
@@ -60,13 +64,13 @@ class Progress:
             self._logger.info("Read %s, the last one %s", self.summary(), file)
 
     def summary(self) -> str:
-        """Files, users and users a second, without the waiting for Braze and for the loader."""
+        """Files, users and users a second; the time of waiting for Braze and for the loader does not count."""
         rate = f", {self.users / self._reading:,.0f} users a second" if self._reading > 0 else ""
-        waited = f"; the loader took {duration(self._waited)}" if self._waited > _WORTH_TELLING else ""
+        waited = f"; the loader took {duration(self._waited)}" if self._waited > _MIN_REPORTED_WAIT_SECONDS else ""
         return f"{self.files:,} files, {self.users:,} users in {duration(self._reading)}{rate}{waited}"
 
     def close(self) -> None:
-        """Take the bar away and say what the run did."""
+        """Remove the bar and log the summary of the run."""
         if self._bar is not None:
             self._bar.close()
         self._logger.info(
@@ -74,14 +78,15 @@ class Progress:
         )
 
     def _due(self) -> bool:
-        if self._clock.now() - self._reported < _INTERVAL:
+        """True if it is time for a log line, which then counts as written."""
+        if self._clock.now() - self._reported < _LOG_INTERVAL_SECONDS:
             return False
         self._reported = self._clock.now()
         return True
 
 
 def duration(seconds: float) -> str:
-    """A span of time as a person says it: `0.4 s`, `75 s`, `12 min`, `3 h 5 min`."""
+    """Format a duration for people: `0.4 s`, `75 s`, `12 min`, `3 h 5 min`."""
     if seconds < 10:  # noqa: PLR2004
         return f"{seconds:.1f} s"
     if seconds < 120:  # noqa: PLR2004

@@ -1,7 +1,7 @@
-"""Values → columns: what can be conformed to a type without loss is, anything else is unfit and gets rescued.
+"""Values → columns: a value is conformed to the column's type if nothing is lost, else it is unfit and gets rescued.
 
-Each function takes a decoded JSON value other than null (numbers with a fraction or exponent as `Decimal`, so that no
-digit is lost) and returns what the column holds, or `UNFIT`.
+Each `to_…` function receives a decoded JSON value other than null (numbers with a fraction or exponent as `Decimal`, so
+that no digit is lost) and returns what the column holds, or `UNFIT`.
 """
 
 from __future__ import annotations
@@ -9,52 +9,35 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tap_braze_export.schema.table import Type
+from tap_braze_export.rows.exact_json import read_number
+from tap_braze_export.schema.table import LARGEST_INTEGER, SMALLEST_INTEGER, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-UNFIT: Final[Any] = object()
-"""What a conforming function returns for a value that does not fit the type."""
+    from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.schema.table import Field
 
-MOST_LEVELS = 500
-"""Lists and objects inside each other; loaders written in Python give up before 1,000, depending on their own stack."""
-MOST_DIGITS = 4300
-"""Digits of the longest integer that Python, and with it most loaders, reads without being asked."""
+UNFIT: Final[Any] = object()
+"""Returned for a value that does not fit the type."""
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
-_WIDEST_EXPONENT = 400
 _DATE_TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?(?:(UTC|[Zz])|([+-]\d\d):?(\d\d))", re.ASCII
 )
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
-_MILLISECONDS_FROM = 10**11
-_BEYOND_TIME = 10**17
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def read_number(text: str) -> Decimal | str:
-    """The number that JSON writes with a fraction or exponent, every digit kept.
-
-    One that no double and no database column holds stays text, because it would end the load or become infinite there.
-    """
-    try:
-        number = Decimal(text)
-    except InvalidOperation:  # the exponent is beyond even Decimal's
-        return text
-    double = float(text)
-    fits = math.isfinite(double) and bool(double) == bool(number) and abs(number.adjusted()) <= _WIDEST_EXPONENT
-    return number if fits and len(text) <= MOST_DIGITS else text
+_FIRST_EPOCH_IN_MILLISECONDS = 10**11
+_EPOCH_LIMIT = 10**17
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_string(value: Any) -> Any:
-    """Text as it is; a number or boolean as JSON writes it."""
+    """Return text as it is; a number or boolean as JSON writes it."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -65,20 +48,20 @@ def to_string(value: Any) -> Any:
 
 
 def to_integer(value: Any) -> Any:
-    """A whole number within 64 bits, also where it is written as text or as 12.0."""
+    """Return a whole number within 64 bits, also where it is written as text or as 12.0."""
     if isinstance(value, bool):
         return UNFIT
     if isinstance(value, str):
         if not _INTEGER.fullmatch(value):
             return UNFIT
         value = int(value)
-    if not isinstance(value, (int, Decimal)) or not _SMALLEST <= value <= _LARGEST or value != int(value):
+    if not isinstance(value, (int, Decimal)) or not SMALLEST_INTEGER <= value <= LARGEST_INTEGER or value != int(value):
         return UNFIT
     return int(value)
 
 
 def to_number(value: Any) -> Any:
-    """A number that a double can hold, also where it is written as text."""
+    """Return a number that a double can hold, also where it is written as text."""
     if isinstance(value, bool):
         return UNFIT
     if isinstance(value, str):
@@ -94,14 +77,14 @@ def to_number(value: Any) -> Any:
 
 
 def to_boolean(value: Any) -> Any:
-    """True or false, also where it is written as text."""
+    """Return true or false, also where it is written as text."""
     if isinstance(value, str):
         return {"true": True, "false": False}.get(value.lower(), UNFIT)
     return value if isinstance(value, bool) else UNFIT
 
 
 def to_date_time(value: Any) -> Any:
-    """A date and time with a zone as RFC 3339, its digits untouched; Braze also writes a blank for T, and ` UTC`.
+    """Return a date and time with a zone as RFC 3339, every digit kept; Braze also writes a blank for T, and ` UTC`.
 
     Another offset than UTC's becomes Z, at the same instant: some loaders drop it. The instant must exist. "" is null.
     """
@@ -126,17 +109,17 @@ def to_date_time(value: Any) -> Any:
 
 
 def to_timestamp(value: Any) -> Any:
-    """A date and time, or an epoch: seconds, milliseconds from 10^11 on."""
+    """Return a date and time, given as such or as an epoch: seconds, milliseconds from 10^11 on."""
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         return to_date_time(value)
     number = to_number(value)
-    if number is UNFIT or abs(number) >= _BEYOND_TIME:
+    if number is UNFIT or abs(number) >= _EPOCH_LIMIT:
         return UNFIT
-    microseconds = number * (1000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000)
+    microseconds = number * (1000 if abs(number) >= _FIRST_EPOCH_IN_MILLISECONDS else 1_000_000)
     if microseconds != int(microseconds):
         return UNFIT
     try:
-        instant = _EPOCH + timedelta(microseconds=int(microseconds))
+        instant = _EPOCH_START + timedelta(microseconds=int(microseconds))
     except OverflowError:
         return UNFIT
     whole = instant.microsecond % 1000 == 0
@@ -144,7 +127,7 @@ def to_timestamp(value: Any) -> Any:
 
 
 def to_date(value: Any) -> Any:
-    """A calendar day as YYYY-MM-DD; "" as null."""
+    """Return a calendar day as YYYY-MM-DD; "" is null."""
     if value == "":
         return None
     if not isinstance(value, str) or len(value) != len("YYYY-MM-DD"):
@@ -156,7 +139,7 @@ def to_date(value: Any) -> Any:
 
 
 def to_coordinates(value: Any) -> Any:
-    """Numbers that all have a decimal point, because some loaders type an array by its first element; [] as null."""
+    """Return numbers that all have a decimal point, as some loaders type an array by its first element; [] is null."""
     if not isinstance(value, list):
         return UNFIT
     numbers = [to_number(number) for number in value]
@@ -171,12 +154,12 @@ def _with_point(number: int | Decimal) -> msgspec.Raw:
 
 
 def to_array(value: Any) -> Any:
-    """A list, as it is."""
+    """Return a list as it is."""
     return value if isinstance(value, list) else UNFIT
 
 
 def to_object(value: Any) -> Any:
-    """An object, as it is."""
+    """Return an object as it is."""
     return value if isinstance(value, dict) else UNFIT
 
 
@@ -193,3 +176,46 @@ CONFORM: Mapping[Type, Callable[[Any], Any]] = {
     Type.OBJECT: to_object,
 }
 """The conforming function of each type."""
+
+
+def conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict[str, Any]], Any]:
+    """Return the function that conforms a member of Braze's object to its column.
+
+    It is called with a value other than null and the row's rescued data, to which it adds what does not fit.
+    """
+    name = column.name
+    to_type = CONFORM[column.type]
+
+    def conform(value: Any, rescued: dict[str, Any]) -> Any:
+        fitting = to_type(value)
+        if fitting is UNFIT:
+            rescued[name] = value
+            return None
+        return fitting
+
+    dropped = selection.dropped.get(name, frozenset()) if selection else frozenset()
+    if not column.members and not dropped:
+        return conform
+    members = {member.name: CONFORM[member.type] for member in column.members}
+    # Deselecting one custom attribute makes the selected ones a closed list.
+    closed = name == "custom_attributes" and bool(dropped)
+
+    def conform_members(value: Any, rescued: dict[str, Any]) -> Any:
+        if not isinstance(value, dict):
+            return conform(value, rescued)
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            to_member = members.get(key)
+            if to_member is None:
+                if key not in dropped and not closed:
+                    kept[key] = item
+            elif item is None:
+                kept[key] = None
+            else:
+                fitting = to_member(item)
+                if fitting is UNFIT:
+                    rescued[f"{name}.{key}"] = item
+                kept[key] = None if fitting is UNFIT else fitting
+        return kept
+
+    return conform_members

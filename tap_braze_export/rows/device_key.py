@@ -10,16 +10,16 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ANONYMOUS = "anonymous-"
-"""What a key that no id gave begins with."""
-_CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
+ANONYMOUS_PREFIX = "anonymous-"
+"""Prefix of keys made from a hash, for devices without an id."""
+_CANONICAL_ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
 def key_by_id(ids: Iterable[tuple[str | None, bool]]) -> str:
-    """The first id that is set, hashed if its column is deselected; "" if none is set.
+    """Return the first id that is set, hashed if its column is deselected; "" if none is set.
 
     Args:
-        ids: The ids in their order of preference, each with whether its column is selected.
+        ids: The ids in their order of preference, each with True if its column is selected.
     """
     for value, selected in ids:
         if value:
@@ -28,9 +28,9 @@ def key_by_id(ids: Iterable[tuple[str | None, bool]]) -> str:
 
 
 def key_by_content(device: dict[str, Any]) -> str:
-    """`anonymous-` and a short hash of the members that are neither null nor empty: the same from run to run."""
+    """Return `anonymous-` and a short hash of all members but null and empty ones: the same in every run."""
     content = {name: value for name, value in device.items() if value is not None and value != ""}
-    return f"{ANONYMOUS}{_digest(_CANONICAL.encode(content), 8)}"
+    return f"{ANONYMOUS_PREFIX}{_digest(_CANONICAL_ENCODER.encode(content), 8)}"
 
 
 def _digest(content: bytes, size: int) -> str:

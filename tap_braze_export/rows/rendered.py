@@ -5,39 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from tap_braze_export.rows.conform import read_number
+from tap_braze_export.rows.exact_json import DECODER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_PIECE = 2**20
-_DECODER = msgspec.json.Decoder(float_hook=read_number)
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Exactly what a BATCH file holds, and what RECORD messages hold between their constant head and tail."""
+    """Exactly what a BATCH file holds, and what RECORD messages hold between their constant head and tail.
+
+    Attributes:
+        parts: The rows in several parts, every row followed by a newline.
+        count: Number of rows.
+    """
 
     parts: tuple[bytes, ...]
-    """Some rows each, every row followed by a newline."""
     count: int
 
     @classmethod
     def of(cls, rows: Iterable[bytes]) -> Rows:
-        """The rendered rows, joined."""
+        """Join rendered rows."""
         lines = [*rows, b""]
         return cls((b"\n".join(lines),), len(lines) - 1)
 
     @classmethod
     def joined(cls, several: Sequence[Rows]) -> Rows:
-        """The rows of all."""
+        """Join several rows of one stream, without copying them."""
         return cls(tuple(part for rows in several for part in rows.parts), sum(rows.count for rows in several))
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes of all rows."""
         return sum(map(len, self.parts))
 
     @property
@@ -46,14 +47,14 @@ class Rows:
         return b"".join(self.parts)
 
     def pieces(self) -> Iterator[bytes]:
-        """The lines in pieces of about 1 MiB at most, so that what is made of them is never the size of a file."""
+        """Yield the lines in pieces of about 1 MiB at most, so that a copy of one is never the size of a file."""
         for part in self.parts:
             start = 0
             while start < len(part):
-                end = part.find(b"\n", start + _PIECE) + 1 or len(part)
+                end = part.find(b"\n", start + _PIECE_BYTES) + 1 or len(part)
                 yield part[start:end]
                 start = end
 
     def objects(self) -> Iterator[dict[str, Any]]:
-        """The rows as objects, for stream maps and flattening."""
-        return (_DECODER.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])
+        """Yield the rows as objects, for stream maps and flattening."""
+        return (DECODER.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])

@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw
 
-from tap_braze_export.rows.column_checks import LONG
+from tap_braze_export.rows.exact_json import Integer64
+from tap_braze_export.schema.selection import selected_inside
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED, Type
-from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS
+from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS, paths_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tap_braze_export.schema.selection import Selection
-    from tap_braze_export.schema.table import Table
 
     Path = tuple[str, ...]
 
-_NEVER = Literal["\x00"]
-"""The type of a member that only the tap writes: no line that is read here has a NUL in it."""
+_NEVER_IN_A_LINE = Literal["\x00"]
+"""The type of a column that only the tap fills: no line that the fast path reads holds a NUL."""
 _ID = Annotated[str, Meta(min_length=1)]
 _FLAGS = dict[str, bool | None] | None
 RAW_TYPES = (Type.NUMBER, Type.COORDINATES, Type.OBJECT)
-"""Types of a user's columns that are not decoded."""
-_TYPES: dict[Type, Any] = {
+"""Types of a user's columns that stay the bytes they are."""
+_STRUCT_TYPES: dict[Type, Any] = {
     Type.STRING: str | None,
-    Type.INTEGER: LONG | str | None,
+    Type.INTEGER: Integer64 | str | None,
     Type.BOOLEAN: bool | None,
     Type.DATE_TIME: str | None,
-    Type.TIMESTAMP: LONG | str | None,
+    Type.TIMESTAMP: Integer64 | str | None,
     Type.DATE: str | None,
     Type.NUMBER: Raw,
     Type.COORDINATES: Raw,
@@ -41,25 +41,42 @@ _TYPES: dict[Type, Any] = {
 
 @dataclass
 class Level:
-    """The objects at one place of the user object."""
+    """The objects at one path of the user object, and what the fast path decodes of them.
 
-    table: Table
+    Attributes:
+        path: The members that lead to them.
+        selection: Selection of their table; None if it is not selected, only lists inside are.
+        lists: The levels of the lists inside, by member.
+        learned: The attribute of each member that has no column in the struct but keeps appearing, by name.
+        table: Their table.
+        columns: The selected columns, or the keys that lists inside need.
+        own: Names of the columns that the object itself holds.
+        hidden: Deselected device ids, which are decoded only for the key.
+        known: Names of the members that the schema knows.
+        accepted: Names of the members that the struct accepts.
+        inherited: Columns that come from the owner, besides its `braze_id`.
+        own_keys: Key columns that come from the object itself.
+        key_of: Returns the own key of an object.
+        checked: The columns that the object itself holds, each with the getter of its value.
+    """
+
+    path: Path
     selection: Selection | None
     lists: dict[str, Level] = field(default_factory=dict)
     learned: dict[str, str] = field(default_factory=dict)
-    """Members that are not selected: by name, the attribute that takes them."""
 
     def __post_init__(self) -> None:
-        """Work out what is decoded: the selected columns, or the keys that lists inside need."""
-        table, selection = self.table, self.selection
+        """Derive the rest from path and selection."""
+        path, selection = self.path, self.selection
+        self.table = table = BY_PATH[path]
         keys = tuple(column for column in table.fields if column.name in table.keys)
         self.columns = selection.columns if selection else keys
         names = {column.name for column in self.columns}
         self.own = [name for name in names if name not in (*table.given, EXPORTED_AT, RESCUED)]
         self.hidden = [name for name in DEVICE_IDS if "device_key" in table.keys and name not in names]
-        inner = {path[-1] for path in BY_PATH if path and path[:-1] == table.path}
-        self.known = {column.name for column in table.fields if column.name not in table.given} | inner
-        self.places = names | {*self.hidden, "braze_id"}
+        own_fields = {column.name for column in table.fields if column.name not in table.given}
+        self.known = own_fields | paths_inside(path).keys()
+        self.accepted = names | {*self.hidden, "braze_id"}
         self.inherited = [name for name in table.given if name not in ("braze_id", "device_key")]
         self.own_keys = [key for key in table.keys if key not in ("braze_id", *self.inherited)]
         self.key_of = attrgetter(*(self.own_keys or ["braze_id"]))
@@ -72,9 +89,9 @@ class Level:
         for column in self.columns:
             name = column.name
             if name in self.table.given or name == RESCUED:
-                members.append((name, _NEVER, None))
+                members.append((name, _NEVER_IN_A_LINE, None))
             elif name == EXPORTED_AT:
-                members.append((name, _NEVER, exported_at))
+                members.append((name, _NEVER_IN_A_LINE, exported_at))
             elif name == "braze_id":
                 members.append((name, _ID, msgspec.NODEFAULT))
             elif name in self.table.keys:
@@ -82,7 +99,7 @@ class Level:
             elif column.type is Type.OBJECT:
                 members.append((name, Raw if name == "custom_attributes" else _FLAGS, None))
             else:
-                members.append((name, _TYPES[column.type], None))
+                members.append((name, _STRUCT_TYPES[column.type], None))
         if not self.table.path and "braze_id" not in {member[0] for member in members}:
             members.append(("braze_id", _ID, msgspec.NODEFAULT))
         for name, level in self.lists.items():
@@ -100,26 +117,24 @@ class Level:
 
 
 def level_at(path: Path, by_path: Mapping[Path, Selection]) -> Level:
-    """What is decoded of the objects at a place, given the selections by place."""
-    inner = {place[-1]: place for place in BY_PATH if place and place[:-1] == path}
-    wanted = {name: place for name, place in inner.items() if any(p[: len(place)] == place for p in by_path)}
-    lists = {name: level_at(place, by_path) for name, place in wanted.items()}
-    return Level(BY_PATH[path], by_path.get(path), lists)
+    """Make the level of the objects at a path, given the selections by path."""
+    lists = {name: level_at(inner, by_path) for name, inner in selected_inside(path, by_path).items()}
+    return Level(path, by_path.get(path), lists)
 
 
 def levels_inside(level: Level) -> Iterator[Level]:
-    """The levels of the lists inside, those of their lists, and so on."""
+    """Yield the levels of the lists inside, those of their lists, and so on."""
     for inner in level.lists.values():
         yield from (inner, *levels_inside(inner))
 
 
 def unknown_members(level: Level, path: Path, source: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """The members of an object, and of those in its lists, that the struct has no place for."""
+    """Yield path and name of each member that the struct of its object does not accept but could learn."""
     for name, value in source.items():
         inner = level.lists.get(name)
         if inner is not None:
             for item in value if isinstance(value, list) else ():
                 if isinstance(item, dict):
                     yield from unknown_members(inner, (*path, name), item)
-        elif name not in level.places and name.isprintable() and not set(name) & {'"', "\\"}:
+        elif name not in level.accepted and name.isprintable() and not set(name) & {'"', "\\"}:
             yield path, name

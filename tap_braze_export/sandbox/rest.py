@@ -30,7 +30,7 @@ _LONGEST_SERIES = 100
 _UNAVAILABLE = "<html><head><title>503 Service Temporarily Unavailable</title></head></html>"
 
 
-class Refusal(Exception):  # noqa: N818 - a response, not an error of the sandbox
+class Refusal(Exception):  # noqa: N818 - an answer, not an error of the sandbox
     """A response other than success."""
 
     def __init__(self, status: int, message: str, key: str = "message") -> None:

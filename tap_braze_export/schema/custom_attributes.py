@@ -1,15 +1,25 @@
-"""The types of custom attributes: those that Braze tells at discovery, and those of the settings, which win."""
+"""The types of custom attributes: Braze's own at discovery, and those of the settings, which win."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field
+from tap_braze_export.schema.table import Field, Type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_TYPES = {
+ATTRIBUTE_TYPES: dict[str, Type] = {
+    "string": Type.STRING,
+    "integer": Type.INTEGER,
+    "number": Type.NUMBER,
+    "boolean": Type.BOOLEAN,
+    "date-time": Type.DATE_TIME,
+    "array": Type.ARRAY,
+    "object": Type.OBJECT,
+}
+"""The types that the setting `custom_attributes` can give to a custom attribute."""
+_TYPES_BY_WORD = {
     "array": "array",  # first: Braze also has arrays of objects
     "string": "string",
     "number": "number",
@@ -18,24 +28,32 @@ _TYPES = {
     "date": "date-time",
     "object": "object",
 }
-"""StorageLabels in Braze's `data_type`, whose exact spellings are not documented, and the type that they mean."""
+"""The type that a word in Braze's `data_type` means; the exact spellings are not documented."""
 
 
 def attribute_fields(types: Mapping[str, str]) -> list[Field]:
-    """The typed members of `custom_attributes`, by name."""
+    """Return the typed members of `custom_attributes`, sorted by name."""
     return [Field(name, ATTRIBUTE_TYPES[types[name]], "Custom attribute") for name in sorted(types)]
 
 
 def discovered_types(attributes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The types that Braze's list of custom attributes tells; of a type unknown here the attribute stays untyped.
+    """Return the types that Braze gives to custom attributes; one of a type unknown here stays untyped.
 
     Args:
         attributes: Items of GET `/custom_attributes`. Blocklisted ones carry no data and are left out.
     """
-    found = {}
+    types = {}
     for attribute in attributes:
-        said = str(attribute.get("data_type") or "").lower()
-        kind = next((kind for word, kind in _TYPES.items() if word in said), None)
+        data_type = str(attribute.get("data_type") or "").lower()
+        kind = next((kind for word, kind in _TYPES_BY_WORD.items() if word in data_type), None)
         if kind and attribute.get("name") and str(attribute.get("status") or "").lower() != "blocklisted":
-            found[str(attribute["name"])] = kind
-    return found
+            types[str(attribute["name"])] = kind
+    return types
+
+
+def type_of(json_schema: dict[str, Any]) -> Type:
+    """Return the type that a catalog's JSON schema gives to a custom attribute."""
+    names = json_schema.get("type", "object")
+    plain = {name for name in ([names] if isinstance(names, str) else names) if name != "null"}
+    name = "date-time" if json_schema.get("format") == "date-time" else next(iter(plain), "object")
+    return ATTRIBUTE_TYPES.get(name, Type.OBJECT)

@@ -1,4 +1,4 @@
-"""What the catalog selects: the columns of each stream, and the fields that an export asks Braze for."""
+"""The catalog's selection: the columns of each stream, and the fields that an export requests from Braze."""
 
 from __future__ import annotations
 
@@ -6,29 +6,40 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
+from tap_braze_export.schema.user_object import paths_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from tap_braze_export.schema.table import Field, Table
 
 MOST_NAMED_ATTRIBUTES = 500
-"""Braze takes at most this many names in `custom_attributes_to_export`."""
+"""Names that Braze accepts in `custom_attributes_to_export`."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the catalog selects of one table."""
+    """The catalog's selection of one table.
+
+    Attributes:
+        table: The table.
+        columns: The selected columns, with their selected members only.
+        dropped: Deselected members by the column that holds them.
+    """
 
     table: Table
     columns: tuple[Field, ...]
-    """The selected columns, their members narrowed to the selected ones."""
     dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Deselected members by the column that holds them."""
 
     @classmethod
     def of(cls, table: Table, is_selected: Mapping[tuple[str, ...], bool], schema: Mapping[str, Any]) -> Selection:
-        """The selection in a catalog: its mask by breadcrumb, its schema; what the schema lacks is deselected."""
+        """Read the selection of a table in a catalog.
+
+        Args:
+            table: The table.
+            is_selected: The catalog's mask, by breadcrumb.
+            schema: The catalog's JSON schema of the stream; a column that it lacks is deselected.
+        """
         columns: list[Field] = []
         dropped: dict[str, frozenset[str]] = {}
         for column in table.columns:
@@ -53,6 +64,15 @@ class Selection:
         return frozenset(column.name for column in self.columns)
 
     @property
+    def signature(self) -> list[Any]:
+        """Everything of it that shapes rows: columns with their types and members, and the deselected members."""
+        columns = {
+            column.name: [column.type.name, {member.name: member.type.name for member in column.members}]
+            for column in self.columns
+        }
+        return [columns, {column: sorted(members) for column, members in self.dropped.items()}]
+
+    @property
     def named_attributes(self) -> tuple[str, ...] | None:
         """The only custom attributes to emit, or None for all: deselecting one member makes the rest a closed list."""
         for column in self.columns:
@@ -61,16 +81,22 @@ class Selection:
         return None
 
 
+def selected_inside(path: tuple[str, ...], by_path: Collection[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the paths inside a path, by member, that are selected or have a selected path inside them."""
+    inside = paths_inside(path)
+    return {name: inner for name, inner in inside.items() if any(p[: len(inner)] == inner for p in by_path)}
+
+
 @dataclass(frozen=True)
 class RequestedFields:
-    """What an export asks Braze for."""
+    """The fields that an export requests from Braze."""
 
     fields_to_export: tuple[str, ...]
     custom_attributes_to_export: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, selections: Iterable[Selection], extra: Iterable[str] = ()) -> RequestedFields:
-        """Exactly what the selections need, `braze_id` added, sorted."""
+        """Request exactly the fields that the selections need, `braze_id` and extra ones, sorted."""
         fields = {"braze_id", *extra}
         attributes: tuple[str, ...] = ()
         for selection in selections:

@@ -1,4 +1,4 @@
-"""The shapes that the schema is written in: types, fields, tables, and the JSON schema of each."""
+"""The types that the schema is written in: column types, fields, tables, and the JSON schema of each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 RESCUED = "_rescued_data"
 EXPORTED_AT = "exported_at"
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+"""The integers that a column holds: signed, of 64 bits."""
 
 
 class Type(enum.Enum):
@@ -42,39 +44,26 @@ _JSON_SCHEMAS: dict[Type, dict[str, Any]] = {
     Type.OBJECT: {"type": "object", "additionalProperties": True},
 }
 
-ATTRIBUTE_TYPES: dict[str, Type] = {
-    "string": Type.STRING,
-    "integer": Type.INTEGER,
-    "number": Type.NUMBER,
-    "boolean": Type.BOOLEAN,
-    "date-time": Type.DATE_TIME,
-    "array": Type.ARRAY,
-    "object": Type.OBJECT,
-}
-"""The types that the setting `custom_attributes` can give to a custom attribute."""
-
-
-def type_of(json_schema: dict[str, Any]) -> Type:
-    """The type that a catalog's JSON schema of a custom attribute means."""
-    names = json_schema.get("type", "object")
-    plain = {name for name in ([names] if isinstance(names, str) else names) if name != "null"}
-    name = "date-time" if json_schema.get("format") == "date-time" else next(iter(plain), "object")
-    return ATTRIBUTE_TYPES.get(name, Type.OBJECT)
-
 
 @dataclass(frozen=True)
 class Field:
-    """A member of Braze's object and the column made of it."""
+    """A member of Braze's object and the column made of it.
+
+    Attributes:
+        name: Its name in Braze's object and in the stream.
+        type: The column's type.
+        description: Its description in the catalog.
+        requested_as: Its name in `fields_to_export`, where that is not its own.
+        personal: True if it identifies a person.
+        members: The known members of an open object.
+    """
 
     name: str
     type: Type
     description: str
     requested_as: str | None = None
-    """Its name in `fields_to_export`, where that is not its own."""
     personal: bool = False
-    """Whether it identifies a person."""
     members: tuple[Field, ...] = ()
-    """The known members of an open object."""
 
     @property
     def json_schema(self) -> dict[str, Any]:
@@ -98,22 +87,31 @@ RESCUED_COLUMN = Field(
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one stream: where they stand in the user object, their keys and their columns."""
+    """The rows of one stream: their path in the user object, their keys and their columns.
+
+    Attributes:
+        stream: The stream's name.
+        keys: Names of the primary key's columns.
+        description: Its description in the catalog.
+        fields: The columns but `exported_at` and `_rescued_data`.
+        path: The members that lead to its objects; () is the user itself, None a stream of the tap's own rows.
+        given: Columns that the tap fills itself: ids of the owner, the device key.
+        personal: True if its rows as a whole identify a person.
+        selected_by_default: True if a catalog selects it unless it says otherwise.
+    """
 
     stream: str
     keys: tuple[str, ...]
     description: str
     fields: tuple[Field, ...]
     path: tuple[str, ...] | None = None
-    """The members that lead to its objects; () is the user itself, None a stream of the tap's own rows."""
     given: tuple[str, ...] = ()
-    """Columns that the tap fills itself: ids of the owner, the made-up device key."""
     personal: bool = False
     selected_by_default: bool = True
 
     @property
     def rescues(self) -> bool:
-        """Whether members that fit nowhere else are kept in `_rescued_data`."""
+        """True if its `_rescued_data` keeps members that fit nowhere else."""
         return self.path is not None
 
     @property

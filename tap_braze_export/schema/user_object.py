@@ -1,8 +1,8 @@
-"""Braze's user export object, written down once: every field, its type, its stream.
+"""Braze's user export object, defined once: every field, its type, its stream.
 
 JSON schemas, `fields_to_export`, key rules, the personal-data catalog and the decoders are derived from the tables
-below. Source: Braze's documentation pages "Export user profile by segment" and "… by identifier", plus members seen in
-recorded answers only (marked "seen, undocumented").
+below. Source: Braze's documentation pages "Export user profile by segment" and "… by identifier", plus members that
+only recorded responses show (marked "seen, undocumented").
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from tap_braze_export.schema.table import EXPORTED_AT_COLUMN, Field, Table, Type
 
+SEGMENT = "segment"
 GLOBAL_CONTROL_GROUP = "global_control_group"
 IDS = "ids"
 """The source of an ids export."""
@@ -107,19 +108,19 @@ DEVICES = Table(
     ),
 )
 DEVICE_IDS = ("device_id", "idfv", "idfa", "google_ad_id", "roku_ad_id", "windows_ad_id")
-"""The ids that can be a device's key, the first that is set wins."""
+"""The ids that can be a device's key; the first that is set wins."""
 
 
-def _counted(stream: str, what: str) -> Table:
+def _counted(stream: str, counted: str) -> Table:
     return Table(
         stream=stream,
         keys=("braze_id", "name"),
-        description=f"One row per {what}; the list covers 90 days, count and first all time",
+        description=f"One row per {counted}; the list covers 90 days, count and first all time",
         path=(stream,),
         given=("braze_id",),
         fields=(
             _BRAZE_ID,
-            _string("name", f"The {what}"),
+            _string("name", f"The {counted}"),
             _date_time("first", "First time"),
             _date_time("last", "Last time"),
             _integer("count", "How often, all time"),
@@ -316,4 +317,9 @@ TABLES = (
     INVALID_USER_IDS,
 )
 BY_PATH = {table.path: table for table in TABLES if table.path is not None}
-"""The tables made of the user object, by the members that lead to their objects."""
+"""The tables made from the user object, by the members that lead to their objects."""
+
+
+def paths_inside(path: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the paths of the lists inside the objects at a path, by member."""
+    return {inner[-1]: inner for inner in BY_PATH if inner and inner[:-1] == path}

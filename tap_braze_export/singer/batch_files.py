@@ -1,4 +1,4 @@
-"""Rows → batch files: JSON lines or Parquet, written whole to any storage that fsspec reaches."""
+"""Writes rows to batch files, JSON lines or Parquet, in any storage that fsspec supports."""
 
 from __future__ import annotations
 
@@ -13,31 +13,29 @@ from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, Storag
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import TapError
-from tap_braze_export.files.storage import StorageLabels, Store
+from tap_braze_export.files.fast_zlib import fast_zlib
+from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.singer import parquet
-
-try:
-    from isal import isal_zlib as deflating
-except ImportError:  # no wheel for this machine
-    import zlib as deflating  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tap_braze_export.rows.rendered import Rows
 
-_TAP = "tap-braze-export"
-_WORDS = StorageLabels(
+_TAP_NAME = "tap-braze-export"
+_LABELS = StorageLabels(
     "the storage of batch files",
     url="batch_config.storage.root",
     options="batch_config.storage.params",
     needed="put objects",
-    out_of_reach=TapError,
+    unreachable_error=TapError,
 )
-_GZIP = 31  # zlib's wbits
-_LEVEL = 1
-"""Measured on rendered rows: isal leaves a seventh at 1 GB/s (3: no less at a third of the pace), zlib at 250 MB/s."""
-_MEMBERS = {
+_GZIP_WBITS = 31
+"""zlib's code for a gzip header and trailer."""
+_GZIP_LEVEL = 1
+"""On rendered rows isal's level 1 leaves a seventh of the bytes at 1 GB/s, zlib's at 250 MB/s; isal's level 3 is no
+smaller and three times slower."""
+_KNOWN_MEMBERS = {
     "batch_config": {"encoding", "storage", "batch_size"},
     "batch_config.encoding": {"format", "compression"},
     "batch_config.storage": {"root", "prefix", "params"},
@@ -45,28 +43,25 @@ _MEMBERS = {
 
 
 def errors_in(given: Any) -> list[str]:
-    """What is wrong with the value of `batch_config`; the SDK's schema leaves most of it open."""
-    if not isinstance(given, dict) or not all(
-        isinstance(given.get(name) or {}, dict) for name in ("encoding", "storage")
-    ):
-        return []  # the schema says so
-    parts = {
-        "batch_config": given,
-        "batch_config.encoding": given.get("encoding") or {},
-        "batch_config.storage": given.get("storage") or {},
-    }
+    """List the errors in a value of `batch_config` that the SDK's schema does not find."""
+    if not isinstance(given, dict):
+        return []
+    encoding, storage = given.get("encoding") or {}, given.get("storage") or {}
+    if not isinstance(encoding, dict) or not isinstance(storage, dict):
+        return []
+    parts = {"batch_config": given, "batch_config.encoding": encoding, "batch_config.storage": storage}
     errors = [
-        f"{part} knows no {name}: it takes {', '.join(sorted(_MEMBERS[part]))}"
+        f"{part} knows no {name}: it takes {', '.join(sorted(_KNOWN_MEMBERS[part]))}"
         for part, members in parts.items()
         for name in members
-        if name not in _MEMBERS[part]
+        if name not in _KNOWN_MEMBERS[part]
     ]
-    file_format = parts["batch_config.encoding"].get("format")
+    file_format = encoding.get("format")
     if not file_format:
         errors.append("batch_config.encoding.format is missing: set it to jsonl or parquet")
     if file_format == "parquet" and not find_spec("pyarrow"):
-        errors.append(f"batch_config.encoding.format parquet needs: pip install '{_TAP}[parquet]'")
-    if not parts["batch_config.storage"].get("root"):
+        errors.append(f"batch_config.encoding.format parquet needs: pip install '{_TAP_NAME}[parquet]'")
+    if not storage.get("root"):
         errors.append(
             "batch_config.storage.root is missing: set it to a directory or to a URL such as s3://bucket/prefix"
         )
@@ -78,7 +73,12 @@ def errors_in(given: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class BatchFile:
-    """A file of one stream that stands in the storage."""
+    """A written file.
+
+    Attributes:
+        url: Its address in the storage.
+        count: Number of its rows.
+    """
 
     url: str
     count: int
@@ -86,15 +86,15 @@ class BatchFile:
 
 @dataclass
 class BatchFiles:
-    """Writes batch files. It travels to other processes, so it connects to the storage when it is first used.
+    """Writes batch files. It connects on first use, because it is pickled for other processes.
 
     Attributes:
-        encoding: Their format.
-        storage: Where they go.
-        batch_size: Rows of the largest stream with which a group of them is full.
-        clock: The waits between tries.
-        schemas: The JSON schema of each stream, which gives Parquet its types.
-        run_id: Part of their names.
+        encoding: Format and compression of the files.
+        storage: The SDK's description of the storage.
+        batch_size: Rows of the largest stream at which a group of files is complete.
+        clock: Waits between tries.
+        schemas: The JSON schema of each stream; it sets the column types of Parquet.
+        run_id: Part of every file name, so that no run replaces files of another.
     """
 
     encoding: BaseBatchFileEncoding
@@ -103,57 +103,57 @@ class BatchFiles:
     clock: Clock
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _store: Store | None = None
+    _store: Storage | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], clock: Clock) -> BatchFiles:
-        """Those that a value of `batch_config` asks for."""
+        """Make a writer for a value of `batch_config`."""
         config = BatchConfig.from_dict(dict(given))
         return cls(config.encoding, config.storage, config.batch_size, clock)
 
     def elsewhere(self) -> BatchFiles:
-        """The same for another process."""
+        """A copy for another process, without the connection."""
         storage, files = self.storage, self.connect()
         if isinstance(files.files, LocalFileSystem):
             storage = replace(storage, root=files.root)  # another process may be in another directory
         return replace(self, clock=Clock(), storage=storage, _store=None)
 
-    def connect(self) -> Store:
-        """The storage.
+    def connect(self) -> Storage:
+        """Connect to the storage, unless connected.
 
         Raises:
-            ConfigError: If it cannot work.
+            ConfigError: If the storage cannot be used as configured.
         """
         if self._store is None:
-            self._store = Store(self.storage.root, self.storage.params, _WORDS, clock=self.clock)
+            self._store = Storage(self.storage.root, self.storage.params, _LABELS, clock=self.clock)
         return self._store
 
     def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, BatchFile]:
-        """Write a file of each stream.
+        """Write one file for each stream.
 
         Args:
-            rows: By stream.
-            name: Part of their names: written once more, they replace those of that name.
+            rows: The rows by stream.
+            name: Part of the file names; a second call with the same name replaces the files of the first.
 
         Raises:
-            TapError: If they cannot be written.
+            TapError: If the storage cannot be written.
         """
         store = self.connect()
         names = {stream: self._name(stream, name) for stream in rows}
-        contents = {f"{store.root}/{names[stream]}": self._encode(stream, found) for stream, found in rows.items()}
+        contents = {f"{store.root}/{names[stream]}": self._encode(stream, part) for stream, part in rows.items()}
         if store.has_folders:
             folder = next(iter(contents)).rpartition("/")[0]
-            store.tried("written", lambda: store.files.makedirs(folder, exist_ok=True))
-        store.tried("written", lambda: store.files.pipe(contents))  # several at a time, where the library can
-        # Not the SDK's get_url(): it quotes a blank in a local path, and loaders then look for a file of that name.
+            store.retrying("written", lambda: store.files.makedirs(folder, exist_ok=True))
+        store.retrying("written", lambda: store.files.pipe(contents))  # the cloud libraries write several at a time
+        # Not the SDK's get_url(): it quotes a blank in a local path, and loaders do not unquote it.
         urls = {stream: store.files.unstrip_protocol(f"{store.root}/{names[stream]}") for stream in rows}
-        return {stream: BatchFile(urls[stream], found.count) for stream, found in rows.items()}
+        return {stream: BatchFile(urls[stream], part.count) for stream, part in rows.items()}
 
     def _name(self, stream: str, name: str) -> str:
-        plain = "json.gz" if self._is_gzip else "json"
-        suffix = "parquet" if self.encoding.format == "parquet" else plain
-        safe = re.sub(r"[^A-Za-z0-9._-]", lambda odd: f"={ord(odd[0]):x}=", stream)
-        return f"{self.storage.prefix or ''}{_TAP}--{safe}-{self.run_id}-{name}.{suffix}"
+        json_suffix = "json.gz" if self._is_gzip else "json"
+        suffix = "parquet" if self.encoding.format == "parquet" else json_suffix
+        safe_stream = re.sub(r"[^A-Za-z0-9._-]", lambda char: f"={ord(char[0]):x}=", stream)
+        return f"{self.storage.prefix or ''}{_TAP_NAME}--{safe_stream}-{self.run_id}-{name}.{suffix}"
 
     @property
     def _is_gzip(self) -> bool:
@@ -167,5 +167,5 @@ class BatchFiles:
 
 
 def _gzipped(parts: Iterable[bytes]) -> bytes:
-    compressor = deflating.compressobj(_LEVEL, deflating.DEFLATED, _GZIP)
+    compressor = fast_zlib.compressobj(_GZIP_LEVEL, fast_zlib.DEFLATED, _GZIP_WBITS)
     return b"".join([*map(compressor.compress, parts), compressor.flush()])

@@ -1,4 +1,4 @@
-"""The command `tap-braze-export`: every failure ends in one ERROR line and an exit code."""
+"""The command `tap-braze-export`: a failure ends in one ERROR line and an exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Signals
 
-_CHATTY = (
+_QUIETED_LOGGERS = (
     "urllib3",
     "fsspec",
     "s3fs",
@@ -34,20 +34,25 @@ _CHATTY = (
     "asyncio",
     "singer_sdk.mapper",
 )
-"""What logs signed URLs, keys, or the value of a stream map's filter, when the level is DEBUG."""
-_NOISE = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
-"""What the SDK says once per stream, or about nothing."""
+"""Loggers that write signed URLs, keys or values of a stream map's filter at level DEBUG."""
+DROPPED_MESSAGES = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
+"""Log messages of the SDK that repeat per stream or say nothing to a user."""
 
 
 class Command(click.Command):
-    """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 and 130 for SIGTERM and SIGINT."""
+    """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 for SIGTERM, 130 for SIGINT.
+
+    Attributes:
+        signals: The signals that the run receives.
+        logger: Logs how the run ended.
+    """
 
     signals: Signals
     logger: logging.Logger
 
     @classmethod
     def of(cls, command: click.Command, tap: type[Tap]) -> Command:
-        """The same command, its failures told in one line."""
+        """Make this command from the SDK's command of a tap."""
         made = cls(
             name=command.name,
             callback=command.callback,
@@ -61,10 +66,10 @@ class Command(click.Command):
 
     @override
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run, and exit with the code that says how it ended."""
+        """Run the command and exit the process with the code that says how it ended."""
         logging.captureWarnings(capture=True)
-        self.logger.addFilter(lambda record: record.msg not in _NOISE)
-        for name in _CHATTY:
+        self.logger.addFilter(lambda record: record.msg not in DROPPED_MESSAGES)
+        for name in _QUIETED_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.signals.install()
         try:
@@ -82,7 +87,7 @@ class Command(click.Command):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
-        except Exception as error:  # noqa: BLE001 - the outermost place
+        except Exception as error:  # noqa: BLE001 - nothing above would report it
             code = 1
             self._end_output()
             self.logger.error("%s", describe(error))  # noqa: TRY400 - a traceback may hold personal data
@@ -95,7 +100,7 @@ class Command(click.Command):
 
 
 def describe(error: Exception) -> str:
-    """A failure in one line. Of an unforeseen one only its place is told: its text may hold personal data."""
+    """Describe a failure in one line; an unexpected error by its place only, as its text may hold personal data."""
     if isinstance(error, ConfigValidationError):
         text = f"Configuration: {'; '.join(error.errors)}"
     elif isinstance(error, (MapExpressionError, StreamMapConfigError)):

@@ -1,6 +1,6 @@
-"""A stream that is synced once per delivered file: what the SDK repeats per child sync, it does once per run.
+"""A stream that is synced once per delivered file; its SCHEMA and METRIC lines, which the SDK repeats, come once.
 
-Every private hook of the SDK that the tap overrides stands here; `tests/test_sdk.py` notices when one changes.
+This module overrides every private hook of the SDK's stream; `tests/singer/test_sdk.py` fails when one changes.
 """
 
 from __future__ import annotations
@@ -26,48 +26,73 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
     from singer_sdk.helpers.types import Context, Record
+    from singer_sdk.mapper import StreamMap
     from singer_sdk.singerlib import MetadataMapping, RecordMessage
-    from singer_sdk.tap_base import Tap
 
     from tap_braze_export.rows.rendered import Rows
     from tap_braze_export.schema.table import Table
     from tap_braze_export.singer.messages import MessageWriter, Output
+    from tap_braze_export.singer.plugin import Plugin
 
 REPEATED_MESSAGES = ("Beginning sync of", "An unhandled error occurred while syncing")
-"""What the SDK logs on every sync of a child; the run's one error line says the second better."""
+"""Log messages of the SDK on every sync of a child, lowered to DEBUG; the run's error line replaces the second."""
 
 
 class FileStream(Stream):
-    """A stream whose rows come from delivered files, many users at a time."""
+    """A stream whose rows come from delivered files, many users at a time.
+
+    Attributes:
+        table: Name, keys and columns of the stream.
+        versioned: True if ACTIVATE_VERSION may delete the rows of earlier runs.
+        plugin: The tap.
+        writer: Writes messages to standard output.
+        output: Receives the rows: RECORD messages or batch files.
+        emitted: Number of rows written.
+    """
 
     table: Table
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE  # rows are conformed when they are made
     versioned: ClassVar[bool] = True
-    """Whether ACTIVATE_VERSION may delete the rows of earlier runs."""
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Plugin) -> None:
         super().__init__(tap, name=self.table.stream, schema=self.table.json_schema)
         self.primary_keys = self.table.keys
         self.state_partitioning_keys = ()
         self.selected_by_default = self.table.selected_by_default
-        self._writer: MessageWriter = tap.message_writer  # type: ignore[assignment]
-        self.output: Output = self._writer
+        self.plugin = tap
+        self.writer: MessageWriter = tap.message_writer  # type: ignore[assignment]
+        self.output: Output = self.writer
         self._announced = False
         self.emitted = 0
 
     @cached_property
     def selection(self) -> Selection:
-        """What the catalog selects of this stream's columns."""
+        """The columns that the catalog selects."""
         return Selection.of(self.table, self.mask, self.effective_schema)
 
     @property
+    def children(self) -> list[FileStream]:
+        """The streams that are synced once per file of this one."""
+        return [stream for stream in self.child_streams if isinstance(stream, FileStream)]
+
+    def emit_to_children(self, rows: Mapping[str, Rows], exported_at: str) -> None:
+        """Sync the child streams with the rows of one block, by stream."""
+        self._sync_children({"rows": rows, "exported_at": exported_at})
+
+    def write_schema(self) -> None:
+        """Write the SCHEMA message, once per run."""
+        if not self._announced:
+            self._announced = True
+            super()._write_schema_message()
+
+    @property
     def limit_reached(self) -> bool:
-        """Whether a dry run has enough rows of this stream."""
+        """True if a dry run has enough rows of this stream."""
         return self.ABORT_AT_RECORD_COUNT is not None and self.emitted >= self.ABORT_AT_RECORD_COUNT
 
     def emit(self, rows: Rows, exported_at: str) -> None:
-        """Write rows: rendered as they are, or as objects where maps, flattening or a limit ask."""
-        if self._removed or not rows.count:
+        """Write rows as they are, or one by one where stream maps, flattening or a dry run need objects."""
+        if not self._kept_maps or not rows.count:
             return
         if self.is_plain:
             self.output.write_rows(self.name, rows, exported_at=exported_at, version=self._stream_version)
@@ -83,12 +108,12 @@ class FileStream(Stream):
             self.count(1)
 
     def _mapped(self, record: Record) -> list[RecordMessage]:
-        """What stream maps and flattening make of a row."""
+        """Apply stream maps and flattening to a row."""
         try:
             return list(self._generate_record_messages(record))
         except MapExpressionError:
             raise
-        except Exception as error:  # noqa: BLE001 - expressions may do anything, and their errors may quote the row
+        except Exception as error:  # noqa: BLE001 - expressions may raise anything, and errors may quote the row
             raise TapError(
                 f"stream_maps: an expression for {self.name} fails on a row with {type(error).__name__}: "
                 "most columns can be null, so test for that"
@@ -96,29 +121,28 @@ class FileStream(Stream):
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether every row leaves as it is: no stream map, no flattening and no limit asks for more."""
+        """True if every row is written as it is: without stream maps, flattening and a dry run's limit."""
         stream_map, *others = self.stream_maps
         unchanged = type(stream_map) is SameRecordTransform and not stream_map.flattening_enabled
         return not others and unchanged and self.ABORT_AT_RECORD_COUNT is None
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """The JSON schemas of what stream maps make of this stream, by its names."""
-        kept = (each for each in self.stream_maps if not isinstance(each, RemoveRecordTransform))
-        return {stream_map.stream_alias: stream_map.transformed_schema for stream_map in kept}
+        """The JSON schemas of the streams that stream maps make of this one, by name."""
+        return {stream_map.stream_alias: stream_map.transformed_schema for stream_map in self._kept_maps}
 
     def finish(self) -> None:
-        """Log the run's record count, in the one metric line of this stream."""
+        """Log the record count of the run in the one METRIC line of this stream."""
         self._counter.exit()
 
     def activate_version(self) -> None:
-        """Tell loaders to delete what this run did not emit."""
-        for stream_map in self.stream_maps:
-            if self._stream_version is not None and not isinstance(stream_map, RemoveRecordTransform):
-                self._writer.write_message(ActivateVersionMessage(stream_map.stream_alias, self._stream_version))
+        """Tell loaders to delete the rows that this run did not emit."""
+        if self._stream_version is not None:
+            for stream_map in self._kept_maps:
+                self.writer.write_message(ActivateVersionMessage(stream_map.stream_alias, self._stream_version))
 
     def count(self, rows: int) -> None:
-        """Note that so many rows are written."""
+        """Count written rows."""
         self.emitted += rows
         self._counter.value += rows
 
@@ -127,9 +151,9 @@ class FileStream(Stream):
         return self.get_record_counter()
 
     @cached_property
-    def _removed(self) -> bool:
-        """Whether stream maps leave nothing of this stream."""
-        return all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps)
+    def _kept_maps(self) -> list[StreamMap]:
+        """The stream maps that keep rows; none if the stream is removed."""
+        return [each for each in self.stream_maps if not isinstance(each, RemoveRecordTransform)]
 
     # The SDK's public hooks
 
@@ -156,7 +180,7 @@ class FileStream(Stream):
 
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
-        """None, for the SDK: its own batches are made before selection and stream maps. See `batches.py`."""
+        """None: the SDK would make its batches before selection and stream maps. See `batch_messages.py`."""
 
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
@@ -165,7 +189,7 @@ class FileStream(Stream):
 
     @override
     def finalize_state_progress_markers(self, state: dict[str, Any] | None = None) -> None:
-        """Nothing: only `export_files` has state."""
+        """Do nothing: only `export_files` has state."""
 
     # The SDK's private hooks
 
@@ -175,15 +199,13 @@ class FileStream(Stream):
     ) -> Generator[dict[str, Any], Any, Any]:
         if context and context["rows"]:
             self.emit(context["rows"], context["exported_at"])
-        self.context = None  # it holds a whole file's rows, also while the next file is read
+        self.context = None  # it would keep a whole file's rows in memory while the next file is read
         yield from ()
 
     @override
     def _write_schema_message(self) -> None:
-        if not self._announced:
-            self._announced = True
-            super()._write_schema_message()
+        """Nothing at the start of a sync: loaders connect on SCHEMA, and no connection survives an hour's wait."""
 
     @override
     def _write_activate_version_message(self, full_table_version: int) -> None:
-        """Nothing at the start of a sync: loaders would delete rows before the run has proved to be whole."""
+        """Do nothing at the start of a sync: loaders would delete rows before the run is known to be complete."""

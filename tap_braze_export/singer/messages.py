@@ -1,4 +1,4 @@
-"""Singer messages → standard output, in large blocks that end at a line."""
+"""Writes Singer messages to standard output, in large blocks that end at a line."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
     from tap_braze_export.rows.rendered import Rows
 
-_BLOCK = 256 * 1024
+_BLOCK_BYTES = 256 * 1024
 
 
 class Output(Protocol):
-    """What takes the rows of streams: RECORD messages or batch files."""
+    """Receives the rows of streams: as RECORD messages or in batch files."""
 
     def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:
-        """Take rows that nothing has to be changed in."""
+        """Write rows that need no change."""
 
     def write_message(self, message: Message) -> None:
-        """Take the row of a RECORD message."""
+        """Write the row of a RECORD message."""
 
 
 class MessageWriter(MsgSpecWriter):
-    """Writes messages, and whole blocks of rendered RECORD lines, as the reader takes them.
+    """Writes messages, and rendered rows as blocks of RECORD lines, at the speed of the program that reads them.
 
     Attributes:
         written: Bytes written so far.
-        waited: Seconds that writing took: how long the reader kept the tap waiting.
+        waited: Seconds spent in writing: the time in which the tap waited for the reader.
     """
 
     def __init__(self, signals: Signals | None = None) -> None:
@@ -51,34 +51,34 @@ class MessageWriter(MsgSpecWriter):
             self.flush()
 
     def flush(self) -> None:
-        """Hand the reader all that was written."""
+        """Pass everything written so far to the reader."""
         self._signals.writing = True
         sys.stdout.flush()
         self._signals.writing = False
 
     def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:
-        """Write rows as RECORD messages: the constant head and tail of such a line are spliced in between."""
-        told = "" if version is None else f',"version":{version}'
-        tail = f'{told},"time_extracted":"{exported_at}"}}\n'.encode()
+        """Write rows as RECORD messages: each line gets the constant head and tail of its stream's messages."""
+        version_member = "" if version is None else f',"version":{version}'
+        tail = f'{version_member},"time_extracted":"{exported_at}"}}\n'.encode()
         head = f'{{"type":"RECORD","stream":"{stream}","record":'.encode()
         for lines in rows.pieces():
-            self.write_lines((head + lines).replace(b"\n", tail + head), superfluous=len(head))
+            self.write_lines((head + lines).replace(b"\n", tail + head), unwanted_end=len(head))
 
-    def write_lines(self, lines: bytes, *, superfluous: int = 0) -> None:
-        """Write rendered lines, each with its newline; a signal takes effect between two blocks of them.
+    def write_lines(self, lines: bytes, *, unwanted_end: int = 0) -> None:
+        """Write rendered lines, each with its newline; a signal ends the run between two blocks of lines.
 
         Args:
-            lines: The lines.
-            superfluous: Bytes at their end that are not written.
+            lines: Whole lines, and after them the unwanted end.
+            unwanted_end: Number of bytes at the end that are not written.
 
         Raises:
             Interruption: If the run was told to end.
-            BrokenPipeError: If nobody reads any more.
+            BrokenPipeError: If the reader has closed the pipe.
         """
-        start, size = 0, len(lines) - superfluous
+        start, size = 0, len(lines) - unwanted_end
         while start < size:
             self._signals.check()
-            end = lines.find(b"\n", start + _BLOCK) + 1 or size
+            end = lines.find(b"\n", start + _BLOCK_BYTES) + 1 or size
             started = time.monotonic()
             self._signals.writing = True
             sys.stdout.buffer.write(memoryview(lines)[start:end])

@@ -1,7 +1,7 @@
-"""Rows → Parquet, each column of the type that the stream's JSON schema says.
+"""Converts rows to Parquet, each column with the type that the stream's JSON schema gives it.
 
-Text stays text, dates and times too: they are what RECORD messages hold, every digit of them. Objects, and whatever
-the schema leaves open, are JSON text, so that no digit and no member is lost; a list of plain values is a list.
+Text, dates and times are text, exactly as in RECORD messages. Objects and values without one type are JSON text,
+so that no digit and no member is lost. A list of plain values is a list.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ import io
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tap_braze_export.errors import TapError
+from tap_braze_export.rows.exact_json import ENCODER, Integer64
+from tap_braze_export.schema.table import LARGEST_INTEGER, SMALLEST_INTEGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tap_braze_export.rows.rendered import Rows
 
-_LONG = 2**63
-_Long = Annotated[int, msgspec.Meta(ge=-_LONG, le=_LONG - 1)]
-_PLAIN: dict[str, Any] = {"string": str | None, "integer": _Long | None, "number": float | None, "boolean": bool | None}
-_LISTS: dict[str, Any] = {
+_PLAIN_TYPES: dict[str, Any] = {
+    "string": str | None,
+    "integer": Integer64 | None,
+    "number": float | None,
+    "boolean": bool | None,
+}
+_LIST_TYPES: dict[str, Any] = {
     "string": list[str | None] | None,
-    "integer": list[_Long | None] | None,
+    "integer": list[Integer64 | None] | None,
     "number": list[float | None] | None,
     "boolean": list[bool | None] | None,
 }
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
-_UNFIT: Any = object()
+_MISFIT: Any = object()
+"""Stands for a value that its column cannot hold."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its plain type, empty for JSON text, and whether it is a list of such values."""
+    """A column of a Parquet file.
+
+    Attributes:
+        name: Its name.
+        plain: The JSON schema's type of its values, or of its items if it is a list; empty for JSON text.
+        is_list: True if it holds lists.
+    """
 
     name: str
     plain: str = ""
@@ -44,16 +55,16 @@ class Column:
 
     @classmethod
     def of(cls, name: str, definition: Mapping[str, Any]) -> Column:
-        """The column that a property of a JSON schema makes."""
+        """The column for a property of a JSON schema."""
         kind = _only_type(definition)
-        if kind == "array" and (items := _only_type(definition.get("items") or {})) in _PLAIN:
+        if kind == "array" and (items := _only_type(definition.get("items") or {})) in _PLAIN_TYPES:
             return cls(name, items, is_list=True)
-        return cls(name, kind if kind in _PLAIN else "")
+        return cls(name, kind if kind in _PLAIN_TYPES else "")
 
     @property
     def python(self) -> Any:
-        """What its values are decoded to."""
-        return (_LISTS if self.is_list else _PLAIN).get(self.plain, msgspec.Raw)
+        """The Python type that its values are decoded to."""
+        return (_LIST_TYPES if self.is_list else _PLAIN_TYPES).get(self.plain, msgspec.Raw)
 
     @property
     def arrow(self) -> Any:
@@ -65,20 +76,20 @@ class Column:
         return pa.list_(plain) if self.is_list else plain
 
     def fit(self, value: Any) -> Any:
-        """A value of another form as one of this column: of stream maps the schema says what was guessed."""
+        """Convert a value to this column's type: for stream maps the SDK only guesses the schema."""
         if value is None:
             return None
         if self.is_list and isinstance(value, list):
             items = [_fit(item, self.plain) for item in value]
-            return _UNFIT if _UNFIT in items else items
-        return _UNFIT if self.is_list else _fit(value, self.plain)
+            return _MISFIT if _MISFIT in items else items
+        return _MISFIT if self.is_list else _fit(value, self.plain)
 
 
 def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: str) -> bytes:
-    """The content of a Parquet file.
+    """Make the content of a Parquet file.
 
     Raises:
-        TapError: If stream maps made a value that does not fit its column.
+        TapError: If stream maps made a value that its column cannot hold.
     """
     import pyarrow as pa  # noqa: PLC0415 - an extra
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -96,12 +107,16 @@ def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: s
 def _table(columns: Iterable[Column], values: Iterable[list[Any]]) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - an extra
 
-    arrays = [pa.array(found, column.arrow) for column, found in zip(columns, values, strict=True)]
+    arrays = [pa.array(column_values, column.arrow) for column, column_values in zip(columns, values, strict=True)]
     return pa.table(arrays, names=[column.name for column in columns])
 
 
 def _decoded(rows: Rows, columns: Iterable[Column]) -> Iterator[list[list[Any]]]:
-    """The values of each column, some rows at a time, if they are as the schema says."""
+    """Yield the values of each column, part by part, while they are as the schema says.
+
+    Raises:
+        msgspec.ValidationError: If a value or member is not as the schema says.
+    """
     named = {f"c{number}": column for number, column in enumerate(columns)}
     struct = msgspec.defstruct(
         "Row",
@@ -112,34 +127,34 @@ def _decoded(rows: Rows, columns: Iterable[Column]) -> Iterator[list[list[Any]]]
     )
     decoder = msgspec.json.Decoder(struct)
     for part in rows.parts:
-        found = decoder.decode_lines(part)
+        decoded = decoder.decode_lines(part)
         yield [
-            [*map(attrgetter(name), found)] if column.plain else [_raw_text(getattr(row, name)) for row in found]
+            [*map(attrgetter(name), decoded)] if column.plain else [_raw_text(getattr(row, name)) for row in decoded]
             for name, column in named.items()
         ]
 
 
 def _fitted(stream: str, rows: Rows, columns: list[Column]) -> tuple[list[Column], list[list[Any]]]:
-    """The values of each column, and of those that the schema does not know: flattening adds some."""
+    """Convert the values of each column, and of columns that flattening adds and the schema lacks."""
     objects = [*rows.objects()]
     known = {column.name for column in columns}
     extra = dict.fromkeys(name for row in objects for name in row if name not in known)
     columns = [*columns, *map(Column, extra)]
     values = []
     for column in columns:
-        found = [column.fit(row.get(column.name)) for row in objects]
-        if _UNFIT in found:
+        converted = [column.fit(row.get(column.name)) for row in objects]
+        if _MISFIT in converted:
             wanted = f"list of {column.plain}" if column.is_list else column.plain
             raise TapError(
                 f"stream_maps: {column.name} of {stream} is {wanted} in its schema and something else in a row, which "
                 "a Parquet file cannot hold: convert it in the expression, or write jsonl"
             )
-        values.append(found)
+        values.append(converted)
     return columns, values
 
 
 def _only_type(definition: Mapping[str, Any]) -> str:
-    """The one type that a JSON schema allows besides null; empty if there are several, or none is told."""
+    """The only type that a JSON schema allows besides null; empty if it allows several or names none."""
     given = definition.get("type", ())
     kinds = {given} if isinstance(given, str) else set(given)
     kinds.discard("null")
@@ -147,18 +162,20 @@ def _only_type(definition: Mapping[str, Any]) -> str:
 
 
 def _fit(value: Any, plain: str) -> Any:
+    """Convert a value to a plain type, or to JSON text."""
     if plain in {"", "string"}:
-        return value if isinstance(value, str) and plain else _ENCODER.encode(value).decode()
+        return value if isinstance(value, str) and plain else ENCODER.encode(value).decode()
     if value is None or (plain == "boolean" and isinstance(value, bool)):
         return value
     if plain == "boolean" or isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-        return _UNFIT
+        return _MISFIT
     if plain == "number":
         return float(value)
     whole = int(value)
-    return whole if whole == value and -_LONG <= whole < _LONG else _UNFIT
+    return whole if whole == value and SMALLEST_INTEGER <= whole <= LARGEST_INTEGER else _MISFIT
 
 
 def _raw_text(raw: msgspec.Raw | None) -> bytes | None:
+    """The JSON text of a value; None for null."""
     text = None if raw is None else bytes(raw)
     return None if text == b"null" else text

@@ -1,12 +1,11 @@
-"""The SDK's tap as this one uses it: its command line, its errors in words, its mapper. What it exports is in `tap.py`.
+"""The SDK's tap as this one uses it: command line, configuration, mapper. Settings and streams are in `tap.py`.
 
-Every private hook of the SDK's tap that is overridden stands here; `tests/test_sdk.py` notices when one changes.
+This module overrides every private hook of the SDK's tap; `tests/singer/test_sdk.py` fails when one changes.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +34,9 @@ from tap_braze_export.singer.config_errors import (
     describe_errors,
     environment_errors,
     forget_unknown_log_levels,
+    variables,
 )
+from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:
@@ -47,17 +48,22 @@ _TABLES = {table.stream: table for table in TABLES}
 
 
 class Plugin(Tap):
-    """A tap whose failures end in one line, and whose clock and signals tests replace."""
+    """A tap whose failures end in one line.
+
+    Attributes:
+        signals: The signals that the run receives.
+        clock: Time and waiting; tests replace it.
+    """
 
     signals: ClassVar[Signals] = Signals()
     clock: ClassVar[Clock] = Clock(signals)
 
     def rules(self) -> list[str]:
-        """What is wrong with settings that are right one by one."""
+        """List the errors of settings that are valid one by one and do not go together."""
         return []
 
     def custom_attributes(self) -> list[Field]:
-        """The typed members of the column custom_attributes."""
+        """List the typed members of the column custom_attributes."""
         return []
 
     @cached_property
@@ -66,32 +72,19 @@ class Plugin(Tap):
         return Settings.of(self.config)
 
     def check(self) -> None:
-        """Check for `--test` what can be proven without starting an export.
+        """Run the checks of `--test`, which start no export.
 
         Raises:
-            TapError: If something fails.
+            TapError: If a check fails.
         """
 
-    def __init__(self, *, parse_env_config: bool = False, **options: Any) -> None:
-        """Refuse what the environment holds before the SDK stumbles over it, or after it has read a .env file."""
-        if parse_env_config:
-            self._check_environment()
+    def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
-        try:
-            super().__init__(parse_env_config=parse_env_config, **options)
-        except ValueError:
-            if parse_env_config:
-                self._check_environment()
-            raise
-
-    @classmethod
-    def _check_environment(cls) -> None:
-        if errors := environment_errors(cls):
-            raise ConfigValidationError("environment", errors=errors) from None
+        super().__init__(**options)
 
     @override
     def setup_mapper(self) -> None:
-        """Let a catalog made by hand leave out what is in every row anyway: the keys and exported_at."""
+        """Add the columns that are in every row, keys and exported_at, to a catalog made by hand that lacks them."""
         for entry in self.input_catalog.streams if self.input_catalog else ():
             if table := _TABLES.get(entry.tap_stream_id):
                 entry.key_properties = entry.key_properties or table.keys
@@ -100,8 +93,8 @@ class Plugin(Tap):
                     definition = Schema.from_dict(table.json_schema["properties"][name])
                     entry.schema.properties.setdefault(name, definition)
                     entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
-        # The mapper takes __else__ out of the settings that it is given, and knows no column of a deselected stream,
-        # though a dry run syncs such streams, too.
+        # The mapper removes __else__ from the settings it gets, so it gets a copy. It drops the columns of deselected
+        # streams, which a dry run syncs, too, so it gets a catalog that selects every stream.
         self.mapper = PluginMapper(plugin_config=copy.deepcopy(dict(self.config)), logger=self.logger)
         catalog = copy.deepcopy(self.catalog)
         for entry in catalog.streams:
@@ -111,18 +104,20 @@ class Plugin(Tap):
     @classproperty
     @override
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
-        """The settings in the environment and in a .env file, without blank ones, which the SDK would convert."""
+        """The settings in the environment and in a .env file, without blank ones, which the SDK would convert.
+
+        Raises:
+            ConfigValidationError: If a variable holds text that the SDK cannot convert, or would read as false.
+        """
         parse_environment_config({}, cls._env_var_prefix)  # reads .env into the environment
-        cls.append_builtin_config(cls.config_jsonschema)
-        set_here = {
-            name: definition
-            for name, definition in cls.config_jsonschema["properties"].items()
-            if os.environ.get(f"{cls._env_var_prefix}{name.upper()}", "").strip()
-        }
-        return parse_environment_config({"properties": set_here}, cls._env_var_prefix)
+        if errors := environment_errors(cls):
+            raise ConfigValidationError("environment", errors=errors)
+        properties = {setting: definition for setting, definition, *_ in variables(cls)}
+        return parse_environment_config({"properties": properties}, cls._env_var_prefix)
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        """Drop unset settings, then list all errors; a tap made without validation refuses only wrong values."""
         self._config = without_unset(self._config)
         missing, wrong = describe_errors(self)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
@@ -132,6 +127,7 @@ class Plugin(Tap):
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
+        """Load the bookmark of export_files only; orchestrators may merge foreign ones into STATE."""
         bookmarks = state.get("bookmarks", {})
         super().load_state({"bookmarks": {name: bookmarks[name] for name in bookmarks if name == "export_files"}})
 
@@ -139,7 +135,7 @@ class Plugin(Tap):
 
     @plugin_cli
     def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
-        """The command; a log level that does not exist would end it before it can say so."""
+        """The command, made without unknown log levels, with which the SDK could not even log an error."""
         unknown = forget_unknown_log_levels(cls.name)
         command: click.Command = vars(PluginBase)["cli"].method(cls)
         for variable in unknown:
@@ -153,7 +149,7 @@ class Plugin(Tap):
 
     @override
     def _setup_signal_handlers(self) -> None:
-        """Nothing: the command installs handlers that stop at a line boundary."""
+        """Do nothing: the command installs handlers that end the output at a line."""
 
     @classmethod
     @override
@@ -180,15 +176,21 @@ class Plugin(Tap):
     @classmethod
     @override
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Check what can be checked without starting an export; --test=schema stays the SDK's."""
+        """Run the checks of `--test`, or write the SCHEMA messages of `--test=schema`."""
         known = [choice.value for choice in CliTestOptionValue]
         if value not in known:
             raise ConfigError(f"--test takes no value but {', '.join(known)}")
-        if value != CliTestOptionValue.All.value:
-            super().cb_test(ctx, param, value)
+        if value == CliTestOptionValue.Disabled.value:
             return
+        is_check = value == CliTestOptionValue.All.value
         given = ctx.params["config"]
-        # With a catalog, so that nothing is asked of Braze but by the checks.
-        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog())
-        tap.check()
+        # A check has a catalog, so that no discovery asks Braze for custom attributes.
+        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog() if is_check else None)
+        if is_check:
+            tap.check()
+        else:
+            for stream in tap.streams.values():
+                stream.selected = True
+                if isinstance(stream, FileStream):
+                    stream.write_schema()
         ctx.exit()

@@ -11,6 +11,7 @@ import requests
 
 from tap_braze_export.braze.callback import Callbacks, new_token
 from tap_braze_export.errors import ConfigError
+from tests.support.clouds import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +23,10 @@ TOKEN = "t" * 32
 @contextmanager
 def listening(seconds: float = 10.0, url: str = URL) -> Iterator[tuple[Callbacks, str]]:
     """A listener that expects one callback, and its address."""
-    with Callbacks(url, "127.0.0.1:0", seconds=seconds) as callbacks:
+    listen = f"127.0.0.1:{free_port()}"
+    with Callbacks(url, listen, seconds=seconds) as callbacks:
         callbacks.expect(TOKEN)
-        host, port = callbacks.address
-        yield callbacks, f"http://{host}:{port}"
+        yield callbacks, f"http://{listen}"
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def callbacks() -> Iterator[tuple[Callbacks, str]]:
 
 
 def connected(address: str) -> socket.socket:
+    """A connection that has sent nothing yet."""
     host, port = address.removeprefix("http://").split(":")
     return socket.create_connection((host, int(port)), timeout=5)
 
@@ -43,7 +45,7 @@ def connected(address: str) -> socket.socket:
 
 
 def test_token_is_added() -> None:
-    """In the query, beside what is there."""
+    """To the query that is there."""
     assert Callbacks(URL, None).endpoint(TOKEN) == f"{URL}?token={TOKEN}"
     assert Callbacks(f"{URL}?team=data#top", None).endpoint(TOKEN) == f"{URL}?team=data&token={TOKEN}#top"
 
@@ -62,15 +64,15 @@ def test_without_callback_url_nothing_is_sent_or_received() -> None:
     assert not callbacks.received(TOKEN)
 
 
-# What is answered
+# Responses
 
 
 def test_callback(callbacks: tuple[Callbacks, str]) -> None:
     """The right path and token with success true: the export is complete."""
     listener, address = callbacks
     assert not listener.received(TOKEN)
-    answer = requests.post(f"{address}/hooks/braze?token={TOKEN}", json={"success": True, "url": "x"}, timeout=5)
-    assert answer.status_code == 200
+    response = requests.post(f"{address}/hooks/braze?token={TOKEN}", json={"success": True, "url": "x"}, timeout=5)
+    assert response.status_code == 200
     assert listener.received(TOKEN)
     assert not listener.received("")
 
@@ -103,9 +105,9 @@ def test_proxy_may_cut_the_start_of_the_path(callbacks: tuple[Callbacks, str], p
 def test_anything_else_is_not_found(callbacks: tuple[Callbacks, str], method: str, path: str) -> None:
     """Wrong token, path or method: 404 without a body, and nothing is received."""
     listener, address = callbacks
-    answer = requests.request(method, address + path, json={"success": True}, timeout=5)
-    assert (answer.status_code, answer.content) == (404, b"")
-    assert "Python" not in answer.headers["Server"]
+    response = requests.request(method, address + path, json={"success": True}, timeout=5)
+    assert (response.status_code, response.content) == (404, b"")
+    assert "Python" not in response.headers["Server"]
     assert not listener.received(TOKEN)
 
 
@@ -122,7 +124,7 @@ def test_junk(callbacks: tuple[Callbacks, str], body: bytes) -> None:
 
 
 def test_success_false(callbacks: tuple[Callbacks, str]) -> None:
-    """It is taken note of as no completion."""
+    """It is accepted, but is no completion."""
     listener, address = callbacks
     url = f"{address}/hooks/braze?token={TOKEN}"
     assert requests.post(url, json={"success": False}, timeout=5).status_code == 200
@@ -151,7 +153,7 @@ def test_no_http_at_all(callbacks: tuple[Callbacks, str]) -> None:
 
 
 def test_slow_caller_does_not_hold_up_others(callbacks: tuple[Callbacks, str]) -> None:
-    """Several that say nothing, and the callback is answered all the same."""
+    """Several that say nothing, and the callback is received all the same."""
     listener, address = callbacks
     slow = [connected(address) for _ in range(10)]
     try:
@@ -185,7 +187,7 @@ def test_slow_caller_is_cut_off(*, dripping: bool) -> None:
 
 
 def test_not_too_many_at_a_time() -> None:
-    """The descriptors of the run are its own: who comes when 64 are heard already is sent away."""
+    """The descriptors of the run are its own: one who comes while 64 are connected is refused."""
     with listening() as (_, address):
         callers = [connected(address) for _ in range(64)]
         try:

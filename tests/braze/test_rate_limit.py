@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.braze.rate_limit import RequestPacer
-from tap_braze_export.braze.responses import RateLimit
+from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer
 from tests.support.fakes import FakeClock
-from tests.support.simulation import ScriptedBraze, SimulatedLanes, SimulatedRun
+from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,21 +19,21 @@ FULL_MINUTE = 1_800_000_000
 assert FULL_MINUTE % 3600 == 0
 
 
-def sent_until_wait(pace: RequestPacer, now: float, *, most: int = 1000) -> int:
+def sent_until_wait(pacer: RequestPacer, now: float, *, most: int = 1000) -> int:
     """How many requests may go at this moment."""
     count = 0
-    while pace.wait(now) <= 0 and count < most:
-        pace.sent(now)
+    while pacer.wait(now) <= 0 and count < most:
+        pacer.sent(now)
         count += 1
     return count
 
 
-def told(limit: int, remaining: int, reset: int, *, now: float = FULL_MINUTE) -> RequestPacer:
-    """A pace whose first request was answered so."""
-    pace = RequestPacer()
-    pace.sent(now)
-    pace.answered(1, RateLimit(limit, remaining, reset), now)
-    return pace
+def paced(limit: int, remaining: int, reset: int, *, now: float = FULL_MINUTE) -> RequestPacer:
+    """A pacer after a first response with these headers."""
+    pacer = RequestPacer()
+    pacer.sent(now)
+    pacer.responded(1, RateLimit(limit, remaining, reset), now)
+    return pacer
 
 
 @pytest.mark.parametrize(
@@ -45,13 +44,13 @@ def told(limit: int, remaining: int, reset: int, *, now: float = FULL_MINUTE) ->
 def test_no_window_of_braze_gets_more_than_its_limit(
     tmp_path: Path, limit: int, seconds: int, requests: int, start: float
 ) -> None:
-    """Whatever the window's length, how long answers take and where in a window the resync begins."""
+    """Whatever the window's length, how long responses take and where in a window the resync begins."""
     clock = FakeClock(FULL_MINUTE + start)
     braze = ScriptedBraze(clock, limit=limit, seconds=seconds)
-    lanes = SimulatedLanes(clock, jitter=0.2)
+    threads = SimulatedThreads(clock, jitter=0.2)
     emails = [f"user-{number}@example.org" for number in range(requests)]
 
-    run = SimulatedRun(braze, tmp_path, lanes=lanes, emails=emails)
+    run = SimulatedRun(braze, tmp_path, threads=threads, emails=emails)
 
     assert braze.violations == 0
     assert len(run.users) == requests
@@ -86,21 +85,21 @@ def test_braze_clock_may_differ_from_ours(tmp_path: Path, behind: float) -> None
 
 
 def test_first_request_goes_alone() -> None:
-    """Nobody knows the limit before the first answer."""
-    pace = RequestPacer()
+    """Nobody knows the limit before the first response."""
+    pacer = RequestPacer()
 
-    assert sent_until_wait(pace, FULL_MINUTE) == 1
-    assert pace.wait(FULL_MINUTE + 1_000) == math.inf
+    assert sent_until_wait(pacer, FULL_MINUTE) == 1
+    assert pacer.wait(FULL_MINUTE + 1_000) == math.inf
 
 
 def test_assumes_250_a_minute_without_headers() -> None:
     """The lowest limit that Braze gives by default: in a minute of it no more go."""
-    pace = RequestPacer()
-    pace.sent(FULL_MINUTE)
-    pace.answered(1, RateLimit(), FULL_MINUTE)
+    pacer = RequestPacer()
+    pacer.sent(FULL_MINUTE)
+    pacer.responded(1, RateLimit(), FULL_MINUTE)
     now, count = float(FULL_MINUTE), 1
-    while (now := now + pace.wait(now)) < FULL_MINUTE + 60:
-        pace.sent(now)
+    while (now := now + pacer.wait(now)) < FULL_MINUTE + 60:
+        pacer.sent(now)
         count += 1
 
     assert 242 <= count <= 250
@@ -108,27 +107,27 @@ def test_assumes_250_a_minute_without_headers() -> None:
 
 def test_what_remains_is_never_exceeded() -> None:
     """Somebody else uses the same workspace: 3 requests remain until the minute ends, although 250 are the limit."""
-    pace = told(250, 3, FULL_MINUTE + 60)
+    pacer = paced(250, 3, FULL_MINUTE + 60)
 
     now, count = float(FULL_MINUTE), 0
-    while (wait := pace.wait(now)) < 30:
+    while (wait := pacer.wait(now)) < 30:
         now += wait
-        pace.sent(now)
+        pacer.sent(now)
         count += 1
 
     assert count == 3
     assert now + wait > FULL_MINUTE + 60
 
 
-def test_answers_out_of_order_never_raise_what_remains() -> None:
-    """An answer that says more remains may only be older than one that says less."""
-    pace = told(250, 100, FULL_MINUTE + 60)
+def test_responses_out_of_order_never_raise_what_remains() -> None:
+    """A response that says more remains may only be older than one that says less."""
+    pacer = paced(250, 100, FULL_MINUTE + 60)
     for _ in range(5):
-        pace.sent(FULL_MINUTE)
-    pace.answered(5, RateLimit(250, 1, FULL_MINUTE + 60), FULL_MINUTE)
-    pace.answered(2, RateLimit(250, 99, FULL_MINUTE + 60), FULL_MINUTE)
+        pacer.sent(FULL_MINUTE)
+    pacer.responded(5, RateLimit(250, 1, FULL_MINUTE + 60), FULL_MINUTE)
+    pacer.responded(2, RateLimit(250, 99, FULL_MINUTE + 60), FULL_MINUTE)
 
-    assert pace.wait(FULL_MINUTE + 20) > 40
+    assert pacer.wait(FULL_MINUTE + 20) > 40
 
 
 @pytest.mark.parametrize(
@@ -141,23 +140,23 @@ def test_answers_out_of_order_never_raise_what_remains() -> None:
 )
 def test_window_is_inferred_from_its_end(reset: int, seconds_between: float) -> None:
     """Windows end on the clock's full second, minute or hour, and 40 requests are spread over one."""
-    pace = told(40, 39, reset)
+    pacer = paced(40, 39, reset)
     now = FULL_MINUTE + 0.5
-    sent_until_wait(pace, now)
-    now += pace.wait(now)
-    pace.sent(now)
+    sent_until_wait(pacer, now)
+    now += pacer.wait(now)
+    pacer.sent(now)
 
-    assert seconds_between <= pace.wait(now) <= seconds_between * 1.05
+    assert seconds_between <= pacer.wait(now) <= seconds_between * 1.05
 
 
 def test_window_of_a_second_that_ends_with_a_minute_is_recognised_by_the_next() -> None:
-    """A first answer in the last second of a minute looks like one about the minute."""
-    pace = told(40, 39, FULL_MINUTE + 60, now=FULL_MINUTE + 59.5)
-    pace.sent(FULL_MINUTE + 60.1)
-    pace.answered(2, RateLimit(40, 39, FULL_MINUTE + 61), FULL_MINUTE + 60.4)
-    sent_until_wait(pace, FULL_MINUTE + 60.5)
+    """A first response in the last second of a minute looks like one about the minute."""
+    pacer = paced(40, 39, FULL_MINUTE + 60, now=FULL_MINUTE + 59.5)
+    pacer.sent(FULL_MINUTE + 60.1)
+    pacer.responded(2, RateLimit(40, 39, FULL_MINUTE + 61), FULL_MINUTE + 60.4)
+    sent_until_wait(pacer, FULL_MINUTE + 60.5)
 
-    assert pace.wait(FULL_MINUTE + 60.5) < 0.03
+    assert pacer.wait(FULL_MINUTE + 60.5) < 0.03
 
 
 @pytest.mark.parametrize(("cap", "expected"), [(60, 60), (1_000, 1_000), (1_000_000, 2_400)])
@@ -179,28 +178,28 @@ def test_setting_caps_the_rate(tmp_path: Path, cap: int, expected: int) -> None:
 
 
 def test_all_wait_after_a_429() -> None:
-    """Until the window ends and a second more, however many of those in flight are refused, too."""
-    pace = told(250, 249, FULL_MINUTE + 60)
+    """Until the window ends and a second more, however many of those that were sent are refused, too."""
+    pacer = paced(250, 249, FULL_MINUTE + 60)
     for _ in range(8):
-        pace.refused(FULL_MINUTE + 60, FULL_MINUTE + 10)
+        pacer.refused(FULL_MINUTE + 60, FULL_MINUTE + 10)
 
-    assert pace.wait(FULL_MINUTE + 10) == pytest.approx(51)
+    assert pacer.wait(FULL_MINUTE + 10) == pytest.approx(51)
 
 
 def test_waits_longer_each_time_without_success() -> None:
-    """A window's end that is past already, or is not told, does not lead to one 429 after the other."""
-    pace, now, waits = told(250, 249, FULL_MINUTE + 60), FULL_MINUTE + 70.0, []
+    """A window's end that is past already, or is not known, does not lead to one 429 after the other."""
+    pacer, now, waits = paced(250, 249, FULL_MINUTE + 60), FULL_MINUTE + 70.0, []
     for _ in range(8):
-        pace.refused(0, now)
-        waits.append(round(pace.wait(now)))
-        now += pace.wait(now)
+        pacer.refused(0, now)
+        waits.append(round(pacer.wait(now)))
+        now += pacer.wait(now)
 
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_senseless_reset_holds_nothing_back_for_ever() -> None:
     """An hour is Braze's longest window."""
-    pace = told(250, 249, FULL_MINUTE + 60)
-    pace.refused(99_999_999_999, FULL_MINUTE)
+    pacer = paced(250, 249, FULL_MINUTE + 60)
+    pacer.refused(99_999_999_999, FULL_MINUTE)
 
-    assert pace.wait(FULL_MINUTE) <= 3_601
+    assert pacer.wait(FULL_MINUTE) <= 3_601

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.exports.journal import Entry, Journal
+from tap_braze_export.exports.journal import Journal
+from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock
@@ -39,14 +40,14 @@ def journal(spool: Spool) -> Iterator[Journal]:
 
 
 def test_what_is_written_is_read(journal: Journal) -> None:
-    entry = Entry(BOOKMARK, URL, "token")
+    entry = KnownExport(BOOKMARK, URL, "token")
     journal.write(entry)
     assert journal.read() == entry
 
 
 def test_files_are_not_written(journal: Journal) -> None:
     """Which files the target has is for STATE to say."""
-    journal.write(Entry(Bookmark(**{**vars(BOOKMARK), "digests": {b"12345678": None}, "users": 5}), URL, "token"))
+    journal.write(KnownExport(Bookmark(**{**vars(BOOKMARK), "digests": {b"12345678": None}, "users": 5}), URL, "token"))
     read = journal.read()
     assert read is not None
     assert (read.bookmark.files, read.bookmark.users) == (0, 0)
@@ -57,7 +58,7 @@ def test_it_is_for_the_owner_only(spool: Spool, journal: Journal) -> None:
     old = os.umask(0)
     try:
         journal.lock()
-        journal.write(Entry(BOOKMARK, URL, "token"))
+        journal.write(KnownExport(BOOKMARK, URL, "token"))
     finally:
         os.umask(old)
     folder = spool.root / "journal"
@@ -70,7 +71,7 @@ def test_it_is_for_the_owner_only(spool: Spool, journal: Journal) -> None:
 
 def test_it_shows_no_secret(journal: Journal) -> None:
     """An entry that somebody logs tells neither link nor token; a file's name tells no segment."""
-    entry = Entry(BOOKMARK, URL, "secret-token")
+    entry = KnownExport(BOOKMARK, URL, "secret-token")
     assert "topsecret" not in repr(entry)
     assert "secret-token" not in repr(entry)
     assert "seg-1" not in journal.path.name
@@ -87,10 +88,10 @@ def test_what_is_no_entry_is_none(journal: Journal, content: bytes) -> None:
 
 def test_a_new_entry_replaces_the_old_one_at_once(journal: Journal) -> None:
     """Whoever reads meanwhile sees the old or the new one; a leftover of a crash does not matter."""
-    journal.write(Entry(BOOKMARK, URL, "old"))
+    journal.write(KnownExport(BOOKMARK, URL, "old"))
     opened = journal.path.open("rb")
     journal.path.with_suffix(".part").write_bytes(b"half an ent")
-    journal.write(Entry(BOOKMARK, None, "new"))
+    journal.write(KnownExport(BOOKMARK, None, "new"))
     with opened:
         assert b'"old"' in opened.read()
     read = journal.read()
@@ -100,7 +101,7 @@ def test_a_new_entry_replaces_the_old_one_at_once(journal: Journal) -> None:
 
 
 def test_forgetting_twice_is_fine(journal: Journal) -> None:
-    journal.write(Entry(BOOKMARK))
+    journal.write(KnownExport(BOOKMARK))
     journal.forget()
     journal.forget()
     assert journal.read() is None

@@ -7,25 +7,30 @@ import threading
 import time
 import zipfile
 from collections import defaultdict
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typing_extensions import override
 
-from tap_braze_export.exports.polling import BucketExport
-from tap_braze_export.files.download import Bucket
-from tap_braze_export.files.objects import CopyToDisk
+from tap_braze_export.clock import PollTimer
+from tap_braze_export.errors import ExportError
+from tap_braze_export.exports.bucket_polling import BucketExport
+from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.state import Bookmark
+from tap_braze_export.threads import DaemonThreads
 from tests.support import clouds
 from tests.support.fakes import FakeClock
 from tests.support.runs import Run, selecting, settings, sync
 from tests.support.steps import Steps, braze, crash, exports, nothing, posts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tap_braze_export.files.archive import Member
-    from tap_braze_export.files.objects import BucketObject, Place
+    from tap_braze_export.files.objects import BucketObject, DeliveredFile
+    from tap_braze_export.files.prefetch import Fetched
     from tap_braze_export.sandbox import Sandbox
 
 SECONDS = 30
@@ -139,9 +144,37 @@ def test_empty_segment_with_callback(tmp_path: Path) -> None:
     with braze(clock, tmp_path, hold=True, faults=["no-file"]) as sandbox:
         clock.steps = [nothing, sandbox.finish_exports, nothing]
         listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
-        run = sync(bucket_settings(sandbox, tmp_path, **listening), clock=clock, catalog=USERS)
+        sandbox.add_segment("nobody", [])
+        config = bucket_settings(sandbox, tmp_path, segment_ids=["nobody"], **listening)
+        run = sync(config, clock=clock, catalog=USERS)
     assert not run.counts
+    assert [line for line in run.warnings if "it counts as empty" in line]
     assert exports(run.states[-1])[0]["running"] is False
+
+
+@pytest.mark.parametrize("known_by", ["last export", "estimate"])
+def test_callback_without_a_file(tmp_path: Path, known_by: str) -> None:
+    """Braze says that it has delivered, and nothing is here: that is the wrong bucket, unless the segment is empty."""
+    port = clouds.free_port()
+    clock = Steps()
+    listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
+    with braze(clock, tmp_path) as sandbox:
+        config = bucket_settings(sandbox, tmp_path, **listening)
+        first = sync(config, clock=clock, catalog=USERS)
+        if known_by == "last export":
+            sandbox.workspace.options.deny = ("segments.data_series",)
+        (tmp_path / "elsewhere").mkdir()
+        config["bucket_url"] = str(tmp_path / "elsewhere")
+        run = sync(
+            config,
+            clock=clock,
+            catalog=USERS,
+            state=first.states[-1] if known_by == "last export" else None,
+            fails=True,
+        )
+    assert f"not one file is in {tmp_path / 'elsewhere'}" in run.error
+    assert "bucket_url must be" in run.error
+    assert {"last export": "the last export had 9 users", "estimate": "Braze estimates 9 users"}[known_by] in run.error
 
 
 def test_empty_segment_without_callback(tmp_path: Path) -> None:
@@ -253,28 +286,52 @@ class Observed(CopyToDisk):
         self.begun: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 
     @override
-    def take(self, found: BucketObject) -> tuple[Place, list[Member]]:
-        self.begun[found.name].set()
-        return super().take(found)
+    def fetch(self, wanted: BucketObject) -> Fetched:
+        self.begun[wanted.name].set()
+        return super().fetch(wanted)
 
 
-def in_bucket(folder: Path, clock: FakeClock, *, observed: Observed | None = None, ahead: int = 0) -> BucketExport:
+def in_bucket(folder: Path, clock: FakeClock, *, observed: Observed | None = None, deadline: float = 0) -> BucketExport:
+    """An export of a segment in the bucket of this folder, with a deadline in an hour."""
     bookmark = Bookmark("segment", "seg", EXPORT, clock.time, (), "", in_bucket=True)
     (folder / "spool").mkdir()
     bucket = Bucket(str(folder), {}, clock=clock)
-    landing = observed or CopyToDisk(bucket, folder / "spool")
-    return BucketExport(bookmark, bucket, landing, clock=clock, settle_seconds=600, ahead=ahead)
+    return BucketExport(
+        bookmark,
+        bucket,
+        observed or CopyToDisk(bucket, folder / "spool"),
+        timer=PollTimer(clock, 10),
+        threads=DaemonThreads(8),
+        clock=clock,
+        settle_seconds=600,
+        deadline=deadline or clock.time + 3600,
+        max_objects=2,
+    )
+
+
+def polled(export: BucketExport) -> Sequence[DeliveredFile]:
+    """The files that can be read once the transfers under way are done."""
+    while not (files := export.poll()) and export.transfers:
+        wait(export.transfers, SECONDS)
+    return files
+
+
+def read_all(export: BucketExport) -> Iterator[DeliveredFile]:
+    """Every file that one listing has shown, each of them done."""
+    while files := polled(export):
+        yield files[0]
+        export.done(files[0], 1)
 
 
 def test_next_object_is_fetched_while_one_is_read(tmp_path: Path) -> None:
     """One object ahead, no more; the run itself waits for none but the first."""
     clock = FakeClock()
     observed = Observed(Bucket(str(tmp_path), {}, clock=clock), tmp_path / "spool")
-    arrival = in_bucket(tmp_path, clock, observed=observed, ahead=1)
+    export = in_bucket(tmp_path, clock, observed=observed)
     for number in (1, 2, 3):
         put(tmp_path, number)
     one, two, three = (observed.begun[f"{number:032}.zip"] for number in (1, 2, 3))
-    files = arrival.look()
+    files = read_all(export)
     next(files)
     assert one.is_set()
     assert two.wait(SECONDS)
@@ -285,54 +342,55 @@ def test_next_object_is_fetched_while_one_is_read(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_fetched_ahead_is_told_in_its_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    arrival = in_bucket(tmp_path, FakeClock(), ahead=1)
+    """The error of a file is logged, or raised, once the files before it are read."""
+    export = in_bucket(tmp_path, FakeClock())
     for number in (1, 2, 3):
         put(tmp_path, number)
     (damaged,) = tmp_path.rglob(f"*{2:032}.zip")
     damaged.write_bytes(b"PK\x03\x04")
-    warnings = [(file.name[31], len(caplog.messages)) for file in arrival.look()]
+    warnings = []
+    for file in read_all(export):
+        wait(export.transfers, SECONDS)
+        export.poll()
+        warnings.append((file.name[31], len(caplog.messages)))
     assert warnings == [("1", 0), ("3", 1)]
 
 
-def read_slowly(arrival: BucketExport, clock: FakeClock) -> int:
-    """Take an hour for each file; how many there were."""
+def read_slowly(export: BucketExport, clock: FakeClock, folder: Path, *, files: int) -> int:
+    """Spend an hour on each file, while Braze writes the next of `files`; return how many were read."""
+    put(folder, 1)
     count = 0
-    for file in arrival.look():
+    for _ in read_all(export):
         clock.time += 3600
-        file.emitted(1)
         count += 1
+        if count < files:
+            put(folder, count + 1)
     return count
 
 
 def test_time_spent_reading_is_no_quiet(tmp_path: Path) -> None:
     """Files that come while others are read for hours are found before an export counts as complete."""
     clock = FakeClock()
-    arrival = in_bucket(tmp_path, clock)
-    put(tmp_path, 1)
-    assert read_slowly(arrival, clock) == 1
-    assert not arrival.complete
-    put(tmp_path, 2)
-    assert read_slowly(arrival, clock) == 1
-    assert not arrival.complete
-    assert read_slowly(arrival, clock) == 0
-    assert arrival.complete
+    export = in_bucket(tmp_path, clock, deadline=clock.time + 100_000)
+    assert read_slowly(export, clock, tmp_path, files=3) == 3
+    assert export.complete
 
 
 def test_slow_reader_past_the_deadline(tmp_path: Path) -> None:
     """An export whose files came in time is read to its end; one whose files still come after it is not."""
     clock = FakeClock()
-    arrival = in_bucket(tmp_path, clock)
-    deadline = clock.time + 1800
-    put(tmp_path, 1)
-    read_slowly(arrival, clock)
-    assert clock.time > deadline
-    assert arrival.overdue(deadline) == ""
-    put(tmp_path, 2)
-    read_slowly(arrival, clock)
-    assert arrival.overdue(deadline) == ""
-    put(tmp_path, 3)
-    read_slowly(arrival, clock)
-    assert "files are still coming" in arrival.overdue(deadline)
+    export = in_bucket(tmp_path, clock, deadline=clock.time + 1800)
+    assert read_slowly(export, clock, tmp_path, files=2) == 2
+    assert export.complete
+
+
+def test_files_that_come_after_the_deadline(tmp_path: Path) -> None:
+    """They are not read: the export ends with the files that came in time."""
+    clock = FakeClock()
+    export = in_bucket(tmp_path, clock, deadline=clock.time + 1800)
+    with pytest.raises(ExportError, match="files are still coming"):
+        read_slowly(export, clock, tmp_path, files=9)
+    assert export.bookmark.files == 2
 
 
 # Behind a URL

@@ -1,4 +1,4 @@
-"""What a run makes of what earlier runs left: continue an export, read it again, or start anew."""
+"""A run continues the export of an earlier run, reads it again, or starts anew."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.exports.journal import Entry
-from tap_braze_export.exports.resume import Left, left_over
+from tap_braze_export.exports.resume import KnownExport, Status, known_export
 from tap_braze_export.state import Bookmark
 from tests.support import clouds
 from tests.support.fakes import FakeClock
@@ -158,7 +157,7 @@ def test_bucket_does_not(tmp_path: Path) -> None:
 
 
 def test_deleting_the_journal_makes_it_forgotten(tmp_path: Path) -> None:
-    """What docs/state.md says: without STATE and journal nothing is known of an export."""
+    """Without STATE and journal nothing is known of an export, as docs/state.md says."""
     clock = Steps()
     with braze(clock, tmp_path, hold=True) as sandbox:
         config = in_bucket(sandbox, tmp_path)
@@ -266,7 +265,7 @@ def test_state_survives_a_deep_merge(tmp_path: Path) -> None:
 
 
 def bookmark(export_id: str = "a", at: float = 1000.0, **more: Any) -> Bookmark:
-    return Bookmark("segment", "seg", export_id, at, ("braze_id", "email"), "shape", **more)
+    return Bookmark("segment", "seg", export_id, at, ("braze_id", "email"), "signature", **more)
 
 
 WANTED = bookmark("", 2000.0)
@@ -288,18 +287,18 @@ BUCKET = {"in_bucket": True}
 )
 def test_newer_of_state_and_journal_wins(known: Bookmark | None, entry: Bookmark | None, export_id: str | None) -> None:
     """Of what runs in Braze; that an export has ended is STATE's to say."""
-    left = left_over(known, Entry(entry) if entry else None, WANTED, timeout=5000, has_bucket=True)
-    assert (left.bookmark.export_id if left else None) == export_id
+    found = known_export(known, KnownExport(entry) if entry else None, WANTED, timeout=5000, has_bucket=True)
+    assert (found.bookmark.export_id if found else None) == export_id
 
 
 def test_files_are_those_of_state() -> None:
     """The journal of the same export adds the link and the token, not files."""
     known = bookmark(digests={b"12345678": None})
-    entry = Entry(bookmark(), "https://example.org/x", "token")
-    left = left_over(known, entry, WANTED, timeout=5000, has_bucket=False)
-    assert left is not None
-    assert (left.left, left.url, left.token, left.bookmark.files) == (
-        Left.RUNNING,
+    entry = KnownExport(bookmark(), "https://example.org/x", "token")
+    found = known_export(known, entry, WANTED, timeout=5000, has_bucket=False)
+    assert found is not None
+    assert (found.status, found.url, found.token, found.bookmark.files) == (
+        Status.RUNNING,
         "https://example.org/x",
         "token",
         1,
@@ -308,19 +307,19 @@ def test_files_are_those_of_state() -> None:
 
 def test_export_behind_a_url_is_not_looked_for_in_a_bucket() -> None:
     """Also where a bucket is configured: Braze said with its answer where the files go."""
-    assert left_over(bookmark(), None, WANTED, timeout=5000, has_bucket=True) is None
+    assert known_export(bookmark(), None, WANTED, timeout=5000, has_bucket=True) is None
 
 
 def test_unanswered_request_is_remembered() -> None:
-    left = left_over(None, Entry(bookmark(""), token="t"), WANTED, timeout=5000, has_bucket=True)
-    assert left is not None
-    assert (left.left, left.token) == (Left.UNANSWERED, "t")
+    found = known_export(None, KnownExport(bookmark(""), token="t"), WANTED, timeout=5000, has_bucket=True)
+    assert found is not None
+    assert (found.status, found.token) == (Status.REQUESTED, "t")
 
 
-@pytest.mark.parametrize(("rows_signature", "late"), [("shape", True), ("other", False)])
+@pytest.mark.parametrize(("rows_signature", "late"), [("signature", True), ("other", False)])
 def test_ended_export_may_have_late_files(*, rows_signature: str, late: bool) -> None:
     """In a bucket, and only if its rows would look as those that were read."""
     known = bookmark(running=False, in_bucket=True)
     known.rows_signature = rows_signature
-    left = left_over(known, None, WANTED, timeout=5000, has_bucket=True)
-    assert (left is not None and left.left is Left.ENDED) == late
+    found = known_export(known, None, WANTED, timeout=5000, has_bucket=True)
+    assert (found is not None and found.status is Status.ENDED) == late

@@ -1,10 +1,10 @@
-"""What arrives damaged, odd or unreadable: nothing is lost in silence, and the rest of the run goes on."""
+"""Files that arrive damaged, odd or unreadable: nothing is lost in silence, and the rest of the run goes on."""
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,11 +21,6 @@ BAD_LINES = [b'{"braze_id": "5fbd99bac125ca40511f2cb1", "first_name": ', b'["no"
 def rejected_files(folder: Path) -> dict[str, bytes]:
     """The kept lines by export."""
     return {path.stem: path.read_bytes() for path in (folder / "spool" / "rejected").iterdir()}
-
-
-def a_file(*users: Any) -> list[Any]:
-    """The lines of one delivered file: objects, or raw bytes."""
-    return list(users)
 
 
 @pytest.mark.parametrize("output_format", ["zip", "gzip"])
@@ -112,7 +107,7 @@ def test_user_twice_in_a_file(tmp_path: Path) -> None:
     first = {"braze_id": "b1", "email": "old@example.com", "apps": [{"name": "Shop", "platform": "iOS"}]}
     second = {"braze_id": "b1", "email": "new@example.com", "apps": [{"name": "Blog", "platform": "Web"}]}
     with Sandbox(users=0) as sandbox:
-        sandbox.add_segment("one", files=[a_file(first, second)])
+        sandbox.add_segment("one", files=[[first, second]])
         run = sync(settings(sandbox, tmp_path, segment_ids=["one"]))
     assert [user["email"] for user in run.rows("users")] == ["new@example.com"]
     assert [app["name"] for app in run.rows("apps")] == ["Blog"]
@@ -122,7 +117,7 @@ def test_user_twice_in_a_file(tmp_path: Path) -> None:
 def test_user_in_two_files(tmp_path: Path) -> None:
     """Files are deduplicated one by one: the user comes twice."""
     with Sandbox(users=0) as sandbox:
-        sandbox.add_segment("one", files=[a_file({"braze_id": "b1"}), a_file({"braze_id": "b1"})])
+        sandbox.add_segment("one", files=[[{"braze_id": "b1"}], [{"braze_id": "b1"}]])
         run = sync(settings(sandbox, tmp_path, segment_ids=["one"]))
     assert run.ids() == ["b1", "b1"]
 
@@ -172,7 +167,7 @@ def test_damaged_for_good(tmp_path: Path, fault: str) -> None:
 
 
 def test_leaves_no_download_behind(tmp_path: Path) -> None:
-    """What was downloaded holds people's data and is removed when it is read, also when it was damaged."""
+    """A download holds people's data and is removed when it is read, also when it was damaged."""
     with Sandbox(users=30, faults=["truncated-file"]) as sandbox:
         sync(settings(sandbox, tmp_path), fails=True)
         sandbox.set_faults()

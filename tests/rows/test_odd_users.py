@@ -16,7 +16,8 @@ from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.loaders import SCHEMA, load
-from tests.support.rows import Case, cases, parse
+from tests.support.postgres import Postgres
+from tests.support.rows import HUGE, KEYS, Case, cases, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,6 @@ FORMATS = {
     for table in TABLES
     for name, column in table.json_schema["properties"].items()
 }
-KEYS = {table.stream: table.keys for table in TABLES}
-HUGE = "1234567890" * 500
 LONG = "ä" * 2**19
 DEEP = 490
 
@@ -133,7 +132,7 @@ def export(sandbox: Sandbox, spool: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What the tap makes of all odd users, and of lines that are no users, in one file."""
+    """The messages of a run over one file with all odd users, and lines that are no users."""
     lines = [case.line for case in CASES] + [line for line, _ in UNWRITABLE.values()]
     with Sandbox(users=1) as sandbox:
         sandbox.add_segment("odd", files=[[*REJECTED[:1], *lines, *REJECTED[1:]]])

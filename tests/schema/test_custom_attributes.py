@@ -1,4 +1,4 @@
-"""Tests of typed custom attributes: from Braze, from the settings, and what a run makes of them."""
+"""Types of custom attributes: from Braze, from the settings, and in the rows of a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.custom_attributes import discovered_types
+from tests.support.rows import select
 from tests.support.runs import discover, sync
 
 if TYPE_CHECKING:
@@ -55,15 +56,6 @@ def members(catalog: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
-def deselected(catalog: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The catalog without these custom attributes."""
-    for entry in catalog["streams"]:
-        for item in entry["metadata"]:
-            if item["breadcrumb"][1::2] in [["custom_attributes", name] for name in names]:
-                item["metadata"]["selected"] = False
-    return catalog
-
-
 def test_discovery_asks_braze_page_by_page() -> None:
     """All 105 attributes on three pages are listed, without the blocklisted ones; the settings' types win."""
     with Sandbox(users=1) as sandbox:
@@ -103,7 +95,9 @@ def test_a_deselected_attribute_closes_the_list(tmp_path: Path) -> None:
     with Sandbox(users=1) as sandbox:
         sandbox.add_segment("mine", [json.dumps(user).encode()])
         config = {**sandbox.config, "spool_dir": str(tmp_path), "segment_ids": ["mine"], "custom_attributes": types}
-        run = sync(config, catalog=deselected(discover(config), "c"))
+        catalog = discover(config)
+        select(catalog, ["users.custom_attributes.c"], selected=False)
+        run = sync(config, catalog=catalog)
         (body,) = [call.body for call in sandbox.calls if call.path == "/users/export/segment"]
     assert body["custom_attributes_to_export"] == ["a", "b"]
     assert "custom_attributes" not in body["fields_to_export"]

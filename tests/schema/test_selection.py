@@ -1,9 +1,7 @@
-"""The catalog decides what Braze is asked for, and what of its answer is emitted."""
+"""The catalog decides which fields are requested, and which columns are emitted."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +10,15 @@ from singer_sdk.singerlib import SelectionMask
 
 from tap_braze_export.schema.selection import MOST_NAMED_ATTRIBUTES, RequestedFields, Selection
 from tap_braze_export.schema.user_object import CAMPAIGNS_RECEIVED, TABLES, USERS
-from tap_braze_export.tap import TapBrazeExport
-from tests.support.rows import selected
+from tests.support.rows import select, selected
+from tests.support.runs import discover, settings, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from tap_braze_export.sandbox import Sandbox
+    from tests.support.runs import Run
 
 EVERYTHING = [
     *("appboy_id", "apps", "attributed_ad", "attributed_adgroup", "attributed_campaign", "attributed_source"),
@@ -37,7 +36,7 @@ SCALARS = [name for name in EVERYTHING if name not in NESTED]
 USER_COLUMNS = [column.name for column in USERS.columns]
 
 
-def asked(*, extra: Iterable[str] = (), **options: Any) -> list[str]:
+def requested_fields(*, extra: Iterable[str] = (), **options: Any) -> list[str]:
     """The `fields_to_export` of a selection."""
     return [*RequestedFields.of(selected(**options).values(), extra).fields_to_export]
 
@@ -47,20 +46,15 @@ def users_without(kept: Iterable[str]) -> list[str]:
     return [f"users.{name}" for name in USER_COLUMNS if name not in {*kept}]
 
 
-def attributes(**kinds: str) -> dict[str, str]:
-    """Types of custom attributes."""
-    return kinds
-
-
 def test_everything_selected_asks_for_everything() -> None:
     """Each scalar, `custom_attributes` and each list once, sorted; no column that comes by itself."""
-    assert asked() == EVERYTHING
+    assert requested_fields() == EVERYTHING
 
 
 def test_braze_id_is_always_asked_for() -> None:
     """Without it no row has a key."""
-    assert asked(only=[]) == ["braze_id"]
-    assert asked(only=["users"], without=users_without(["braze_id"])) == ["braze_id"]
+    assert requested_fields(only=[]) == ["braze_id"]
+    assert requested_fields(only=["users"], without=users_without(["braze_id"])) == ["braze_id"]
 
 
 @pytest.mark.parametrize(
@@ -76,25 +70,25 @@ def test_braze_id_is_always_asked_for() -> None:
 )
 def test_a_stream_asks_for_its_own_fields(stream: str, fields: list[str]) -> None:
     """And for nothing that another stream needs."""
-    assert asked(only=[stream]) == fields
+    assert requested_fields(only=[stream]) == fields
 
 
 @pytest.mark.parametrize("stream", sorted(NESTED - {"canvases_received"}))
 def test_a_deselected_stream_is_not_asked_for(stream: str) -> None:
     """Its list makes the export bigger and slower."""
-    assert asked(without=[stream]) == [name for name in EVERYTHING if name != stream]
+    assert requested_fields(without=[stream]) == [name for name in EVERYTHING if name != stream]
 
 
 def test_canvases_are_asked_for_as_long_as_one_of_their_streams_is_selected() -> None:
     """Canvases and their steps come in the same list."""
-    assert "canvases_received" in asked(without=["canvases_received"])
-    assert "canvases_received" in asked(without=["canvas_steps_received"])
-    assert "canvases_received" not in asked(without=["canvases_received", "canvas_steps_received"])
+    assert "canvases_received" in requested_fields(without=["canvases_received"])
+    assert "canvases_received" in requested_fields(without=["canvas_steps_received"])
+    assert "canvases_received" not in requested_fields(without=["canvases_received", "canvas_steps_received"])
 
 
 def test_a_deselected_column_of_a_list_changes_nothing() -> None:
     """Braze sends its objects whole."""
-    assert asked(without=["devices.model", "purchases.count"]) == EVERYTHING
+    assert requested_fields(without=["devices.model", "purchases.count"]) == EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -102,7 +96,7 @@ def test_a_deselected_column_of_a_list_changes_nothing() -> None:
 )
 def test_a_deselected_field_is_not_asked_for(name: str) -> None:
     """One by one."""
-    assert asked(without=[f"users.{name}"]) == [field for field in EVERYTHING if field != name]
+    assert requested_fields(without=[f"users.{name}"]) == [field for field in EVERYTHING if field != name]
 
 
 @pytest.mark.parametrize("channel", ["push", "email"])
@@ -110,13 +104,13 @@ def test_the_times_of_a_subscription_come_with_it(channel: str) -> None:
     """They cannot be requested by name: any of the three asks for the first."""
     family = [f"{channel}_subscribe", f"{channel}_opted_in_at", f"{channel}_unsubscribed_at"]
     for name in family:
-        assert asked(only=["users"], without=users_without([name])) == ["braze_id", family[0]]
-    assert family[0] not in asked(without=[f"users.{name}" for name in family])
+        assert requested_fields(only=["users"], without=users_without([name])) == ["braze_id", family[0]]
+    assert family[0] not in requested_fields(without=[f"users.{name}" for name in family])
 
 
 def test_extra_fields_are_added_unchecked() -> None:
     """Sorted in, once, whatever they are called."""
-    assert asked(only=["apps"], extra=["new_field", "apps", "Odd Name"]) == [
+    assert requested_fields(only=["apps"], extra=["new_field", "apps", "Odd Name"]) == [
         *("Odd Name", "apps", "braze_id", "new_field")
     ]
 
@@ -124,30 +118,30 @@ def test_extra_fields_are_added_unchecked() -> None:
 # Custom attributes
 
 
-def requested(**options: Any) -> tuple[bool, list[str]]:
-    """Whether all custom attributes are requested, and which by name."""
+def requested_attributes(**options: Any) -> tuple[bool, list[str]]:
+    """True if all custom attributes are requested; and those requested by name."""
     fields = RequestedFields.of(selected(**options).values())
     return "custom_attributes" in fields.fields_to_export, [*fields.custom_attributes_to_export]
 
 
 def test_typing_attributes_does_not_restrict() -> None:
     """While none is deselected all are requested."""
-    assert requested(attributes=attributes(b="integer", a="string")) == (True, [])
+    assert requested_attributes(attributes={"b": "integer", "a": "string"}) == (True, [])
 
 
 def test_deselecting_an_attribute_makes_a_closed_list() -> None:
     """Only the selected ones are requested, by name, sorted, and not the whole object."""
-    typed = attributes(c="string", b="integer", a="string")
-    assert requested(attributes=typed, without=["users.custom_attributes.b"]) == (False, ["a", "c"])
+    typed = {"c": "string", "b": "integer", "a": "string"}
+    assert requested_attributes(attributes=typed, without=["users.custom_attributes.b"]) == (False, ["a", "c"])
 
 
 def test_deselecting_every_attribute_asks_for_none() -> None:
     """As does deselecting the column."""
-    typed = attributes(a="string", b="integer")
+    typed = {"a": "string", "b": "integer"}
     without = ["users.custom_attributes.a", "users.custom_attributes.b"]
-    assert requested(attributes=typed, without=without) == (False, [])
-    assert requested(attributes=typed, without=["users.custom_attributes"]) == (False, [])
-    assert requested(attributes=typed, without=["users"]) == (False, [])
+    assert requested_attributes(attributes=typed, without=without) == (False, [])
+    assert requested_attributes(attributes=typed, without=["users.custom_attributes"]) == (False, [])
+    assert requested_attributes(attributes=typed, without=["users"]) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -157,13 +151,13 @@ def test_more_than_500_attributes_are_requested_whole(names: int, whole: bool) -
     """Braze takes no longer list; the others are dropped when they come."""
     typed = {f"a{number:04}": "string" for number in range(names + 1)}
     narrowed: dict[str, Any] = {"attributes": typed, "without": ["users.custom_attributes.a0000"]}
-    assert requested(**narrowed) == (whole, [] if whole else [*typed][1:])
+    assert requested_attributes(**narrowed) == (whole, [] if whole else [*typed][1:])
     assert selected(**narrowed)["users"].named_attributes == tuple(typed)[1:]
 
 
 def test_what_is_asked_for_is_one_list() -> None:
     """Named attributes stand in it under their dotted name."""
-    typed = attributes(a="string", b="string")
+    typed = {"a": "string", "b": "string"}
     fields = RequestedFields.of(
         selected(only=["users"], attributes=typed, without=["users.custom_attributes.a"]).values()
     )
@@ -197,41 +191,24 @@ def test_a_column_that_the_catalog_lacks_is_deselected() -> None:
 pytestmark = pytest.mark.sandbox(users=200)
 
 
-def select(catalog: dict[str, Any], paths: Iterable[str], *, selected: bool) -> None:
-    """Set the metadata of `stream`, `stream.column` or `stream.column.member`."""
-    for path in paths:
-        stream, *names = path.split(".")
-        crumb = [part for name in names for part in ("properties", name)]
-        (entry,) = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == stream]
-        (metadata,) = [item["metadata"] for item in entry["metadata"] if item["breadcrumb"] == crumb]
-        metadata["selected"] = selected
-
-
 def run(
-    sandbox: Sandbox, spool: Path, *, without: Iterable[str] = (), more: Iterable[str] = (), **settings: Any
-) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The bodies of the POSTs that start exports, and the messages, of one run with this selection."""
-    config = sandbox.config | {"spool_dir": str(spool)} | settings
-    catalog = json.loads(json.dumps(TapBrazeExport(config=config).catalog_dict))
+    sandbox: Sandbox, folder: Path, *, without: Iterable[str] = (), more: Iterable[str] = (), **options: Any
+) -> tuple[list[Any], Run]:
+    """Run with a selection; return the bodies of the POSTs that start exports, too."""
+    config = settings(sandbox, folder, **options)
+    catalog = json.loads(json.dumps(discover(config)))
     select(catalog, without, selected=False)
     select(catalog, more, selected=True)
-    before, written = len(sandbox.calls), io.BytesIO()
-    with contextlib.redirect_stdout(io.TextIOWrapper(written, encoding="utf-8", write_through=True)):
-        TapBrazeExport(config=config, catalog=catalog).sync_all()
-        messages = [json.loads(line) for line in written.getvalue().splitlines()]
-    return [call.body for call in sandbox.calls[before:] if "/users/export/" in call.path], messages
-
-
-def records(messages: Iterable[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Stream and row of each RECORD."""
-    return [(message["stream"], message["record"]) for message in messages if message["type"] == "RECORD"]
+    before = len(sandbox.calls)
+    done = sync(config, catalog=catalog)
+    return [call.body for call in sandbox.calls[before:] if "/users/export/" in call.path], done
 
 
 def test_the_request_holds_what_the_catalog_selects(sandbox: Sandbox, tmp_path: Path) -> None:
     """Streams, columns and members; the SCHEMA and the rows hold the same columns."""
     sandbox.add_segment("mine", [{"braze_id": "u", "email": "e", "custom_attributes": {"a": "1", "b": 2, "c": 3}}])
     streams = ("devices", "canvases_received", "canvas_steps_received")
-    (body,), messages = run(
+    (body,), done = run(
         sandbox,
         tmp_path,
         without=(*streams, "users.email", "users.push_subscribe", "users.custom_attributes.b"),
@@ -241,11 +218,10 @@ def test_the_request_holds_what_the_catalog_selects(sandbox: Sandbox, tmp_path: 
     gone = {"devices", "canvases_received", "email", "custom_attributes"}
     assert body["fields_to_export"] == [name for name in EVERYTHING if name not in gone]
     assert body["custom_attributes_to_export"] == ["a"]
-    schemas = {message["stream"]: message["schema"] for message in messages if message["type"] == "SCHEMA"}
-    assert not {*schemas} & {*streams}
-    row = next(row for stream, row in records(messages) if stream == "users")
-    assert set(row) == set(schemas["users"]["properties"]) == {*USER_COLUMNS} - {"email", "push_subscribe"}
-    assert list(schemas["users"]["properties"]["custom_attributes"]["properties"]) == ["a"]
+    assert not {*done.schemas} & {*streams}
+    (row,) = done.rows("users")
+    assert set(row) == done.columns("users") == {*USER_COLUMNS} - {"email", "push_subscribe"}
+    assert [*done.schemas["users"]["schema"]["properties"]["custom_attributes"]["properties"]] == ["a"]
     assert row["custom_attributes"] == {"a": 1}
 
 
@@ -259,9 +235,9 @@ def test_the_default_selection_asks_for_everything(sandbox: Sandbox, tmp_path: P
 def test_extra_fields_are_rescued(sandbox: Sandbox, tmp_path: Path) -> None:
     """`extra_export_fields` are requested as they are written; their values land in `_rescued_data` of `users`."""
     sandbox.add_segment("mine", [{"braze_id": "u", "new_field": [1]}])
-    (body,), messages = run(sandbox, tmp_path, segment_ids=["mine"], extra_export_fields=["new_field"])
+    (body,), done = run(sandbox, tmp_path, segment_ids=["mine"], extra_export_fields=["new_field"])
     assert body["fields_to_export"] == sorted([*EVERYTHING, "new_field"])
-    assert dict(records(messages))["users"]["_rescued_data"] == {"new_field": [1]}
+    assert [row["_rescued_data"] for row in done.rows("users")] == [{"new_field": [1]}]
 
 
 @pytest.mark.parametrize("without", [(), ("users", "export_files")])
@@ -269,24 +245,20 @@ def test_the_control_group_is_asked_for_braze_ids_only(
     sandbox: Sandbox, tmp_path: Path, without: tuple[str, ...]
 ) -> None:
     """It gives memberships and the audit log, nothing else: its fewer fields would blank the others."""
-    settings = {"segment_ids": [], "global_control_group": True, "extra_export_fields": ["new_field"]}
-    (body,), messages = run(sandbox, tmp_path, without=without, more=["segment_members"], **settings)
+    options = {"segment_ids": [], "global_control_group": True, "extra_export_fields": ["new_field"]}
+    (body,), done = run(sandbox, tmp_path, without=without, more=["segment_members"], **options)
     assert body["fields_to_export"] == ["braze_id"]
     assert "custom_attributes_to_export" not in body
-    rows = records(messages)
-    assert {stream for stream, _ in rows} == {"segment_members", "export_files"} - {*without}
-    members = [row for stream, row in rows if stream == "segment_members"]
-    assert {(row["segment_id"], row["is_member"]) for row in members} == {("global_control_group", True)}
+    assert {*done.counts} == {"segment_members", "export_files"} - {*without}
+    members = {(row["segment_id"], row["is_member"]) for row in done.rows("segment_members")}
+    assert members == {("global_control_group", True)}
 
 
-def test_without_members_the_control_group_is_not_exported(
-    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_members_the_control_group_is_not_exported(sandbox: Sandbox, tmp_path: Path) -> None:
     """Nothing would be left of it; the log says so."""
-    with caplog.at_level("INFO"):
-        bodies, _ = run(sandbox, tmp_path, segment_ids=[], global_control_group=True)
+    bodies, done = run(sandbox, tmp_path, segment_ids=[], global_control_group=True)
     assert bodies == []
-    assert "Global Control Group is not exported" in caplog.text
+    assert [line for line in done.lines if "Global Control Group is not exported" in line]
 
 
 def test_a_catalog_that_lists_no_members_deselects_none() -> None:

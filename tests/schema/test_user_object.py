@@ -1,4 +1,4 @@
-"""The catalog that the tap shows without any configuration."""
+"""The catalog of a tap without any configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Field, Type, type_of
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, type_of
+from tap_braze_export.schema.table import Field, Type
 from tap_braze_export.schema.user_object import TABLES, USERS
 from tap_braze_export.tap import STREAMS, TapBrazeExport
 
@@ -43,7 +44,7 @@ def catalog() -> dict[str, dict[str, Any]]:
 
 
 def metadata(entry: dict[str, Any], *breadcrumb: str) -> dict[str, Any]:
-    """What the catalog says about a stream or one of its columns."""
+    """The metadata of a stream or one of its columns."""
     found: dict[str, Any] = next(item["metadata"] for item in entry["metadata"] if item["breadcrumb"] == [*breadcrumb])
     return found
 
@@ -190,7 +191,7 @@ def test_typed_attributes_are_members_of_custom_attributes() -> None:
 
 @pytest.mark.parametrize("kind", ATTRIBUTE_TYPES)
 def test_a_catalog_gives_attributes_their_types_back(kind: str) -> None:
-    """What was discovered once needs no second discovery."""
+    """Types that were discovered once need no second discovery."""
     assert type_of(Field("x", ATTRIBUTE_TYPES[kind], "").json_schema) is ATTRIBUTE_TYPES[kind]
 
 

@@ -73,7 +73,7 @@ FIELDS = {
 @pytest.mark.parametrize("some", [False, True], ids=["everything", "deselected"])
 @pytest.mark.parametrize("shape", [*SHAPES])
 def test_files_hold_the_records(sandbox: Sandbox, tmp_path: Path, shape: str, some: bool) -> None:  # noqa: FBT001
-    """Selected, mapped, filtered, copied, renamed and flattened: to the digit what RECORD messages would hold."""
+    """Files hold every row as a RECORD message would, to the digit: selected, mapped, filtered, renamed, flattened."""
     catalog = selecting([stream for stream in DEFAULT_STREAMS if stream != "apps"], FIELDS) if some else None
     if catalog:
         (campaigns,) = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == "campaigns_received"]
@@ -98,7 +98,7 @@ def test_files_of_a_dry_run_hold_its_records(sandbox: Sandbox, tmp_path: Path, l
 
 
 def test_resync(sandbox: Sandbox, tmp_path: Path) -> None:
-    """An ids export's profiles and misses go into files, too."""
+    """The files of an ids export hold its profiles and the identifiers that matched nobody."""
     one = settings(sandbox, tmp_path, braze_ids=["b1", "nobody"])
     del one["segment_ids"]
     catalog = selecting(["users", "devices", "invalid_user_ids", "export_files"])
@@ -118,7 +118,7 @@ def test_resync(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def groups(run: Run) -> list[list[dict[str, Any]]]:
-    """BATCH messages between two STATE messages."""
+    """The BATCH messages, grouped by the STATE that follows them."""
     found: list[list[dict[str, Any]]] = [[]]
     for message in run.messages:
         if message["type"] == "BATCH":
@@ -153,7 +153,7 @@ def test_default_batch_size(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 class Filling(LocalFileSystem):  # type: ignore[misc]
-    """A storage that takes so many files of users, then has no room; its options are secrets."""
+    """A storage with room for `room` files of users; its options are secrets."""
 
     protocol = "filling"
 
@@ -172,13 +172,13 @@ fsspec.register_implementation("filling", Filling, clobber=True)
 
 
 def named(state: dict[str, Any]) -> int:
-    """How many files a STATE says the target has."""
+    """The number of files that a STATE counts as loaded."""
     return sum(export["files"] for export in state["bookmarks"]["export_files"]["exports"])
 
 
 @pytest.mark.parametrize("room", [0, 1, 3])
 def test_state_names_no_file_that_was_not_announced(sandbox: Sandbox, tmp_path: Path, room: int) -> None:
-    """Also when the storage is full; the next run writes exactly what is missing."""
+    """If the storage is full, STATE counts only announced files, and the next run writes exactly the missing ones."""
     storage = {"root": f"filling://{tmp_path}/out", "params": {"room": room, "token": "topsecret"}}
     batch = config(tmp_path, batch_size=15, storage=storage)
     first = sync(settings(sandbox, tmp_path, batch_config=batch), fails=True)
@@ -204,7 +204,7 @@ def read(url: str) -> bytes:
 
 
 def test_without_compression(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Plain JSON lines, also where a blank is in the path."""
+    """Files hold plain JSON lines; a path may contain a blank."""
     for compression in (None, "none"):
         batch = config(tmp_path / "a b", compression=compression, storage={"prefix": "night-"})
         run = sync(settings(sandbox, tmp_path, batch_config=batch))
@@ -228,7 +228,7 @@ PARQUET_TYPES = {
 
 @pytest.mark.parametrize("compression", [None, "none", "gzip"])
 def test_parquet(sandbox: Sandbox, tmp_path: Path, compression: str | None) -> None:
-    """Columns of the schema's types, also where all is null; objects as JSON text, to the last digit."""
+    """Columns have the schema's types even if all values are null; objects are JSON text, to the last digit."""
     batch = config(tmp_path / "out", "parquet", compression)
     expected = sync(settings(sandbox, tmp_path, segment_ids=["one"]))
     run = sync(settings(sandbox, tmp_path, segment_ids=["one"], batch_config=batch))
@@ -251,7 +251,7 @@ def test_parquet(sandbox: Sandbox, tmp_path: Path, compression: str | None) -> N
 
 
 def plain(value: Any) -> Any:
-    """A value whose numbers Parquet holds as doubles; objects keep every digit."""
+    """A value as Parquet holds it: numbers as doubles."""
     if isinstance(value, list):
         return [plain(item) for item in value]
     return float(Decimal(value)) if isinstance(value, tuple) else value
@@ -262,14 +262,14 @@ def as_rows(*rows: dict[str, Any]) -> Rows:
 
 
 def encoded(schema: dict[str, Any], *rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a Parquet file gives back."""
+    """Rows written to a Parquet file and read back."""
     content = encode("s", as_rows(*rows), {"properties": schema}, compression="zstd")
     found: list[dict[str, Any]] = pq.read_table(pa.BufferReader(content)).to_pylist()
     return found
 
 
 def test_parquet_of_what_the_schema_leaves_open() -> None:
-    """Several types, no type and objects are JSON text; members that no schema names, from flattening, too."""
+    """Values of several types or no type, objects, and members that no schema names become JSON text."""
     schema = {"open": {}, "either": {"type": ["string", "integer"]}, "many": {"type": "array", "items": {}}}
     rows = encoded(schema, {"open": {"a": HUGE}, "either": "x", "many": [1, {}]}, {"either": 3, "new one": False})
     assert rows == [
@@ -279,7 +279,7 @@ def test_parquet_of_what_the_schema_leaves_open() -> None:
 
 
 def test_parquet_of_values_that_a_guessed_schema_does_not_fit() -> None:
-    """The SDK takes an expression for text where it knows no better."""
+    """The SDK guesses text for an expression whose type it does not know; values are converted to the schema."""
     schema = {
         "text": {"type": "string"},
         "whole": {"type": ["integer", "null"]},
@@ -296,7 +296,7 @@ def test_parquet_of_values_that_a_guessed_schema_does_not_fit() -> None:
     [("integer", 2**63), ("integer", 1.5), ("integer", "1"), ("number", "1"), ("boolean", 1), ("integer", True)],
 )
 def test_parquet_refuses_what_it_cannot_hold(kind: str, value: Any) -> None:
-    """The stream map is named, not the value."""
+    """The error names stream and column, not the value."""
     with pytest.raises(TapError, match=f"stream_maps: a of s is {kind} in its schema") as raised:
         encoded({"a": {"type": [kind, "null"]}}, {"a": value})
     assert str(value) not in str(raised.value).replace("a of s", "").replace(kind, "") or value == 1
@@ -304,7 +304,7 @@ def test_parquet_refuses_what_it_cannot_hold(kind: str, value: Any) -> None:
 
 @pytest.mark.parametrize("shape", ["maps", "flattening", "both"])
 def test_parquet_of_stream_maps(sandbox: Sandbox, tmp_path: Path, shape: str) -> None:
-    """As many rows as RECORD messages, with their columns and keys."""
+    """Parquet files hold as many rows as there would be RECORD messages, in the same order of keys."""
     expected = sync(settings(sandbox, tmp_path, **SHAPES[shape], segment_ids=["all-users", "one"]))
     batch = config(tmp_path / "out", "parquet", None)
     run = sync(settings(sandbox, tmp_path, **SHAPES[shape], segment_ids=["all-users", "one"], batch_config=batch))
@@ -318,7 +318,7 @@ def test_parquet_of_stream_maps(sandbox: Sandbox, tmp_path: Path, shape: str) ->
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_duckdb_reads_the_files(sandbox: Sandbox, tmp_path: Path, file_format: str) -> None:
-    """DuckDB's own readers count the rows of RECORD messages, and find the values that are hard to keep."""
+    """DuckDB reads as many rows as there are RECORD messages, with every digit of a huge number."""
     segments = ["all-users", "one"]
     expected = sync(settings(sandbox, tmp_path, segment_ids=segments))
     batch = config(tmp_path / "out", file_format, "gzip", batch_size=1)
@@ -344,7 +344,7 @@ def test_duckdb_reads_the_files(sandbox: Sandbox, tmp_path: Path, file_format: s
 
 @pytest.mark.parametrize("compression", ["gzip", None])
 def test_target_loads_the_files(sandbox: Sandbox, tmp_path: Path, postgres: Postgres, compression: str | None) -> None:
-    """target-postgres has the rows that it has of RECORD messages."""
+    """target-postgres loads the same rows from batch files as from RECORD messages."""
     tables = {}
     for kind in ("record", "batch"):
         schema = f"batches_{kind}_{compression}"
@@ -363,7 +363,7 @@ def test_target_loads_the_files(sandbox: Sandbox, tmp_path: Path, postgres: Post
 
 
 def table(postgres: Postgres, schema: str, name: str) -> list[str]:
-    """The rows of a table in a form that can be compared, without what every run has of its own."""
+    """The rows of a table, sorted, without columns that differ from run to run."""
     volatile = {"export_id", "file"}
     return sorted(
         json.dumps({column: value for column, value in row.items() if column[:5] != "_sdc_" and column not in volatile})
@@ -372,7 +372,7 @@ def table(postgres: Postgres, schema: str, name: str) -> list[str]:
 
 
 def test_s3(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:
-    """Files go to a bucket; its secrets go nowhere."""
+    """Files are written to a bucket; its secrets appear in no output and no log."""
     storage = {"root": store.at("batches"), "prefix": "night/", "params": store.writer}
     path = written(tmp_path, settings(sandbox, tmp_path, batch_config=config("", storage=storage)))
     done = command("--config", path)
@@ -386,7 +386,7 @@ def test_s3(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:
 
 
 def test_storage_that_may_not_be_written(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:
-    """One line says what is missing, and no secret."""
+    """One error line names the setting to check and holds no secret."""
     storage = {"root": store.at("batches"), "params": store.reader}
     run = sync(settings(sandbox, tmp_path, batch_config=config("", storage=storage)), fails=True)
     assert run.error.startswith("the storage of batch files cannot be written: PermissionError")
@@ -412,7 +412,7 @@ def test_many_rows_are_written_in_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "problem"),
     [
         ({"storage": {"root": "x"}}, "batch_config.encoding.format is missing"),
         ({"encoding": {"format": "jsonl"}}, "batch_config.storage.root is missing"),
@@ -424,16 +424,16 @@ def test_many_rows_are_written_in_parts(tmp_path: Path) -> None:
         (config("s4://x"), "batch_config.storage.root or batch_config.storage.params cannot be used"),
     ],
 )
-def test_refused_settings(tmp_path: Path, given: Any, told: str) -> None:
-    """Before Braze is asked for anything, and without a value."""
+def test_refused_settings(tmp_path: Path, given: Any, problem: str) -> None:
+    """The error comes before any request to Braze and holds no value."""
     base = {"api_url": "http://127.0.0.1:9", "api_key": "k", "segment_ids": ["s"], "spool_dir": str(tmp_path / "spool")}
     error = refusal("--config", written(tmp_path, {**base, "batch_config": given}))
-    assert told in error
+    assert problem in error
     assert "topsecret" not in error
 
 
 def test_files_travel_without_their_connection(tmp_path: Path) -> None:
-    """Their writer says nothing of the storage's options where it is printed."""
+    """`repr` of the writer holds no option of the storage."""
     batch = config(tmp_path, storage={"params": {"token": "topsecret"}})
     files = BatchFiles.of(batch, FakeClock())
     assert "topsecret" not in repr(files)

@@ -1,4 +1,4 @@
-"""The writer: whole lines, in blocks, at which a signal takes effect."""
+"""The writer writes whole lines in blocks; a signal ends the output between two blocks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Raw(io.RawIOBase):
-    """Takes bytes and counts how; something may happen at each write."""
+    """Keeps the bytes written and the size of each write; calls `event` at each write."""
 
     def __init__(self, event: Callable[[], object] = lambda: None) -> None:
         super().__init__()
-        self.taken = b""
+        self.written = b""
         self.sizes: list[int] = []
         self._event = event
 
@@ -33,7 +33,7 @@ class Raw(io.RawIOBase):
 
     def write(self, data: object) -> int:
         content = bytes(data)  # type: ignore[call-overload]
-        self.taken += content
+        self.written += content
         self.sizes.append(len(content))
         self._event()
         return len(content)
@@ -52,41 +52,41 @@ def record(text: str) -> bytes:
 
 
 def test_lines_arrive_as_they_are() -> None:
-    """Short and long ones, and the count of bytes is right."""
+    """Short and long lines are written unchanged, and their bytes are counted."""
     lines = b"".join(record("x" * size) for size in (1, 300_000, 10, 2_000_000, 5))
     writer = MessageWriter()
     with output(Raw()) as raw:
         writer.write_lines(lines)
-    assert raw.taken == lines
+    assert raw.written == lines
     assert writer.written == len(lines)
 
 
 @pytest.mark.parametrize("version", [None, 7])
 def test_rows_become_record_messages(version: int | None) -> None:
-    """Head and tail of the message around each row, nothing before the first and after the last."""
+    """Each row gets head and tail of a message; nothing precedes the first or follows the last."""
     writer = MessageWriter()
     with output(Raw()) as raw:
         writer.write_rows("s", Rows.of([b'{"a":1}', b'{"a":2}']), exported_at="2027-01-15T08:00:00Z", version=version)
-    told = "" if version is None else ',"version":7'
-    assert raw.taken.decode() == "".join(
-        f'{{"type":"RECORD","stream":"s","record":{{"a":{number}}}{told},"time_extracted":"2027-01-15T08:00:00Z"}}\n'
+    version_member = "" if version is None else ',"version":7'
+    assert raw.written.decode() == "".join(
+        f'{{"type":"RECORD","stream":"s","record":{{"a":{number}}}{version_member},"time_extracted":"2027-01-15T08:00:00Z"}}\n'
         for number in (1, 2)
     )
-    assert writer.written == len(raw.taken)
+    assert writer.written == len(raw.written)
 
 
 def test_state_is_not_held_back() -> None:
-    """Whatever is no RECORD reaches the loader at once, with all before it."""
+    """A message that is no RECORD reaches the loader at once, and so does everything before it."""
     writer = MessageWriter()
     with output(Raw()) as raw:
         writer.write_message(RecordMessage(stream="s", record={"a": 1}))
-        assert raw.taken == b""
+        assert raw.written == b""
         writer.write_message(StateMessage(value={"bookmarks": {}}))
-        assert [json.loads(line)["type"] for line in raw.taken.splitlines()] == ["RECORD", "STATE"]
+        assert [json.loads(line)["type"] for line in raw.written.splitlines()] == ["RECORD", "STATE"]
 
 
 def test_signal_ends_the_output_at_a_line() -> None:
-    """A signal in the middle of a large block of lines: what was begun is ended, and no more is written."""
+    """After a signal the block in progress is written to its end, and no other."""
     signals = Signals()
     lines = record("x" * 1000) * 2000
 
@@ -96,12 +96,12 @@ def test_signal_ends_the_output_at_a_line() -> None:
     writer = MessageWriter(signals)
     with output(Raw(receive)) as raw, pytest.raises(Interruption):
         writer.write_lines(lines)
-    assert 0 < len(raw.taken) < len(lines) / 2
-    assert raw.taken.endswith(b"}\n")
+    assert 0 < len(raw.written) < len(lines) / 2
+    assert raw.written.endswith(b"}\n")
 
 
 def test_nothing_after_a_signal() -> None:
-    """Neither records nor STATE."""
+    """After a signal neither RECORD nor STATE is written."""
     signals = Signals()
     signals.received = signal.SIGINT
     writer = MessageWriter(signals)
@@ -109,11 +109,11 @@ def test_nothing_after_a_signal() -> None:
         for message in (RecordMessage(stream="s", record={}), StateMessage(value={})):
             with pytest.raises(Interruption):
                 writer.write_message(message)
-    assert raw.taken == b""
+    assert raw.written == b""
 
 
 def test_writing_is_known_to_the_signals() -> None:
-    """While bytes leave, also when they are flushed, the alarm must not cut the line."""
+    """`writing` is set during writes and flushes, so that the alarm does not cut a line."""
     signals = Signals()
     seen: list[bool] = []
     writer = MessageWriter(signals)
@@ -126,7 +126,7 @@ def test_writing_is_known_to_the_signals() -> None:
 
 
 def test_rows_come_in_pieces_of_whole_lines() -> None:
-    """However long a line is, no piece cuts one, and nothing is missing."""
+    """No piece cuts a line, however long, and together they are all lines."""
     rows = Rows.of([b"x" * size for size in (0, 10, 3 * 2**20, 2**20 - 1, 2**20, 5, 7)])
     pieces = list(rows.pieces())
     assert b"".join(pieces) == rows.jsonl

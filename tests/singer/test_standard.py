@@ -28,7 +28,7 @@ TestTapBrazeExport = get_tap_test_class(
 
 
 def test_making_the_tap_asks_nothing() -> None:
-    """Construction, streams and catalog do no input or output."""
+    """Making the tap, its streams and its catalog sends no request and opens no file."""
     before = len(_SANDBOX.calls)
     tap = TapBrazeExport(config={**_SANDBOX.config, "spool_dir": "/nowhere/at/all"})
     assert len(tap.catalog_dict["streams"]) == 14

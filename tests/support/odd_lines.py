@@ -1,4 +1,4 @@
-"""Lines that Hypothesis makes up: users as Braze sends them, with everything in them that can be odd about one."""
+"""Lines that Hypothesis generates: users as Braze sends them, with every oddity that a user can have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, Type
-from tap_braze_export.schema.user_object import BY_PATH, TABLES
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
+from tap_braze_export.schema.table import Type
+from tap_braze_export.schema.user_object import BY_PATH, TABLES, paths_inside
 
 if TYPE_CHECKING:
     Path = tuple[str, ...]
@@ -232,7 +233,7 @@ _SIGNS = st.sampled_from([":,", " : , ", ":\t,\r", ":,"])
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> dict[str, Any]:
-    """Selections of a catalog, as arguments of `rows.selected`."""
+    """Draw the selection of a catalog, as arguments of `rows.selected`."""
     attributes = draw(
         st.dictionaries(st.sampled_from(_ATTRIBUTES), st.sampled_from(sorted(ATTRIBUTE_TYPES)), max_size=3)
     )
@@ -244,10 +245,10 @@ def catalogs(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def objects(draw: st.DrawFn, path: Path = (), *, most: int = 8) -> str:
-    """An object of the user object, or the user itself, as JSON text."""
+    """Draw an object of the user object, or the user itself, as JSON text."""
     table = BY_PATH[path]
     columns = {column.name: column for column in table.fields if column.name not in table.given}
-    inner = sorted(place[-1] for place in BY_PATH if place and place[:-1] == path)
+    inner = sorted(paths_inside(path))
     known = [*columns, *inner]
     members = []
     for name in draw(st.lists(st.sampled_from(known), max_size=most)):
@@ -297,7 +298,7 @@ def _written(members: list[Member], signs: str) -> str:
 
 @st.composite
 def lines(draw: st.DrawFn) -> bytes:
-    """A line, now and then one that is cut off or blank."""
+    """Draw a line, now and then one that is cut off or blank."""
     line = draw(objects()).encode("utf-8", "surrogateescape")
     cut = draw(st.integers(0, 40))
     return (b"", b"  ", line[:-1])[cut] if cut < 3 else line
@@ -305,6 +306,6 @@ def lines(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def exports(draw: st.DrawFn) -> list[list[bytes]]:
-    """Blocks of lines, the first of them one user again and again: a reader learns what it holds."""
-    lesson = draw(objects()).encode("utf-8", "surrogateescape")
-    return [[lesson] * 9, *draw(st.lists(st.lists(lines(), max_size=6), min_size=1, max_size=3))]
+    """Draw blocks of lines, the first of them one user repeated: a reader learns its members."""
+    repeated = draw(objects()).encode("utf-8", "surrogateescape")
+    return [[repeated] * 9, *draw(st.lists(st.lists(lines(), max_size=6), min_size=1, max_size=3))]

@@ -1,4 +1,4 @@
-"""Rows made from lines of an export, and cases of users with their expected rows."""
+"""Lines of an export → rows, for tests; and the data files: users with the rows expected from them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import msgspec
 
 from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.reader import Reader
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 from tap_braze_export.schema.selection import Selection
-from tap_braze_export.schema.table import ATTRIBUTE_TYPES, EXPORTED_AT, Field
+from tap_braze_export.schema.table import EXPORTED_AT, Field
 from tap_braze_export.schema.user_object import TABLES, USERS
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     RowsByStream = dict[str, list[dict[str, Any]]]
 
 AT = "2026-11-20T03:00:00.000000Z"
-"""The time of the request of every export in these tests."""
+"""`exported_at` of all exports of these tests."""
 DATA = Path(__file__).parents[1] / "rows" / "data"
+SAMPLES = Path(__file__).parents[2] / "tap_braze_export" / "sandbox" / "odd_users.jsonl"
+KEYS = {table.stream: table.keys for table in TABLES}
+HUGE = "1234567890" * 500
+"""An integer of 5,000 digits, more than most loaders read."""
 
 
 def shown(number: str) -> str:
@@ -45,11 +50,11 @@ def selected(
     without: Iterable[str] = (),
     attributes: Mapping[str, str] | None = None,
 ) -> dict[str, Selection]:
-    """The selection of a catalog by stream.
+    """The selections of a catalog by stream.
 
     Args:
         only: Streams that are selected; None for every one.
-        without: What is deselected: `stream`, `stream.column` or `stream.column.member`.
+        without: Deselected paths: `stream`, `stream.column` or `stream.column.member`.
         attributes: Types of custom attributes, as in the settings.
     """
     deselected: dict[str, dict[tuple[str, ...], bool]] = defaultdict(lambda: defaultdict(lambda: True))
@@ -65,8 +70,18 @@ def selected(
     }
 
 
+def select(catalog: Mapping[str, Any], paths: Iterable[str], *, selected: bool) -> None:
+    """Select or deselect `stream`, `stream.column` or `stream.column.member` in a catalog's metadata."""
+    for path in paths:
+        stream, *names = path.split(".", 2)
+        crumb = [part for name in names for part in ("properties", name)]
+        (entry,) = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == stream]
+        (metadata,) = [item["metadata"] for item in entry["metadata"] if [*item["breadcrumb"]] == crumb]
+        metadata["selected"] = selected
+
+
 def read(*lines: bytes | str, selections: Mapping[str, Selection] | None = None, segment_id: str = "") -> BlockRows:
-    """Rows of the lines of one file; without `selections` every stream and column is selected."""
+    """Read the lines of one file; without `selections` every stream and column is selected."""
     reader = Reader(selected() if selections is None else selections, exported_at=AT, segment_id=segment_id)
     return reader.read(Block(1, [line.encode() if isinstance(line, str) else line for line in lines]))
 
@@ -74,6 +89,12 @@ def read(*lines: bytes | str, selections: Mapping[str, Selection] | None = None,
 def rows(result: BlockRows) -> RowsByStream:
     """The rows by stream, decoded."""
     return {stream: [parse(row) for row in found.jsonl.split(b"\n") if row] for stream, found in result.rows.items()}
+
+
+def rows_as_loaded(result: BlockRows) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The rows as a loader decodes them."""
+    for stream, found in result.rows.items():
+        yield stream, [json.loads(row) for row in found.jsonl.splitlines()]
 
 
 def user_row(line: bytes | str, **options: Any) -> dict[str, Any]:
@@ -104,12 +125,12 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def selections(self) -> dict[str, Selection]:
-        """The catalog's selection for this case."""
+        """The selections of its catalog."""
         return selected(without=self.without, attributes=self.attributes)
 
     @property
     def is_plain(self) -> bool:
-        """True if its catalog selects everything, and no custom attribute has a type."""
+        """True if its catalog selects everything and types no attribute."""
         return not self.without and not self.attributes
 
     def expected(self, number: Callable[[str], Any] = shown) -> RowsByStream:

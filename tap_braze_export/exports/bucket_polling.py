@@ -1,0 +1,269 @@
+"""How the files of an export come into the company's bucket: one by one, while Braze still writes others."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.exports.polling import missing_files
+from tap_braze_export.files.objects import DeliveredFile, LocalObject
+from tap_braze_export.report.progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Executor, Future
+
+    from tap_braze_export.clock import Clock, PollTimer
+    from tap_braze_export.files.bucket import Bucket
+    from tap_braze_export.files.objects import BucketObject, StoredObject
+    from tap_braze_export.files.prefetch import Fetched, Fetcher
+    from tap_braze_export.state import Bookmark
+
+_FETCH_SECONDS = 600.0
+"""Time that the fetch of an object may take although the export's deadline has passed."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Object:
+    """An object of the export that is not yet read to its end.
+
+    Attributes:
+        listed: The object as the last listing showed it.
+        fetching: The transfer under way.
+        fetched: The object as it was when its transfer began.
+        fetched_at: Epoch seconds of that.
+        stored: Where it can be read.
+        files: Its files that are still to be read.
+        names: The names of all its files.
+        damaged: The version of it that proved damaged.
+        may_retry: True if that version is to be fetched once more.
+    """
+
+    listed: BucketObject
+    fetching: Future[Fetched] | None = None
+    fetched: BucketObject | None = None
+    fetched_at: float = 0.0
+    stored: StoredObject | None = None
+    files: list[DeliveredFile] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    damaged: BucketObject | None = None
+    may_retry: bool = False
+
+    @property
+    def is_busy(self) -> bool:
+        """True while it is fetched or read."""
+        return self.fetching is not None or self.stored is not None
+
+    @property
+    def is_due(self) -> bool:
+        """True if it can be fetched now."""
+        return not self.is_busy and (self.listed != self.damaged or self.may_retry)
+
+    def drop_copy(self) -> None:
+        """Remove the local copy; an object in the bucket is its owner's."""
+        if isinstance(self.stored, LocalObject):
+            self.stored.path.unlink()
+        self.stored = None
+
+
+class BucketExport:
+    """An export that Braze writes into the company's bucket, file by file.
+
+    It has ended when Braze calls back, after `settle_seconds` without a new file, or at its deadline. A damaged file
+    may be a half-written one: it has until the end to change, and is then fetched once more. A damaged file that is
+    gone was renamed if another file has come since; else the export cannot be complete.
+
+    Args:
+        bookmark: The export.
+        bucket: The bucket.
+        fetcher: Makes an object readable.
+        timer: Paces the listings.
+        threads: Runs the transfers.
+        clock: Time.
+        settle_seconds: Quiet after the last new file that counts as the end; None to list just once.
+        deadline: Epoch seconds at which it ends.
+        called_back: Tells if Braze has said that the export is complete.
+        max_objects: Objects that are fetched and not yet read at most.
+    """
+
+    def __init__(
+        self,
+        bookmark: Bookmark,
+        bucket: Bucket,
+        fetcher: Fetcher,
+        *,
+        timer: PollTimer,
+        threads: Executor,
+        clock: Clock,
+        settle_seconds: float | None,
+        deadline: float,
+        called_back: Callable[[], bool] = lambda: False,
+        max_objects: int = 1,
+    ) -> None:
+        self.bookmark = bookmark
+        self.timer = timer
+        self.proven = False
+        self._bucket = bucket
+        self._fetcher = fetcher
+        self._threads = threads
+        self._clock = clock
+        self._settle_seconds = settle_seconds
+        self._deadline = deadline
+        self._called_back = called_back
+        self._max_objects = max_objects
+        self._objects: dict[str, _Object] = {}
+        self._seen: dict[str, BucketObject] = {}
+        self._gone: list[str] = []
+        """Objects that could not be read, and are gone since a listing that showed no new one."""
+        self._ended = False
+        self._listed_at = clock.now()
+        self._last_new_at = self._not_before = self._listed_at
+        """When a listing first showed the newest file, and when the listing before it did not."""
+
+    @property
+    def complete(self) -> bool:
+        """True once every file was read."""
+        return self._ended and not self._objects and not self._gone
+
+    @property
+    def has_found_files(self) -> bool:
+        """True if a file has come."""
+        return bool(self._seen)
+
+    @property
+    def transfers(self) -> Iterable[Future[Any]]:
+        """See `ExportPoller`."""
+        return [waiting.fetching for waiting in self._objects.values() if waiting.fetching]
+
+    def poll(self) -> Sequence[DeliveredFile]:
+        """See `ExportPoller`."""
+        if self.timer.due:
+            self._list_objects()
+        self._collect()
+        self._fetch_next()
+        files = [file for waiting in self._objects.values() for file in waiting.files]
+        if not files and not self.complete:
+            self._check_end()
+        return files
+
+    def done(self, file: DeliveredFile, users: int) -> None:
+        """See `ExportPoller`."""
+        self.bookmark.emitted(file.name, users)
+        holder = self._holder_of(file)
+        holder.files.remove(file)
+        if not holder.files:
+            self._finish(holder)
+
+    def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
+        """See `ExportPoller`. A file that has changed meanwhile was still being written: that is no second damage."""
+        self._retry_later(self._holder_of(file), error)
+
+    def _list_objects(self) -> None:
+        """List the bucket. Quiet lasts from listing to listing: how long files take to be read says nothing."""
+        self.proven = self._called_back()  # asked before the listing, which then shows every file
+        now = self._clock.now()
+        listed = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
+        new = {found.path: found for found in listed if self._seen.get(found.path) != found}
+        if new:
+            self._seen |= new
+            self._last_new_at, self._not_before = now, self._listed_at
+        self._listed_at = now
+        settled = self._settle_seconds is None or (bool(self._seen) and now - self._last_new_at >= self._settle_seconds)
+        past_deadline = bool(self._seen) and not new and now > self._deadline
+        self._ended = self.proven or settled or past_deadline
+        unread = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
+        self._forget_gone({found.path for found in listed}, has_new=bool(new))
+        for found in unread:
+            self._objects.setdefault(found.path, _Object(found)).listed = found
+        if self._ended:
+            for waiting in self._objects.values():
+                waiting.may_retry = waiting.damaged is not None
+        self.timer.polled(found=bool(unread))
+
+    def _forget_gone(self, listed: set[str], *, has_new: bool) -> None:
+        """Forget objects that are no longer listed and cannot be read any more."""
+        gone = [path for path, waiting in self._objects.items() if path not in listed and not waiting.is_busy]
+        for path in gone:
+            _log.warning("%s is gone from the bucket and could not be read before", self._objects.pop(path).listed.name)
+        self._gone = [] if has_new else [*self._gone, *gone]
+
+    @property
+    def _is_too_late(self) -> bool:
+        """True if the newest file came after the deadline."""
+        return self._not_before > self._deadline
+
+    def _fetch_next(self) -> None:
+        busy = sum(waiting.is_busy for waiting in self._objects.values())
+        for waiting in self._objects.values():
+            if busy >= self._max_objects:
+                return
+            if waiting.is_due:
+                waiting.fetched, waiting.fetched_at = waiting.listed, self._clock.now()
+                waiting.fetching = self._threads.submit(self._fetcher.fetch, waiting.listed)
+                busy += 1
+
+    def _collect(self) -> None:
+        """Note the transfers that have ended; an error is raised once the files before it are read."""
+        are_files_before = False
+        for waiting in list(self._objects.values()):
+            if waiting.fetching and waiting.fetching.done():
+                if waiting.fetching.exception() and are_files_before:
+                    return
+                fetching, waiting.fetching = waiting.fetching, None
+                try:
+                    waiting.stored, members = fetching.result()
+                except DamagedFileError as error:
+                    self._retry_later(waiting, error)
+                    continue
+                waiting.names = [member.name for member in members]
+                waiting.files = missing_files(self.bookmark, waiting.stored, members)
+                if not waiting.files:
+                    self._finish(waiting)
+            are_files_before = are_files_before or bool(waiting.files)
+
+    def _retry_later(self, waiting: _Object, error: DamagedFileError) -> None:
+        waiting.drop_copy()
+        waiting.files = []
+        if waiting.damaged == waiting.fetched:
+            raise error
+        _log.warning("%s; fetching it once more when it has changed, or the export has ended", error)
+        waiting.damaged, waiting.may_retry = waiting.fetched, False
+
+    def _finish(self, waiting: _Object) -> None:
+        self.bookmark.emitted_whole(waiting.listed.name, waiting.names)
+        waiting.drop_copy()
+        del self._objects[waiting.listed.path]
+
+    def _holder_of(self, file: DeliveredFile) -> _Object:
+        return next(waiting for waiting in self._objects.values() if file in waiting.files)
+
+    def _check_end(self) -> None:
+        """Give up an export that has nothing to read now and can no longer become complete.
+
+        Raises:
+            ExportError: It says what to do.
+        """
+        now = self._clock.now()
+        if self._ended and self._gone and not self._objects:
+            name = self._gone[0].rpartition("/")[2]
+            raise ExportError(f"{name} was deleted from the bucket before it was read: run again for a new export")
+        if now <= self._deadline:
+            return
+        waited = f"{duration(now - self.bookmark.requested_at)} after it was requested"
+        if not self._seen:
+            raise ExportError(
+                f"{waited} no file has come. The segment may be empty (set callback_url, so that Braze can say so), "
+                "the export may have failed (Braze sends an e-mail), bucket_url may name another bucket or prefix than "
+                "Braze's partner settings, or Braze needs longer: raise export_timeout_minutes"
+            )
+        if self._is_too_late:
+            raise ExportError(
+                f"{waited} files are still coming, or one of them stays incomplete: raise export_timeout_minutes, and "
+                "set callback_url so that Braze can say when the export is complete"
+            )
+        for waiting in self._objects.values():
+            if waiting.fetching and now > max(self._deadline, waiting.fetched_at) + _FETCH_SECONDS:
+                raise ExportError(f"{waited} {waiting.listed.name} still could not be fetched: run again")

@@ -1,0 +1,104 @@
+"""The one retry policy: repeats a call whose failure may pass, and gives up after a number of tries or a time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tap_braze_export.clock import Clock
+
+T = TypeVar("T")
+
+_MAX_WAIT_SECONDS = 60
+_MAX_RATE_LIMIT_WAIT_SECONDS = 3_700  # hourly windows are the longest that Braze has
+_MAX_RATE_LIMIT_TOTAL_SECONDS = 3 * 3_600
+_log = logging.getLogger(__name__)
+
+
+class RetryableError(Exception):
+    """A try failed, and the next one may succeed.
+
+    Attributes:
+        problem: What went wrong, without secrets and personal data.
+        until: When a rate limit ends: epoch seconds, 0 if unknown; None for every other problem.
+    """
+
+    def __init__(self, problem: str, until: float | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.until = until
+
+
+class GaveUpError(Exception):
+    """Every try failed, and there is no further one.
+
+    Attributes:
+        problem: Of the last try.
+        tries: Their number.
+        seconds: From the first try to the end of the last.
+        stopped: True if there is no further try only because the run was told to end.
+    """
+
+    def __init__(self, problem: str, *, tries: int, seconds: float, stopped: bool) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.tries = tries
+        self.seconds = seconds
+        self.stopped = stopped
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Waits a random time between tries (full jitter), whose upper bound doubles up to a minute.
+
+    A rate limit is waited for until it ends, however many tries it refuses, but not for more than three hours.
+
+    Attributes:
+        max_tries: Tries that may fail for other reasons than a rate limit.
+        max_seconds: Seconds after the first try when none begins any more.
+    """
+
+    max_tries: int
+    max_seconds: float
+
+    def call(self, attempt: Callable[[], T], *, failed: str, clock: Clock) -> T:
+        """Call until it succeeds.
+
+        Args:
+            attempt: One try; raises RetryableError if it may be repeated.
+            failed: What a repetition's log line says before the problem.
+            clock: Time, and the waits.
+
+        Raises:
+            GaveUpError: No try succeeded.
+        """
+        waits = backoff.expo(max_value=_MAX_WAIT_SECONDS)
+        next(waits)  # backoff's generators yield one 0 before the first wait
+        started = clock.now()
+        tries = failures = 0
+        while True:
+            try:
+                return attempt()
+            except RetryableError as error:
+                problem, until = error.problem, error.until
+            now = clock.now()
+            wait = backoff.full_jitter(next(waits))
+            tries += 1
+            if until is None:
+                failures += 1
+                ended = failures >= self.max_tries or now + wait - started > self.max_seconds
+            else:
+                # Jitter after the window's end, lest all clients come back in the same instant.
+                wait = min(max(until - now, 0) + 1 + wait, _MAX_RATE_LIMIT_WAIT_SECONDS)
+                ended = now - started > _MAX_RATE_LIMIT_TOTAL_SECONDS
+            if not ended and not clock.stopped:
+                _log.info("%s: %s; repeated in %.0f s", failed, problem, wait)
+                clock.sleep(wait)
+            if ended or clock.stopped:
+                raise GaveUpError(problem, tries=tries, seconds=now - started, stopped=not ended)

@@ -1,0 +1,59 @@
+"""A line → the user object that it holds, every digit kept and every text storable."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from tap_braze_export.rows.conform import UNFIT, to_string
+from tap_braze_export.rows.exact_json import DECODER, MOST_DIGITS, is_too_deep, may_be_deep, read_number
+
+_STORABLE_OR_NOT = re.compile(
+    rb"(?P<storable>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u0000|u[dD][89a-fA-F])[\s\S])"
+    rb"|\\u[0-9a-fA-F]{4}|\xed[\xa0-\xbf][\x80-\xbf]"
+)
+"""Escapes that stay as they are; else NUL and lone surrogates, escaped or raw, which no database stores as text."""
+
+
+class UnreadableLineError(ValueError):
+    """The line is no JSON object, has no `braze_id`, or is nested too deeply."""
+
+
+def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
+    """Decode a line into its `braze_id` and object.
+
+    Raises:
+        UnreadableLineError: If it is no JSON object, has no `braze_id`, or is nested too deeply.
+    """
+    try:
+        user = _decode_repaired(line) if b"\\u0000" in line else DECODER.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        user = _decode_repaired(line)
+    if not isinstance(user, dict):
+        raise UnreadableLineError
+    if may_be_deep(line) and is_too_deep(user):
+        raise UnreadableLineError
+    braze_id = to_string(user.get("braze_id"))
+    if braze_id is UNFIT or braze_id == "":
+        raise UnreadableLineError
+    return braze_id, user
+
+
+def _decode_repaired(line: bytes) -> Any:
+    """Decode a line whose text has to be made storable, or whose integers only the standard library reads."""
+    try:
+        return json.loads(
+            _STORABLE_OR_NOT.sub(lambda found: found["storable"] or b"\\ufffd", line).decode(),
+            parse_float=read_number,
+            parse_int=lambda text: int(text) if len(text.lstrip("-")) <= MOST_DIGITS else text,
+            parse_constant=_refuse_constant,
+        )
+    except (ValueError, RecursionError) as error:
+        raise UnreadableLineError from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)  # NaN and Infinity are not JSON

@@ -1,0 +1,198 @@
+"""Every history of a bucket ends: with all rows of what was there, or with one line, and never after the deadline."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from typing_extensions import override
+
+from tap_braze_export.clock import PollTimer
+from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.exports.bucket_polling import BucketExport
+from tap_braze_export.files.archive import Member
+from tap_braze_export.files.objects import BucketObject
+from tap_braze_export.state import Bookmark
+from tests.support.fakes import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tap_braze_export.files.prefetch import Fetched
+
+HISTORIES = int(os.environ.get("BUCKET_HISTORIES", "300"))
+TIMEOUT, SETTLE = 1500.0, 600.0
+LONGEST_INTERVAL = 60.0
+NAMES = st.sampled_from(["a.zip", "b.zip", "c.zip"])
+
+
+class AtOnce(Executor):
+    """Runs each call when it is submitted."""
+
+    @override
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+
+class Folder:
+    """The folder of an export in a bucket: by name, the users of each object; None while it is damaged."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, tuple[int, str | None]] = {}
+        self.listed_damaged: set[str] = set()
+        """Damaged objects that a listing has shown, and that no other object has come after."""
+        self._version = 0
+
+    def put(self, name: str, user: str | None) -> None:
+        self._version += 1
+        self.contents[name] = (self._version, user)
+        self.listed_damaged.clear()
+
+    def objects(self, _export_id: str, _segment_id: str | None) -> list[BucketObject]:
+        self.listed_damaged |= {name for name, (_, user) in self.contents.items() if user is None}
+        return [BucketObject(name, name, 1, str(version)) for name, (version, _) in sorted(self.contents.items())]
+
+    def fetch(self, wanted: BucketObject) -> Fetched:
+        version, user = self.contents.get(wanted.path, (0, None))
+        if user is None or str(version) != wanted.version:
+            raise DamagedFileError(f"{wanted.name} is damaged")
+        return wanted, [Member(f"{wanted.name}!0-{user}", 1, offset=0)]
+
+
+class Histories(RuleBasedStateMachine):
+    """Braze and other programs write, rename, damage, repair and delete; time passes; Braze calls back, or does not."""
+
+    @initialize(is_late=st.booleans())
+    def begin(self, *, is_late: bool) -> None:
+        self.clock = FakeClock()
+        self.folder = Folder()
+        self.called_back = False
+        self.never_stops = False
+        self.read: set[str] = set()
+        self.error = ""
+        self.users = 0
+        self.deadline = self.clock.time + (SETTLE if is_late else TIMEOUT)
+        self.export = BucketExport(
+            Bookmark("segment", "s", "e-1", self.clock.time, (), "", in_bucket=True),
+            self.folder,  # type: ignore[arg-type]
+            self.folder,
+            timer=PollTimer(self.clock, 10),
+            threads=AtOnce(),
+            clock=self.clock,
+            settle_seconds=None if is_late else SETTLE,
+            deadline=self.deadline,
+            called_back=lambda: self.called_back,
+        )
+
+    @property
+    def has_ended(self) -> bool:
+        return self.export.complete or bool(self.error)
+
+    def poll(self) -> None:
+        """Read what can be read, as a run does."""
+        while not self.has_ended:
+            try:
+                files = self.export.poll()
+            except ExportError as error:
+                self.error = str(error)
+                return
+            if not files:
+                return
+            self.read.add(files[0].name.partition("-")[2])
+            self.export.done(files[0], 1)
+
+    def write(self, name: str, *, sound: bool) -> None:
+        self.users += 1
+        self.folder.put(name, f"user{self.users}" if sound else None)
+
+    @rule(name=NAMES, sound=st.booleans())
+    @precondition(lambda self: not self.called_back)
+    def braze_writes(self, name: str, *, sound: bool) -> None:
+        """A new file, or a half-written one."""
+        if name not in self.folder.contents:
+            self.write(name, sound=sound)
+
+    @rule(name=NAMES)
+    def a_half_written_file_changes(self, name: str) -> None:
+        if self.folder.contents.get(name, (0, "sound"))[1] is None:
+            self.write(name, sound=False)
+
+    @rule(name=NAMES)
+    def a_half_written_file_becomes_whole(self, name: str) -> None:
+        if self.folder.contents.get(name, (0, "sound"))[1] is None:
+            self.write(name, sound=True)
+
+    @rule(name=NAMES)
+    def a_file_is_deleted(self, name: str) -> None:
+        self.folder.contents.pop(name, None)
+
+    @rule(name=NAMES, other=NAMES)
+    def a_file_is_renamed(self, name: str, other: str) -> None:
+        if name in self.folder.contents and other not in self.folder.contents:
+            _, user = self.folder.contents.pop(name)
+            self.folder.put(other, user)
+
+    @rule()
+    @precondition(lambda self: not self.called_back)
+    def braze_never_stops(self) -> None:
+        """From now on a new file comes at each poll."""
+        self.never_stops = True
+
+    @rule()
+    @precondition(lambda self: not self.never_stops)
+    def braze_calls_back(self) -> None:
+        self.called_back = True
+
+    @rule(seconds=st.sampled_from([1.0, 15.0, 61.0, 450.0, 700.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.time += seconds
+        self.poll()
+
+    @override
+    def teardown(self) -> None:
+        """Let time pass until well after the deadline, the run polling as it does, and look at the end."""
+        if not hasattr(self, "export"):
+            return
+        last = max(self.deadline, self.clock.time) + 4 * LONGEST_INTERVAL
+        while not self.has_ended and self.clock.time < last:
+            self.clock.time += 10
+            if self.never_stops:
+                self.folder.put(f"{self.clock.time}.zip", "more")
+            self.poll()
+        assert self.has_ended, "the export outlives its deadline"
+        if not self.error and self.export.proven:
+            there = {user for _, user in self.folder.contents.values()}
+            assert None not in there, "a damaged file was passed over"
+            assert there - self.read <= self.written_again(), "a file was left out"
+        if not self.error:
+            assert not self.folder.listed_damaged, "a damaged file went away, no other came, and nobody was told"
+
+    def written_again(self) -> set[str | None]:
+        """Users of files whose name was read before: another file of the same name is not read again."""
+        emitted = self.export.bookmark.has_emitted
+        return {user for name, (_, user) in self.folder.contents.items() if emitted(name)}
+
+
+@pytest.mark.parametrize("steps", [8, 20])
+def test_every_history_of_a_bucket_ends(steps: int) -> None:
+    """BUCKET_HISTORIES=10000 tries as many."""
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=HISTORIES // 2,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=[*HealthCheck],
+            database=None,
+        ),
+    )

@@ -1,0 +1,94 @@
+"""Progress: at most one log line every ten seconds, and a summary of what was read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+
+import pytest
+
+from tap_braze_export.report.progress import Progress, duration
+from tests.support.fakes import FakeClock
+
+LOGGER = logging.getLogger("test-progress")
+
+
+@pytest.fixture(autouse=True)
+def _info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, LOGGER.name)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress(clock, LOGGER)
+    for number in range(30):
+        clock.sleep(1)
+        progress.read(f"file-{number}", users=100, seconds=1, waited=0)
+    assert caplog.messages == [
+        "Read 10 files, 1,000 users in 10 s, 100 users a second, the last one file-9",
+        "Read 20 files, 2,000 users in 20 s, 100 users a second, the last one file-19",
+        "Read 30 files, 3,000 users in 30 s, 100 users a second, the last one file-29",
+    ]
+
+
+def test_waiting_names_three_exports(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A line for each further ten seconds, with the time since the first request."""
+    progress = Progress(clock, LOGGER)
+    since = clock.now()
+    for _ in range(25):
+        clock.sleep(1)
+        progress.waiting(["a", "b", "c", "d"], since)
+    assert caplog.messages == ["Waiting for Braze since 10 s: a, b, c, …", "Waiting for Braze since 20 s: a, b, c, …"]
+
+
+def test_summary_leaves_out_the_time_that_the_loader_took(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Users a second are the tap's own; the loader's time is named where it is worth it."""
+    progress = Progress(clock, LOGGER)
+    assert progress.summary() == "0 files, 0 users in 0.0 s"
+    progress.read("file", users=1000, seconds=12, waited=2)
+    clock.sleep(60)
+    progress.close()
+    assert caplog.messages == [
+        "Done: 1 files, 1,000 users in 10 s, 100 users a second; the loader took 2.0 s; the whole run took 60 s"
+    ]
+
+
+class Terminal(io.StringIO):
+    """A text stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """The bar says what the run waits for and which file it reads; the summary is logged."""
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        progress = Progress(clock, LOGGER)
+        progress.waiting(["a", "b"], clock.now())
+        clock.sleep(60)
+        progress.read("the-file", users=5, seconds=1, waited=0)
+        progress.close()
+    assert "waiting for 2 export(s)" in terminal.getvalue()
+    assert "the-file" in terminal.getvalue()
+    assert [message.partition(":")[0] for message in caplog.messages] == ["Done"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.42, "0.4 s"),
+        (9.94, "9.9 s"),
+        (75, "75 s"),
+        (120, "2 min"),
+        (719, "12 min"),
+        (7199, "2 h 0 min"),
+        (11_100, "3 h 5 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
