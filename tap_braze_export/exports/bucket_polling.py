@@ -167,6 +167,9 @@ class BucketExport:
         now = self._clock.now()
         listed = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
         new = {found.path: found for found in listed if self._seen.get(found.path) != found}
+        for found in new.values():
+            if found.path in self._seen:
+                self.bookmark.forget(found.name)  # it has changed since it was read: it is read again
         if new:
             self._seen |= new
             self._last_new_at, self._not_before = now, self._listed_at
