@@ -12,7 +12,14 @@ import requests
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
-from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
+from tap_braze_export.errors import (
+    AuthError,
+    BrazeError,
+    ConfigError,
+    DamagedFileError,
+    ExportError,
+    InterruptedExportError,
+)
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.journal import Journal
@@ -130,7 +137,13 @@ class Exports:
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
 
     def __enter__(self) -> Self:
-        """Lock the segments, listen for callbacks, and continue what earlier runs left."""
+        """Lock the segments, listen for callbacks, and continue what earlier runs left.
+
+        Raises:
+            ConfigError: The bucket cannot be listed: nothing is started.
+        """
+        if self._bucket is not None and (problem := self._bucket.check()):
+            raise ConfigError(problem)
         for journal in self._journals.values():
             journal.lock()
         self._callbacks.__enter__()
@@ -328,7 +341,8 @@ class Exports:
         expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
         if not expected and bookmark.source == SEGMENT and (estimate := self._estimate(bookmark.segment_id)):
             expected = f"Braze estimates {estimate:,} users"
-        found = f"Braze says that it is complete, and not one file is in {self._settings.bucket_url}"
+        bucket = self._bucket.shown_url if self._bucket else ""
+        found = f"Braze says that it is complete, and not one file is in {bucket}"
         if expected:
             return f"{found}, though {expected}: bucket_url must be the bucket and prefix of Braze's partner settings"
         _log.warning("Export %s of %s: %s; it counts as empty", bookmark.export_id, export.source, found)

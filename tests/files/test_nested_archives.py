@@ -43,6 +43,9 @@ def stored(*contents: bytes) -> bytes:
     return zipped(*contents, method=zipfile.ZIP_STORED)
 
 
+PACKERS: list[Callable[[bytes], bytes]] = [gzip.compress, zipped, stored]
+
+
 def tarred(content: bytes) -> bytes:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w") as opened:
@@ -102,7 +105,7 @@ def test_deeper_nesting_is_refused(layers: int) -> None:
     for seed in range(20):
         content = b"1\n"
         for _ in range(layers):
-            content = random.Random(seed).choice([gzip.compress, zipped, stored])(content)
+            content = random.Random(seed).choice(PACKERS)(content)
         assert refusal(content).endswith("is compressed more than twice: put the files there as Braze writes them")
 
 
