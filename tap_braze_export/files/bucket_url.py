@@ -1,4 +1,4 @@
-"""The setting `bucket_url`: read in the forms that people paste, and refused with the right form where it is no bucket."""
+"""The setting `bucket_url`: read in the forms that people paste, else refused with the form to use."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shown_bucket_url(url: str) -> str:
 
 
 def _cut(url: str) -> str:
-    """The address up to Braze's folder; a bare local `segment-export` is cut to this directory, an absolute one to `/`."""
+    """The address up to Braze's folder; of nothing but that folder, the directory that it is in."""
     return _BRAZES_FOLDER.sub("", url) or ("/" if url.startswith("/") else ".")
 
 
@@ -65,18 +65,20 @@ def _form_of_web_address(url: str) -> str:
     address = urlsplit(url)
     host, query = address.hostname or "", parse_qs(address.query)
     parts = [part for part in address.path.split("/") if part]
+    scheme, at = "", parts
     if host.endswith("console.aws.amazon.com"):
-        parts = [*parts[2:3], *query.get("prefix", [])]
-        return _form("s3", parts)
-    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        scheme, at = "s3", [*parts[2:3], *query.get("prefix", [])]
+    elif host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
         bucket = re.match(r"(.+)\.s3[.-]", host)
-        return _form("s3", [bucket[1], *parts] if bucket else parts)
-    if host == "console.cloud.google.com":
-        return _form("gs", parts[2:])
-    if host in {"storage.googleapis.com", "storage.cloud.google.com"}:
-        return _form("gs", parts)
-    if host.endswith(".storage.googleapis.com"):
-        return _form("gs", [host.removesuffix(".storage.googleapis.com"), *parts])
+        scheme, at = "s3", [bucket[1], *parts] if bucket else parts
+    elif host == "console.cloud.google.com":
+        scheme, at = "gs", parts[2:]
+    elif host in {"storage.googleapis.com", "storage.cloud.google.com"}:
+        scheme = "gs"
+    elif host.endswith(".storage.googleapis.com"):
+        scheme, at = "gs", [host.removesuffix(".storage.googleapis.com"), *parts]
+    if scheme:
+        return _form(scheme, at)
     if azure := re.fullmatch(r"([^.]+)\.(?:blob|dfs)\.core\.[a-z.]+", host):
         return f"{_form('abfs', parts)}, with account_name {azure[1]} in bucket_options"
     port = f":{address.port}" if address.port else ""
