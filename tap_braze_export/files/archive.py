@@ -305,7 +305,7 @@ def _flat(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 def _unzipped(chunks: Iterable[bytes], member: Member, spool_folder: Path | None) -> Iterator[bytes]:
     """The lines of all members of a zip inside an archive."""
-    with tempfile.SpooledTemporaryFile(BLOCK_BYTES, dir=spool_folder and str(spool_folder)) as spooled:
+    with tempfile.SpooledTemporaryFile(BLOCK_BYTES, dir=str(spool_folder) if spool_folder else None) as spooled:
         left = max(BLOCK_BYTES, member.size * _MAX_INNER_ZIP_RATIO)
         for chunk in chunks:
             left -= len(chunk)
