@@ -47,7 +47,7 @@ def test_odd_users(tmp_path: Path, delivery: str) -> None:
     """They take the careful path there, too; from a bucket, whose objects are fetched some in advance."""
     bucket: dict[str, Any] = {"bucket_url": str(tmp_path / "bucket")} if delivery == "bucket" else {}
     (tmp_path / "bucket").mkdir()
-    with Sandbox(users=60, users_per_file=10, faults=["unasked-fields", "bad-line"], **bucket) as sandbox:
+    with Sandbox(users=60, users_per_file=10, faults=["unrequested-fields", "bad-line"], **bucket) as sandbox:
         one, several = (
             sync(settings(sandbox, tmp_path, workers=workers, max_rejected_lines=2, settle_minutes=0, **bucket))
             for workers in (1, 3)
