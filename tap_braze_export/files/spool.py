@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from tap_braze_export.errors import ConfigError, InterruptedExportError
+from tap_braze_export.errors import ConfigError, DiskFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -132,7 +132,7 @@ def private_file(path: Path, *, append: bool = False, durable: bool = True) -> I
     """A file that only its owner can read; if `durable`, it is on disk when the block ends.
 
     Raises:
-        InterruptedExportError: The disk is full; the file is removed then, so that other exports can go on.
+        DiskFullError: The disk is full; the file is removed then, so that other exports can go on.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
     try:
@@ -155,11 +155,9 @@ def free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
 
 
-def disk_full_error(directory: Path) -> InterruptedExportError:
+def disk_full_error(directory: Path) -> DiskFullError:
     """The error of a disk without room."""
-    return InterruptedExportError(
-        f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk"
-    )
+    return DiskFullError(f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk")
 
 
 def file_name(text: str) -> str:

@@ -98,7 +98,7 @@ class Group:
         if self.users:
             yield Block(1, self.users)
 
-    def done(self, users: int) -> None:
+    def done(self, users: int) -> None:  # noqa: ARG002
         """See `Delivery`."""
         self.resync.done(self)
 
@@ -194,6 +194,9 @@ class Resync:
         if not (self.ended or self._group.is_complete):
             self._fill(self._group)
         return [self._group] if self._group.is_complete else []
+
+    def advance(self) -> None:
+        """See `Deliveries`; a group has one block."""
 
     @property
     def ended(self) -> bool:

@@ -150,7 +150,7 @@ def test_file_that_is_renamed_before_it_is_fetched(tmp_path: Path) -> None:
 
 def test_file_that_is_deleted_before_it_is_fetched(tmp_path: Path) -> None:
     """The next listings show that it is gone, and the export ends with one line."""
-    with pytest.raises(ExportError, match=r"^a\.zip was deleted from the bucket before it could be read: run again"):
+    with pytest.raises(ExportError, match=r"^a\.zip was deleted from the bucket before it was read: run again"):
         reading(tmp_path, lambda path: path.unlink())
 
 
