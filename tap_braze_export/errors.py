@@ -9,6 +9,7 @@ TapError                 ends the run: one ERROR line, exit code 1
 │   └── LostResponseError  a POST was sent and no answer came back: it may have started something
 └── ExportError          this export is given up; the others go on and the run fails at its end
     ├── InterruptedExportError  not for good: the next run continues the export
+    │   └── DiskFullError  the disk of spool_dir has no room: it may have once other exports are read
     └── DamagedFileError a delivered file cannot be read; it is fetched once more first
 
 The message is the whole error for the person on call: what, which, why, what to do. It never holds the API
@@ -71,6 +72,10 @@ class ExportError(TapError):
 
 class InterruptedExportError(ExportError):
     """This run cannot get an export's files, because of the network or the disk; the next one may continue it."""
+
+
+class DiskFullError(InterruptedExportError):
+    """The disk of spool_dir has no room for an export's files."""
 
 
 class DamagedFileError(ExportError):

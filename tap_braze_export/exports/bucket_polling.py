@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
 from tap_braze_export.files.objects import DeliveredFile, LocalObject
 from tap_braze_export.report.progress import duration
@@ -138,6 +138,16 @@ class BucketExport:
         """See `ExportPoller`."""
         return [waiting.fetching for waiting in self._objects.values() if waiting.fetching]
 
+    @property
+    def received_bytes(self) -> int:
+        """See `ExportPoller`; a copy from the bucket says nothing before its end."""
+        return 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """See `ExportPoller`."""
+        return sum(waiting.listed.size for waiting in self._objects.values() if waiting.fetching)
+
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""
         if self.timer.due:
@@ -213,7 +223,11 @@ class BucketExport:
         are_files_before = False
         for waiting in list(self._objects.values()):
             if waiting.fetching and waiting.fetching.done():
-                if waiting.fetching.exception() and are_files_before:
+                if (problem := waiting.fetching.exception()) and are_files_before:
+                    if isinstance(problem, DiskFullError):
+                        name = waiting.listed.name
+                        _log.warning("%s: %s; else it is copied once the files before it are read", name, problem)
+                        waiting.fetching, self._max_objects = None, 1
                     return
                 fetching, waiting.fetching = waiting.fetching, None
                 try:

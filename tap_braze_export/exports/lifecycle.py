@@ -12,7 +12,15 @@ import requests
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
-from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
+from tap_braze_export.errors import (
+    AuthError,
+    BrazeError,
+    ConfigError,
+    DamagedFileError,
+    DiskFullError,
+    ExportError,
+    InterruptedExportError,
+)
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.estimates import Estimates
@@ -23,11 +31,13 @@ from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
+from tap_braze_export.files.spool import free_bytes
 from tap_braze_export.state import VERSION, read_bookmarks
 from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
@@ -51,12 +61,19 @@ class _RunningExport:
         poller: Finds its files.
         is_late: True if it ended in an earlier run, and only files that came afterwards are read.
         files_read: Files that this run has emitted.
+        waits_for_space: True if its files found the disk full, and are fetched once other exports are read.
     """
 
     source: Source
     poller: ExportPoller
     is_late: bool = False
     files_read: int = 0
+    waits_for_space: bool = False
+
+    @property
+    def holds_space(self) -> bool:
+        """True if its files take up space on the disk until they are read."""
+        return not self.waits_for_space and (self.poller.has_found_files or any(self.poller.transfers))
 
 
 class Exports:
@@ -73,6 +90,7 @@ class Exports:
         rows_signature: Hash of everything that shapes rows.
         files_ahead: Files beyond the current one that workers can read.
         write_state: Writes STATE; called as soon as an export has been started, before any waiting.
+        free: Free space of the disk that holds a directory.
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
@@ -92,6 +110,7 @@ class Exports:
         rows_signature: str,
         files_ahead: int,
         write_state: Callable[[], None],
+        free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
         self.failures: list[str] = []
@@ -105,6 +124,7 @@ class Exports:
         self._settings = settings
         self._files_ahead = files_ahead
         self._write_state = write_state
+        self._free = free
         self._started_at = clock.now()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
@@ -130,7 +150,13 @@ class Exports:
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
 
     def __enter__(self) -> Self:
-        """Lock the segments, listen for callbacks, and continue what earlier runs left."""
+        """Lock the segments, listen for callbacks, and continue what earlier runs left.
+
+        Raises:
+            ConfigError: The bucket cannot be listed: nothing is started.
+        """
+        if self._bucket is not None and (problem := self._bucket.check()):
+            raise ConfigError(problem)
         for journal in self._journals.values():
             journal.lock()
         self._callbacks.__enter__()
@@ -161,6 +187,12 @@ class Exports:
             for file in self._poll(export)
         ]
 
+    def advance(self) -> None:
+        """See `Deliveries`: links to downloads expire while a slow loader takes a huge file."""
+        for export in list(self._running):
+            if isinstance(export.poller, HostedExport) and not export.poller.has_found_files:
+                self._poll(export)
+
     @property
     def ended(self) -> bool:
         """See `Deliveries`."""
@@ -169,10 +201,11 @@ class Exports:
     def wait(self) -> None:
         """See `Deliveries`."""
         if transfers := [transfer for export in self._running for transfer in export.poller.transfers]:
+            self._report_transfers()
             wait(transfers, WAIT_SLICE_SECONDS, FIRST_COMPLETED)
             return
         times = [request.timer.next for request in self._requests if self._may_start(request)]
-        times += [export.poller.timer.next for export in self._running]
+        times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.now()) > 0:
             names = [export.poller.bookmark.export_id for export in self._running]
             self._progress.waiting(names or [str(request.source) for request in self._requests], self._started_at)
@@ -265,7 +298,9 @@ class Exports:
     def _hosted_export(self, known: KnownExport, url: str) -> HostedExport:
         path = self._spool.folder(known.bookmark.export_id) / "download"
         deadline = known.bookmark.requested_at + self._settings.export_timeout_seconds
-        download = Download(url, path=path, session=self._session, clock=self._clock, deadline=deadline)
+        download = Download(
+            url, path=path, session=self._session, clock=self._clock, deadline=deadline, free=self._free
+        )
         return HostedExport(
             known.bookmark,
             download,
@@ -298,9 +333,29 @@ class Exports:
             return self._clock.now() + max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
         return known.bookmark.requested_at + self._settings.export_timeout_seconds
 
+    def _report_transfers(self) -> None:
+        """Report the bytes that have come; a request for a file that is not there yet has none."""
+        pollers = [export.poller for export in self._running]
+        names = [poller.bookmark.export_id for poller in pollers if poller.received_bytes or poller.expected_bytes]
+        if names:
+            received = sum(poller.received_bytes for poller in pollers)
+            self._progress.downloading(names, received, sum(poller.expected_bytes for poller in pollers))
+
     def _poll(self, export: _RunningExport) -> Sequence[DeliveredFile]:
+        others_hold_space = any(other.holds_space for other in self._running if other is not export)
+        if export.waits_for_space and others_hold_space:
+            return ()
+        export.waits_for_space = False
         try:
             files = export.poller.poll()
+        except DiskFullError as error:
+            if not others_hold_space:
+                self._give_up(export, error)
+                return ()
+            name = export.poller.bookmark.export_id
+            _log.warning("Export %s: %s; else it is fetched once the exports before it are read", name, error)
+            export.waits_for_space = True
+            return ()
         except ExportError as error:
             self._give_up(export, error)
             return ()
