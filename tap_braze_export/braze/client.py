@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import msgspec
 import requests
 import requests.adapters
 
+from tap_braze_export.braze.ids_body import NoUsersError, UnreadableBodyError, read_ids_body
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.braze.responses import (
     SHORTEST_IDENTIFIER_CHARS,
@@ -75,11 +75,6 @@ class IdsResponse:
     users: list[bytes] = field(repr=False)
     invalid_user_ids: list[Any] = field(repr=False)
     limit: RateLimit
-
-
-class _IdsBody(msgspec.Struct):
-    users: list[msgspec.Raw] | None
-    invalid_user_ids: list[Any] | None = None
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -208,11 +203,15 @@ class Braze:
         """
         response = self._request(_IDS, "identifiers", personal=True, body=body)
         try:
-            content = msgspec.json.decode(response.content, type=_IdsBody)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            users, invalid_user_ids = read_ids_body(response.content)
+        except UnreadableBodyError:
+            raise BrazeError(
+                f"{_IDS} responded {response.status_code} with unreadable JSON ({len(response.content)} bytes): run"
+                " again; if it stays so, check that api_url is the REST endpoint and that no proxy changes responses"
+            ) from None
+        except NoUsersError:
             raise BrazeError(f"{_IDS} responded {response.status_code} without users") from None
-        users = [bytes(user) for user in content.users or ()]
-        return IdsResponse(users, content.invalid_user_ids or [], RateLimit.of(response))
+        return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:

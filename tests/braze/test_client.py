@@ -136,7 +136,7 @@ def test_object_prefix_that_is_no_folder_name_is_refused(server: Server, braze: 
     assert "is no folder's name" in refused(start, braze, BrazeError)
 
 
-@pytest.mark.parametrize("call", [start, details, size, attributes, export_ids])
+@pytest.mark.parametrize("call", [start, details, size, attributes])
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b"\xff"])
 def test_success_that_is_no_json_object_is_an_error(
     server: Server, braze: Braze, call: Callable[[Braze], object], body: bytes
