@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -56,10 +56,12 @@ class Started:
     Attributes:
         object_prefix: The export's id, and the name of its folder in a bucket.
         url: Signed address of the download, a secret; None when the files go to the customer's bucket.
+        sent_at: When the request that Braze accepted was sent, in epoch seconds: not an earlier, refused try.
     """
 
     object_prefix: str
     url: str | None = field(repr=False)
+    sent_at: float
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,13 @@ class IdsResponse:
     users: list[bytes] = field(repr=False)
     invalid_user_ids: list[Any] = field(repr=False)
     limit: RateLimit
+
+
+class _Accepted(NamedTuple):
+    """A response of success, and when its request was sent in epoch seconds."""
+
+    response: requests.Response
+    sent_at: float
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -181,7 +190,7 @@ class Braze:
         seen: set[str] = set()
         while url is not None and url not in seen:
             seen.add(url)
-            response = self._request(_ATTRIBUTES, "the custom attributes", url=url)
+            response, _ = self._request(_ATTRIBUTES, "the custom attributes", url=url)
             attributes = self._object(_ATTRIBUTES, response).get("attributes")
             for attribute in attributes if isinstance(attributes, list) else ():
                 if isinstance(attribute, dict):
@@ -201,7 +210,7 @@ class Braze:
             RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        response = self._request(_IDS, "identifiers", personal=True, body=body)
+        response, _ = self._request(_IDS, "identifiers", personal=True, body=body)
         try:
             users, invalid_user_ids = read_ids_body(response.content)
         except UnreadableBodyError:
@@ -216,7 +225,7 @@ class Braze:
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
-        response = self._request(endpoint, what, body=body)
+        response, sent_at = self._request(endpoint, what, body=body)
         content = self._object(endpoint, response)
         prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
@@ -229,10 +238,10 @@ class Braze:
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if not isinstance(url, str | None):
             raise BrazeError(f"Braze named a url for the export of {what} that is no text")
-        return Started(prefix, url)
+        return Started(prefix, url, sent_at)
 
     def _json(self, endpoint: Endpoint, what: str, *, params: dict[str, str]) -> dict[str, Any]:
-        return self._object(endpoint, self._request(endpoint, what, params=params))
+        return self._object(endpoint, self._request(endpoint, what, params=params).response)
 
     def _object(self, endpoint: Endpoint, response: requests.Response) -> dict[str, Any]:
         content = decoded(response)
@@ -252,7 +261,7 @@ class Braze:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         personal: bool = False,
-    ) -> requests.Response:
+    ) -> _Accepted:
         """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
 
         Args:
@@ -276,7 +285,8 @@ class Braze:
                 reason = f"failed, also when repeated for {error.seconds / 60:.0f} min"
             raise BrazeError(f"{call} {reason}: {error.problem}") from None
 
-    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> requests.Response:
+    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> _Accepted:
+        sent_at = self._clock.now()
         try:
             response = self._session.request(
                 endpoint.method,
@@ -287,10 +297,10 @@ class Braze:
                 **request,
             )
         except requests.RequestException as error:
-            raise failed(endpoint, what, error) from None
+            raise failed(endpoint, what, error, sent_at) from None
         if succeeded(response):
-            return response
+            return _Accepted(response, sent_at)
         identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if personal else ()
-        raise refused(
-            endpoint, what, response, secrets=[self._key, *identifiers], personal=personal, now=self._clock.now()
-        )
+        secrets = [self._key, *identifiers]
+        now = self._clock.now()
+        raise refused(endpoint, what, response, secrets=secrets, personal=personal, sent_at=sent_at, now=now)

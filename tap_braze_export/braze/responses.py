@@ -66,6 +66,7 @@ def refused(
     *,
     secrets: Iterable[str],
     personal: bool,
+    sent_at: float,
     now: float,
 ) -> Exception:
     """The error to raise for a response that is no success.
@@ -76,6 +77,7 @@ def refused(
         response: The response.
         secrets: Texts that no message may hold.
         personal: True if the request was about single people.
+        sent_at: When the request was sent, in epoch seconds.
         now: Epoch seconds.
     """
     status = response.status_code
@@ -103,7 +105,7 @@ def refused(
         )
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         problem = f"Braze responded {status}"
-        error = _lost(what, problem) if endpoint.starts_export else RetryableError(problem)
+        error = _lost(what, problem, sent_at) if endpoint.starts_export else RetryableError(problem)
     elif status == HTTPStatus.NOT_FOUND:
         error = BrazeError(
             f"{refusal}: there is no such thing, or api_url is not the REST endpoint of your instance"
@@ -116,7 +118,7 @@ def refused(
     return error
 
 
-def failed(endpoint: Endpoint, what: str, error: requests.RequestException) -> Exception:
+def failed(endpoint: Endpoint, what: str, error: requests.RequestException, sent_at: float) -> Exception:
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
     if isinstance(error, ValueError):
@@ -129,7 +131,7 @@ def failed(endpoint: Endpoint, what: str, error: requests.RequestException) -> E
     if _never_sent(error):
         return RetryableError(f"no connection to the host of api_url ({name})")
     if endpoint.starts_export:
-        return _lost(what, name)
+        return _lost(what, name, sent_at)
     return RetryableError(f"no response came ({name})")
 
 
@@ -169,8 +171,9 @@ def _never_sent(error: requests.RequestException) -> bool:
     return isinstance(cause, urllib3.exceptions.NewConnectionError)
 
 
-def _lost(what: str, problem: str) -> LostResponseError:
+def _lost(what: str, problem: str, sent_at: float) -> LostResponseError:
     return LostResponseError(
         f"the export of {what} was requested, but the response was lost ({problem}): it may be running, so it"
-        " is not requested again blindly"
+        " is not requested again blindly",
+        sent_at,
     )
