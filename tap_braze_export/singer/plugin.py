@@ -36,6 +36,7 @@ from tap_braze_export.singer.config_errors import (
     forget_unknown_log_levels,
     variables,
 )
+from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ class Plugin(Tap):
         if wrong or (errors and raise_errors):
             raise ConfigValidationError("settings", errors=errors if raise_errors else wrong)
         return errors
+
+    @override
+    def write_schemas(self) -> None:
+        for stream in self.streams.values():
+            stream.selected = True
+            if isinstance(stream, FileStream):
+                stream.write_schema()
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
