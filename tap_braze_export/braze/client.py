@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import requests.adapters
 
 from tap_braze_export.braze.ids_body import NoUsersError, UnreadableBodyError, read_ids_body
 from tap_braze_export.braze.rate_limit import RateLimit
@@ -23,6 +22,7 @@ from tap_braze_export.braze.responses import (
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
 from tap_braze_export.retry import GaveUpError, RetryPolicy
+from tap_braze_export.sessions import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,6 @@ _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')
 _CONNECT_SECONDS = 10
 _MAX_TRIES = 8
 _PATIENCE_SECONDS = 600
-_MAX_CONNECTIONS = 64
 _FOLDER_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
 
 _SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True)
@@ -124,11 +123,7 @@ class Braze:
         self._key = api_key
         self._clock = clock
         self._retries = RetryPolicy(_MAX_TRIES, patience)
-        if session is None:
-            session = requests.Session()
-            for scheme in ("https://", "http://"):
-                session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_MAX_CONNECTIONS))
-        self._session = session
+        self._session = session or Session()
 
     def start_segment_export(
         self,
@@ -296,7 +291,7 @@ class Braze:
                 allow_redirects=False,
                 **request,
             )
-        except requests.RequestException as error:
+        except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
             raise failed(endpoint, what, error, sent_at) from None
         if succeeded(response):
             return _Accepted(response, sent_at)

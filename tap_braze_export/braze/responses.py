@@ -11,6 +11,7 @@ import requests
 import urllib3.exceptions
 
 from tap_braze_export.braze.rate_limit import RateLimit, retry_at
+from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -118,16 +119,13 @@ def refused(
     return error
 
 
-def failed(endpoint: Endpoint, what: str, error: requests.RequestException, sent_at: float) -> Exception:
+def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exception:
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
     if isinstance(error, ValueError):
         return BrazeError(f"{endpoint} cannot be sent ({name}): api_url is no proper address")
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return BrazeError(
-            f"{endpoint}: the server's certificate is not trusted: check api_url, or set REQUESTS_CA_BUNDLE"
-            " to your proxy's certificate"
-        )
+    if problem := certificate_problem(error, "the host of api_url", OVER_REQUESTS):
+        return BrazeError(f"{endpoint} ({what}) cannot be sent: {problem}")
     if _never_sent(error):
         return RetryableError(f"no connection to the host of api_url ({name})")
     if endpoint.starts_export:
@@ -161,7 +159,7 @@ def _is_running(status: int, message: str, rate_limit: RateLimit) -> bool:
     return status == HTTPStatus.BAD_REQUEST and ("in progress" in text or "already running" in text)
 
 
-def _never_sent(error: requests.RequestException) -> bool:
+def _never_sent(error: OSError) -> bool:
     """True if the connection failed before the request was sent."""
     if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
         return True

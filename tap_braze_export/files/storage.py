@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import fsspec
 from typing_extensions import override
 
+from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
 from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 
@@ -37,6 +38,8 @@ _EXTRAS = {
     "az": "azure",
 }
 """The package's extra that brings the library for a scheme."""
+_CERTIFICATES = {"s3": OVER_BOTO}
+"""The environment variables that name trusted certificates, by extra; the other libraries use aiohttp."""
 # By name: the libraries that raise these are optional.
 _CREDENTIAL_ERRORS = frozenset(
     {
@@ -94,6 +97,8 @@ class Storage:
         self._clock = clock
         self._secrets = [*texts_in(dict(options), min_chars=_SHORTEST_SECRET_CHARS), parts.query, parts.password or ""]
         self.has_folders = parts.scheme not in _EXTRAS
+        is_local = parts.scheme in {"", "file", "local"}
+        self._certificates = () if is_local else _CERTIFICATES.get(_EXTRAS.get(parts.scheme, ""), OVER_AIOHTTP)
         # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
@@ -162,6 +167,8 @@ class Storage:
         labels = self._labels
         if isinstance(error, TapError):
             return error
+        if self._certificates and (problem := certificate_problem(error, labels.name, self._certificates)):
+            return labels.unreachable_error(f"{labels.name} cannot be {done}: {problem}")
         if isinstance(error, FileNotFoundError):
             return ConfigError(f"{labels.url} names {labels.kind} that does not exist")
         problem = described(error, self._secrets)
