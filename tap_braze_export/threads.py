@@ -41,7 +41,7 @@ class DaemonThreads(Executor):
                 return
             try:
                 future.set_result(fn(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 - raised where the result is asked for
+            except Exception as error:
                 future.set_exception(error)
 
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._max_threads:
@@ -51,7 +51,7 @@ class DaemonThreads(Executor):
         return future
 
     @override
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:
         """Let the threads end after the calls that they have begun; nobody waits for them."""
         while cancel_futures:
             try:

@@ -143,7 +143,7 @@ class HostedExport:
         if self._files:
             self._files.remove(file)
 
-    def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:  # noqa: ARG002 - it comes as a whole
+    def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
         """See `ExportPoller`."""
         self._fetch_again(error)
 

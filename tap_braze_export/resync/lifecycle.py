@@ -98,7 +98,7 @@ class Group:
         if self.users:
             yield Block(1, self.users)
 
-    def done(self, users: int) -> None:  # noqa: ARG002
+    def done(self, users: int) -> None:
         """See `Delivery`."""
         self.resync.done(self)
 

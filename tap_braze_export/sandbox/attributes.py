@@ -1,4 +1,4 @@
-"""The custom attributes of the workspace: their names, types and what users have in them."""
+"""The custom attributes of the workspace: names, types and the values of users."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tap_braze_export.sandbox.vocabulary import VARIANTS, dump
 
-_dice = random.Random("custom attributes")  # noqa: S311 - made-up people need no secure randomness
+_dice = random.Random("custom attributes")
 
 # Names, Braze's word for the type, and the values that occur; mixed kinds and odd keys, as in workspaces.
 _KNOWN: dict[str, tuple[str, list[Any]]] = {
@@ -54,7 +54,7 @@ def _pool() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(pool)
 
 
-# A ring: each user holds a stretch of it, so names never repeat within a user.
+# Each user has neighbours in this list, so that no name occurs twice in a user; after its end it starts over.
 ATTRIBUTES = _pool()
 
 
@@ -70,7 +70,7 @@ def _described(name: str, data_type: str, status: str = "Active") -> dict[str, A
 
 
 def attribute_list() -> list[dict[str, Any]]:
-    """Every custom attribute as `/custom_attributes` describes it, sorted by name."""
+    """Every custom attribute as `/custom_attributes` lists it, sorted by name."""
     listed = [_described(name, data_type) for name, (data_type, _) in _KNOWN.items()]
     listed += [_described(name, "Number") for name in _SCORES]
     listed += [_described("loyaltyId", "String")]

@@ -1,7 +1,7 @@
-"""The words that generated users are made of, rendered as JSON once and for all.
+"""Names, places, events and messages of which generated users are made, already rendered as JSON.
 
-Users pick from these pools, so that a user costs a few joins instead of a walk through nested objects.
-Everything here depends on constants only: the seed decides what a user picks, not what there is.
+A user picks from these pools, which costs a few joins and no rendering of nested objects.
+All values here depend on constants only; the seed decides which of them a user has.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 VARIANTS = 16  # of each event, purchase, campaign, canvas and attribute
 
-_dice = random.Random("tap-braze-export")  # noqa: S311 - made-up people need no secure randomness
+_dice = random.Random("tap-braze-export")
 
 
 def dump(value: Any) -> str:
-    """A value as compact JSON with its letters as they are."""
+    """Render a value as compact JSON, without escapes for letters beyond ASCII."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -32,7 +32,7 @@ def _moment(first_year: int = 2019) -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """The usual form of a date in Braze's exports."""
+    """Format a date as Braze's exports usually do."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
@@ -91,7 +91,7 @@ def _campaign(name: str) -> dict[str, Any]:
         "api_campaign_id": _CAMPAIGN_IDS[name],
         "last_received": _span()[1],
         "engaged": _dice.choice(ways),
-        "converted": _dice.random() < 0.2,  # noqa: PLR2004
+        "converted": _dice.random() < 0.2,
     }
     if campaign["converted"]:
         campaign["multiple_converted"] = {"Primary Conversion Event - A": True, "Conversion Event - B": False}
@@ -107,7 +107,7 @@ def _campaign(name: str) -> dict[str, Any]:
 
 def _canvas(name: str) -> dict[str, Any]:
     entered = _moment()
-    in_control = _dice.random() < 0.1  # noqa: PLR2004
+    in_control = _dice.random() < 0.1
     steps = [] if in_control else _CANVAS_STEPS[name][: _dice.randint(1, 4)]
     received = [entered + timedelta(hours=36 * step, milliseconds=1234) for step in range(len(steps))]
     canvas = {
@@ -118,10 +118,10 @@ def _canvas(name: str) -> dict[str, Any]:
         "variation_name": "Control" if in_control else _dice.choice(("Variant 1", "Variant 2")),
         "in_control": in_control,
         "last_entered_control_at": entered.strftime("%Y-%m-%dT%H:%M:%S.000+00:00") if in_control else None,
-        "last_exited": iso(received[-1]) if received and _dice.random() < 0.7 else None,  # noqa: PLR2004
+        "last_exited": iso(received[-1]) if received and _dice.random() < 0.7 else None,
         "steps_received": [{**step, "last_received": iso(at)} for step, at in zip(steps, received, strict=True)],
     }
-    return canvas | ({"is_in_control": in_control} if _dice.random() < 0.3 else {})  # noqa: PLR2004
+    return canvas | ({"is_in_control": in_control} if _dice.random() < 0.3 else {})
 
 
 _EVENTS = [

@@ -103,7 +103,7 @@ class Plugin(Tap):
 
     @classproperty
     @override
-    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
+    def _env_var_config(cls) -> dict[str, Any]:
         """The settings in the environment and in a .env file, without blank ones, which the SDK would convert.
 
         Raises:
@@ -126,13 +126,6 @@ class Plugin(Tap):
         return errors
 
     @override
-    def write_schemas(self) -> None:
-        for stream in self.streams.values():
-            stream.selected = True
-            if isinstance(stream, FileStream):
-                stream.write_schema()
-
-    @override
     def load_state(self, state: dict[str, Any]) -> None:
         """Load the bookmark of export_files only; orchestrators may merge foreign ones into STATE."""
         bookmarks = state.get("bookmarks", {})
@@ -141,7 +134,7 @@ class Plugin(Tap):
     # The command line
 
     @plugin_cli
-    def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
+    def cli(cls) -> click.Command:
         """The command, made without unknown log levels, with which the SDK could not even log an error."""
         unknown = forget_unknown_log_levels(cls.name)
         command: click.Command = vars(PluginBase)["cli"].method(cls)
@@ -183,15 +176,21 @@ class Plugin(Tap):
     @classmethod
     @override
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Run the checks of `--test`; `--test=schema` is the SDK's."""
+        """Run the checks of `--test`, or write the SCHEMA messages of `--test=schema`."""
         known = [choice.value for choice in CliTestOptionValue]
         if value not in known:
             raise ConfigError(f"--test takes no value but {', '.join(known)}")
-        if value != CliTestOptionValue.All.value:
-            super().cb_test(ctx, param, value)
+        if value == CliTestOptionValue.Disabled.value:
             return
+        is_check = value == CliTestOptionValue.All.value
         given = ctx.params["config"]
-        # With a catalog, so that no discovery asks Braze for custom attributes.
-        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog())
-        tap.check()
+        # A check has a catalog, so that no discovery asks Braze for custom attributes.
+        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog() if is_check else None)
+        if is_check:
+            tap.check()
+        else:
+            for stream in tap.streams.values():
+                stream.selected = True
+                if isinstance(stream, FileStream):
+                    stream.write_schema()
         ctx.exit()

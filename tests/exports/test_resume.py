@@ -132,7 +132,7 @@ def test_journal_never_says_what_the_target_has(tmp_path: Path) -> None:
 def test_download_needs_the_journal(tmp_path: Path) -> None:
     """STATE holds no link: on another machine an export behind a URL is left to end, and a new one started."""
     clock = Steps(crash)
-    with braze(clock, looks=1) as sandbox:
+    with braze(clock, empty_polls=1) as sandbox:
         config = settings(sandbox, tmp_path)
         first = sync(config, clock=clock, catalog=NAMES, fails=True)
         sandbox.finish_exports()

@@ -16,7 +16,7 @@ from tests.support.fakes import FakeClock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest import LogCaptureFixture  # noqa: PT013 - as a type it reads better so
+    from pytest import LogCaptureFixture
 
 KEY = b"a key"
 

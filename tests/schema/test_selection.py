@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from singer_sdk.singerlib import SelectionMask
 
-from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.selection import MOST_NAMED_ATTRIBUTES, RequestedFields, Selection
 from tap_braze_export.schema.user_object import CAMPAIGNS_RECEIVED, TABLES, USERS
 from tests.support.rows import select, selected
 from tests.support.runs import discover, settings, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from tap_braze_export.sandbox import Sandbox
     from tests.support.runs import Run
 
 EVERYTHING = [
@@ -147,7 +147,7 @@ def test_deselecting_every_attribute_asks_for_none() -> None:
 @pytest.mark.parametrize(
     ("names", "whole"), [(MOST_NAMED_ATTRIBUTES, False), (MOST_NAMED_ATTRIBUTES + 1, True), (2000, True)]
 )
-def test_more_than_500_attributes_are_requested_whole(names: int, whole: bool) -> None:  # noqa: FBT001
+def test_more_than_500_attributes_are_requested_whole(names: int, whole: bool) -> None:
     """Braze takes no longer list; the others are dropped when they come."""
     typed = {f"a{number:04}": "string" for number in range(names + 1)}
     narrowed: dict[str, Any] = {"attributes": typed, "without": ["users.custom_attributes.a0000"]}
@@ -187,11 +187,8 @@ def test_a_column_that_the_catalog_lacks_is_deselected() -> None:
 # The whole tap
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    """A Braze with enough users for a control group."""
-    with Sandbox(users=200) as running:
-        yield running
+# Enough users for a control group.
+pytestmark = pytest.mark.sandbox(users=200)
 
 
 def run(
