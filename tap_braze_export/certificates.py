@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 OVER_REQUESTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Environment variables that name the trusted certificates of the tap's own connections; the first that is set counts."""
+"""Variables that name the certificates that the tap's own connections trust; the first that is set counts."""
 OVER_BOTO = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 OVER_AIOHTTP = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -40,18 +40,16 @@ def certificate_problem(error: BaseException, server: str, variables: Sequence[s
         variables: Those that name the trusted certificates for this library.
     """
     chain = list(_chain(error))
-    variable = trusted_by_environment(variables)
-    fault = _fault(variable[1]) if variable else ""
+    fault = variable_fault(variables)
     told = next((str(link) for link in chain if any(sign in str(link) for sign in _SIGNS)), "")
     # What a library raises for a file that it cannot load has no sign of its own, but the file has the fault still.
     if not told and not (fault and any(_may_be_loading(link) for link in chain)):
         return ""
-    if variable and fault:
-        name, path = variable
-        return f"{name} names {foreign_text(path)}, which {fault}: let it name a PEM file of trusted certificates"
+    if fault:
+        return fault
     found = _REASON.search(told)
     reason = f" ({foreign_text(found[1]).rstrip('. ')})" if found else ""
-    if variable:
+    if variable := trusted_by_environment(variables):
         name, path = variable
         return (
             f"the certificate of {server} is not trusted{reason}: {name} decides, so add your proxy's certificate, or"
@@ -61,6 +59,15 @@ def certificate_problem(error: BaseException, server: str, variables: Sequence[s
         f"the certificate of {server} is not trusted{reason}: if a proxy stands between, set {variables[0]} to a PEM"
         " file with its certificate and the public ones"
     )
+
+
+def variable_fault(variables: Sequence[str]) -> str:
+    """What is wrong with the variable that counts, in one line; empty if it can be used, or none is set."""
+    variable = trusted_by_environment(variables)
+    if variable is None or not (fault := _fault(variable[1])):
+        return ""
+    name, path = variable
+    return f"{name} names {foreign_text(path)}, which {fault}: let it name a PEM file of trusted certificates"
 
 
 def _fault(path: str) -> str:
@@ -82,7 +89,7 @@ def _fault(path: str) -> str:
 
 def _may_be_loading(error: BaseException) -> bool:
     """True for what `ssl` raises when it cannot load a file, as it is or wrapped in a library's own error."""
-    if isinstance(error, (FileNotFoundError, PermissionError)):
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
         return error.errno is not None and error.filename is None
     return "SSLError" in type(error).__name__
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import logging
+import zipfile
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+import certifi
 import pytest
 
 from tap_braze_export.braze.client import Braze
-from tap_braze_export.errors import BrazeError, InterruptedExportError
+from tap_braze_export.errors import BrazeError, ConfigError, InterruptedExportError
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
+from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.sessions import Session
 from tests.support.braze_calls import ALL, refused
-from tests.support.fakes import FakeClock, Server, as_json
+from tests.support.fakes import Server, as_json
 from tests.support.runs import selecting, sync
 from tests.support.s3 import EXPORT, SECRET, ScriptedS3
 from tests.support.tls import TlsServer, bad_bundles, self_signed, set_only
@@ -22,6 +28,8 @@ from tests.support.tls import TlsServer, bad_bundles, self_signed, set_only
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.support.fakes import FakeClock
 
 BAD = ["missing", "a page", "empty", "cut off", "below a file"]
 OVER_REQUESTS = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
@@ -31,11 +39,6 @@ OVER_REQUESTS = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 def store() -> Iterator[TlsServer]:
     with TlsServer() as server:
         yield server
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 def downloaded(url: str, folder: Path, clock: FakeClock) -> str:
@@ -127,8 +130,6 @@ def test_first_variable_decides_and_is_named(
 def test_file_without_the_servers_certificate_is_named(
     store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import certifi
-
     set_only(monkeypatch, SSL_CERT_FILE=certifi.where())
 
     message = refused(ALL[0], Braze(store.url, "key", clock=clock), BrazeError)
@@ -208,9 +209,6 @@ def test_export_whose_store_is_not_trusted_is_kept(
 
 def one_user() -> bytes:
     """A zip with one user."""
-    import io
-    import zipfile
-
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("users.txt", '{"braze_id":"b1"}\n')
@@ -257,18 +255,57 @@ def test_bucket_with_a_trusted_certificate_is_read(
     assert Bucket("s3://bucket/braze", options, clock=clock).objects(EXPORT, "seg") == []
 
 
+def other_cloud(scheme: str, url: str, clock: FakeClock) -> Bucket:
+    """A bucket of Google's or Microsoft's cloud at this address."""
+    options: dict[str, dict[str, Any]] = {
+        "gs": {"token": "anon", "endpoint_url": url},
+        "abfs": {"connection_string": f"BlobEndpoint={url}/a;AccountName=a;AccountKey=c2VjcmV0"},
+    }
+    return Bucket(f"{scheme}://bucket/braze", options[scheme], clock=clock)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["gs", "abfs"])
-def test_other_clouds_behind_an_untrusted_certificate_are_told_at_once(
+def test_other_clouds_behind_an_untrusted_certificate_are_told(
     store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
+    """After their libraries' own repetitions, and without any of the tap's."""
     set_only(monkeypatch)
-    options: dict[str, dict[str, Any]] = {
-        "gs": {"token": "anon", "endpoint_url": store.url},
-        "abfs": {"connection_string": f"BlobEndpoint={store.url}/a;AccountName=a;AccountKey=c2VjcmV0"},
-    }
 
     with pytest.raises(InterruptedExportError, match="the certificate of the bucket is not trusted"):
-        Bucket(f"{scheme}://bucket/braze", options[scheme], clock=clock).objects(EXPORT, "seg")
+        other_cloud(scheme, store.url, clock).objects(EXPORT, "seg")
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("scheme", ["gs", "abfs"])
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_file_of_certificates_is_named_for_other_clouds(
+    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, bad: str
+) -> None:
+    """Their libraries would ignore it."""
+    path, fault = bad_bundles(tmp_path)[bad]
+    set_only(monkeypatch, SSL_CERT_FILE=path)
+
+    with pytest.raises(ConfigError) as caught:
+        other_cloud(scheme, store.url, clock)
+    assert str(caught.value).startswith(f"the bucket cannot be reached: SSL_CERT_FILE names {path}, which {fault}: ")
+    other_cloud(scheme, store.url.replace("https://", "http://"), clock)
+
+
+def test_certificate_error_of_aiohttp_is_recognised(
+    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what the libraries of those clouds raise in the end."""
+    set_only(monkeypatch)
+
+    async def get() -> None:
+        async with aiohttp.ClientSession() as session:
+            await session.get(store.url)
+
+    labels = StorageLabels("the bucket", url="bucket_url", options="bucket_options", needed="list objects")
+    storage = Storage("gs://bucket", {"token": "anon"}, labels, clock=clock)
+    with pytest.raises(InterruptedExportError, match=r"^the bucket cannot be listed: the certificate of the bucket is"):
+        storage.retrying("listed", lambda: asyncio.run(get()))
     assert clock.slept == []
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import fsspec
 from typing_extensions import override
 
-from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem
+from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
 from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 
@@ -40,6 +40,7 @@ _EXTRAS = {
 """The package's extra that brings the library for a scheme."""
 _CERTIFICATES = {"s3": OVER_BOTO}
 """The environment variables that name trusted certificates, by extra; the other libraries use aiohttp."""
+_ENDPOINT_VARIABLES = ("STORAGE_EMULATOR_HOST", "AZURE_STORAGE_CONNECTION_STRING")
 # By name: the libraries that raise these are optional.
 _CREDENTIAL_ERRORS = frozenset(
     {
@@ -99,6 +100,13 @@ class Storage:
         self.has_folders = parts.scheme not in _EXTRAS
         is_local = parts.scheme in {"", "file", "local"}
         self._certificates = () if is_local else _CERTIFICATES.get(_EXTRAS.get(parts.scheme, ""), OVER_AIOHTTP)
+        # aiohttp ignores a file of certificates that it cannot load, and trusts others or none.
+        if (
+            self._certificates == OVER_AIOHTTP
+            and not _is_plain(url, options)
+            and (fault := variable_fault(OVER_AIOHTTP))
+        ):
+            raise ConfigError(f"{labels.name} cannot be reached: {fault}")
         # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
@@ -204,6 +212,12 @@ class _Stream(io.RawIOBase):
         if not self.closed:
             self._close()
         super().close()
+
+
+def _is_plain(url: str, options: Mapping[str, Any]) -> bool:
+    """True if a storage is reached without TLS."""
+    named = (url, *texts_in(dict(options), min_chars=1), *(os.environ.get(name, "") for name in _ENDPOINT_VARIABLES))
+    return any("http://" in text or "protocol=http;" in text.lower() for text in named)
 
 
 def is_refusal(error: Exception) -> bool:

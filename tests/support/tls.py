@@ -7,10 +7,13 @@ import subprocess
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING
 
-import pytest
 
 from tests.support.fakes import Server
+
+if TYPE_CHECKING:
+    import pytest
 
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE")
 
