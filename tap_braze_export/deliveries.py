@@ -1,4 +1,4 @@
-"""What a run emits piece by piece, each piece covered by one STATE: delivered files, or groups of ids requests."""
+"""The pieces that a run emits, each covered by one STATE: delivered files, or groups of ids requests."""
 
 from __future__ import annotations
 

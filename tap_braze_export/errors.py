@@ -82,14 +82,14 @@ class DamagedFileError(ExportError):
 
 
 def unforeseen(error: Exception) -> str:
-    """What is told of an error that nobody thought of: its place. Its text may hold personal data."""
+    """An unexpected error in one line: type and place only, as its text may hold personal data."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
     return f"Unforeseen {type(error).__name__} at {place}: please report this line"
 
 
 def foreign_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """What another program said, fit for a message: one line, 200 characters, no URL; "" if secret."""
+    """Text of another program as part of a message: one line of at most 200 characters, no URL; "" if it is secret."""
     if any(secret in text for secret in secrets if secret):
         return ""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())

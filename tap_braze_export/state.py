@@ -132,7 +132,7 @@ def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
     """The exports in the value of `bookmarks.export_files`; of another version or form, none."""
     try:
         if state and state["version"] != VERSION:
-            raise ValueError("STATE of another version")
+            raise ValueError("STATE of another version")  # noqa: TRY301
         found = [Bookmark.from_dict(entry) for entry in state["exports"]] if state else []
     except (KeyError, TypeError, ValueError):
         found = []

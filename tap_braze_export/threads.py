@@ -41,7 +41,7 @@ class DaemonThreads(Executor):
                 return
             try:
                 future.set_result(fn(*args, **kwargs))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised where the result is asked for
                 future.set_exception(error)
 
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._max_threads:

@@ -96,7 +96,7 @@ def test_braze_behind_an_untrusted_certificate_is_told_at_once(
 @pytest.mark.parametrize("variable", OVER_REQUESTS)
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_file_of_certificates_is_named_for_braze(
-    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, bad: str
+    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, variable: str, bad: str
 ) -> None:
     path, fault = bad_bundles(tmp_path)[bad]
     set_only(monkeypatch, **{variable: path})
@@ -164,7 +164,7 @@ def test_download_behind_an_untrusted_certificate_is_told_at_once(
 @pytest.mark.parametrize("variable", OVER_REQUESTS)
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_file_of_certificates_is_named_for_a_download(
-    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, bad: str
+    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, variable: str, bad: str
 ) -> None:
     path, fault = bad_bundles(tmp_path)[bad]
     set_only(monkeypatch, **{variable: path})
@@ -233,7 +233,7 @@ def test_bucket_behind_an_untrusted_certificate_is_told_at_once(
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_file_of_certificates_is_named_for_a_bucket(
-    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, bad: str
+    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, variable: str, bad: str
 ) -> None:
     """Never as a bucket that does not exist."""
     path, fault = bad_bundles(tmp_path)[bad]
@@ -280,7 +280,7 @@ def test_other_clouds_behind_an_untrusted_certificate_are_told(
 @pytest.mark.parametrize("scheme", ["gs", "abfs"])
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_file_of_certificates_is_named_for_other_clouds(
-    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, bad: str
+    store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, scheme: str, bad: str
 ) -> None:
     """Their libraries would ignore it."""
     path, fault = bad_bundles(tmp_path)[bad]

@@ -53,7 +53,7 @@ def test_calls_carry_the_key_and_nothing_of_a_netrc(
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("hops", [0, 1, 3])
 def test_downloads_carry_no_credentials_on_any_hop(
-    server: Server, other: Server, clock: FakeClock, tmp_path: Path, status: int, hops: int
+    server: Server, other: Server, clock: FakeClock, tmp_path: Path, *, status: int, hops: int
 ) -> None:
     """The store would refuse a signed address that comes with others."""
     here = [(status, {"Location": "/again"}, b"")] * max(0, hops - 1)

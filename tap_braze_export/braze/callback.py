@@ -141,7 +141,7 @@ class Callbacks:
             host, colon, port = self._listen.rpartition(":")
             try:
                 if not colon:
-                    raise ValueError("no host")
+                    raise ValueError("no host")  # noqa: TRY301
                 self._server = _Server((host.strip("[]"), int(port)))
             except (OSError, ValueError, OverflowError):
                 raise ConfigError(

@@ -73,8 +73,8 @@ class BucketExport:
     """An export that Braze writes into the company's bucket, file by file.
 
     It has ended when Braze calls back, after `settle_seconds` without a new file, or at its deadline. A damaged file
-    may be a half-written one: it has until the end to change, and is then fetched once more. A damaged file that is gone
-    was renamed if another file has come since; else the export cannot be complete.
+    may be a half-written one: it has until the end to change, and is then fetched once more. A damaged file that is
+    gone was renamed if another file has come since; else the export cannot be complete.
 
     Args:
         bookmark: The export.
@@ -249,14 +249,14 @@ class BucketExport:
         now = self._clock.now()
         if self._ended and self._gone and not self._objects:
             name = self._gone[0].rpartition("/")[2]
-            raise ExportError(f"{name} was deleted from the bucket before it could be read: run again for a new export")
+            raise ExportError(f"{name} was deleted from the bucket before it was read: run again for a new export")
         if now <= self._deadline:
             return
         waited = f"{duration(now - self.bookmark.requested_at)} after it was requested"
         if not self._seen:
             raise ExportError(
-                f"{waited} no file has come. The segment may be empty (set callback_url, so that Braze can say so), the "
-                "export may have failed (Braze sends an e-mail), bucket_url may name another bucket or prefix than "
+                f"{waited} no file has come. The segment may be empty (set callback_url, so that Braze can say so), "
+                "the export may have failed (Braze sends an e-mail), bucket_url may name another bucket or prefix than "
                 "Braze's partner settings, or Braze needs longer: raise export_timeout_minutes"
             )
         if self._is_too_late:

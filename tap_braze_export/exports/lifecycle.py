@@ -13,6 +13,7 @@ from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
 from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.delivery import ExportDelivery
+from tap_braze_export.exports.estimates import Estimates
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
@@ -20,7 +21,6 @@ from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
-from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.sessions import Session
 from tap_braze_export.state import VERSION, read_bookmarks
 from tap_braze_export.threads import DaemonThreads
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from tap_braze_export.report.progress import Progress
     from tap_braze_export.settings import Settings
 
-_ESTIMATE_TOLERANCE = 0.2
 _MAX_TRANSFERS = 8
 _SHORTEST_LATE_SECONDS = 120.0
 _log = logging.getLogger(__name__)
@@ -108,6 +107,7 @@ class Exports:
         self._started_at = clock.now()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
+        self._estimates = Estimates(client, url or "")
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
         self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
         self._requests = [
@@ -198,19 +198,8 @@ class Exports:
         return ""
 
     def review(self) -> None:
-        """Compare with Braze's estimates, where the key may request them: they are rough, so never a failure."""
-        for key in self._journals:
-            bookmark = self.bookmarks.get(key)
-            if bookmark is None or bookmark.source != SEGMENT or bookmark.running or not bookmark.export_id:
-                continue
-            estimate = self._estimate(bookmark.segment_id)
-            if estimate and abs(bookmark.users - estimate) > estimate * _ESTIMATE_TOLERANCE:
-                _log.warning(
-                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
-                    bookmark.segment_id,
-                    f"{bookmark.users:,}",
-                    f"{estimate:,}",
-                )
+        """Compare the counts of users with Braze's estimates."""
+        self._estimates.review(self.bookmarks[key] for key in self._journals if key in self.bookmarks)
 
     # From the request to the end
 
@@ -315,31 +304,15 @@ class Exports:
             self._give_up(export, error)
             return ()
         if export.poller.complete:
-            if not export.is_late and not export.poller.has_found_files and (reason := self._reason_for_files(export)):
+            if (
+                not export.is_late
+                and not export.poller.has_found_files
+                and (reason := self._estimates.reason_for_files(export.poller.bookmark))
+            ):
                 self._give_up(export, ExportError(reason))
             else:
                 self._complete(export)
         return files
-
-    def _reason_for_files(self, export: _RunningExport) -> str:
-        """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty."""
-        bookmark = export.poller.bookmark
-        expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
-        if not expected and bookmark.source == SEGMENT and (estimate := self._estimate(bookmark.segment_id)):
-            expected = f"Braze estimates {estimate:,} users"
-        found = f"Braze says that it is complete, and not one file is in {self._settings.bucket_url}"
-        if expected:
-            return f"{found}, though {expected}: bucket_url must be the bucket and prefix of Braze's partner settings"
-        _log.warning("Export %s of %s: %s; it counts as empty", bookmark.export_id, export.source, found)
-        return ""
-
-    def _estimate(self, segment_id: str) -> int | None:
-        """Braze's estimate of a segment's size, where the key may request it."""
-        try:
-            return self._client.segment_size(segment_id)
-        except BrazeError as error:
-            _log.debug("No estimate to compare with: %s", error)
-            return None
 
     def _done(self, export: _RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)

@@ -136,7 +136,7 @@ class Bucket:
         return self._storage.retrying("listed", lambda: self._list_once(path))
 
     def _list_once(self, path: str) -> list[dict[str, Any]]:
-        """What is in a folder; an object store's folder exists only while something is in it."""
+        """The content of a folder; in an object store a folder exists only while something is in it."""
         try:
             return list(self._files.ls(path, detail=True))
         except FileNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from tap_braze_export.errors import DamagedFileError
@@ -12,6 +11,7 @@ from tap_braze_export.files import archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tap_braze_export.files.archive import Block, Member
 

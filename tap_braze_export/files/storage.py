@@ -116,7 +116,7 @@ class Storage:
             extra = _EXTRAS.get(parts.scheme)
             command = f"pip install 'tap-braze-export[{extra}]'" if extra else "the library that fsspec needs for it"
             raise ConfigError(f"{labels.url} starts with {parts.scheme}://, which needs: {command}") from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  each cloud library has its own
             problem = described(error, self._secrets)
             raise ConfigError(f"{labels.url} or {labels.options} cannot be used: {problem}") from None
         self.files: Any = files
@@ -136,7 +136,7 @@ class Storage:
         def attempt() -> T:
             try:
                 return call()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  each cloud library has its own
                 raise self._error(error, done) from None
 
         failed = f"{self._labels.name} could not be {done}"
@@ -164,7 +164,7 @@ class Storage:
     def _once(self, done: str, call: Callable[[], T]) -> T:
         try:
             return call()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  each cloud library has its own
             raised = self._error(error, done)
         if isinstance(raised, RetryableError):
             raised = self._labels.unreachable_error(f"{self._labels.name} cannot be {done}: {raised.problem}")

@@ -48,7 +48,7 @@ class Progress:
                 "Waiting for Braze since %s: %s%s",
                 duration(self._clock.now() - since),
                 ", ".join(export_ids[:3]),
-                ", …" if len(export_ids) > 3 else "",
+                ", …" if len(export_ids) > 3 else "",  # noqa: PLR2004
             )
 
     def read(self, file: str, *, users: int, seconds: float, waited: float) -> None:
@@ -87,9 +87,9 @@ class Progress:
 
 def duration(seconds: float) -> str:
     """Format a duration for people: `0.4 s`, `75 s`, `12 min`, `3 h 5 min`."""
-    if seconds < 10:
+    if seconds < 10:  # noqa: PLR2004
         return f"{seconds:.1f} s"
-    if seconds < 120:
+    if seconds < 120:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004

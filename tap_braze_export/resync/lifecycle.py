@@ -98,7 +98,7 @@ class Group:
         if self.users:
             yield Block(1, self.users)
 
-    def done(self, users: int) -> None:
+    def done(self, users: int) -> None:  # noqa: ARG002
         """See `Delivery`."""
         self.resync.done(self)
 

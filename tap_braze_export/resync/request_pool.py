@@ -177,7 +177,7 @@ class RequestPool(Generic[RequestT]):
         except StopIteration:
             self._exhausted = True
             return None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised in its place, after the responses to earlier requests
             self._responses[self._begun] = error
             self._exhausted = True
             return None

@@ -211,7 +211,7 @@ def _move_learned(level: Level, objects: Sequence[Any], refused: set[str]) -> No
             unstorable = unstorable_numbers([bytes(getattr(item, attribute)) for item in holders])
             refused.update(holders[index].braze_id for index in unstorable)
             for item in holders:
-                item._rescued_data = {**(item._rescued_data or {}), name: getattr(item, attribute)}
+                item._rescued_data = {**(item._rescued_data or {}), name: getattr(item, attribute)}  # noqa: SLF001
         for item in holders:
             setattr(item, attribute, UNSET)
 

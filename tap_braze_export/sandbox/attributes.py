@@ -7,7 +7,7 @@ from typing import Any
 
 from tap_braze_export.sandbox.vocabulary import VARIANTS, dump
 
-_dice = random.Random("custom attributes")
+_dice = random.Random("custom attributes")  # noqa: S311 - made-up people need no secure randomness
 
 # Names, Braze's word for the type, and the values that occur; mixed kinds and odd keys, as in workspaces.
 _KNOWN: dict[str, tuple[str, list[Any]]] = {

@@ -16,7 +16,7 @@ from tap_braze_export.sandbox.faults import FAULTS
 from tap_braze_export.sandbox.workspace import PERMISSIONS
 
 
-def _list_faults(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+def _list_faults(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
     if wanted:
         width = max(map(len, FAULTS))
         for name, meaning in FAULTS.items():

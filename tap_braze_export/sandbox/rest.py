@@ -30,7 +30,7 @@ _LONGEST_SERIES = 100
 _UNAVAILABLE = "<html><head><title>503 Service Temporarily Unavailable</title></head></html>"
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - an answer, not an error of the sandbox
     """A response other than success."""
 
     def __init__(self, status: int, message: str, key: str = "message") -> None:
@@ -59,7 +59,7 @@ def _fields(body: dict[str, Any]) -> list[str]:
     return fields
 
 
-def rest_app(workspace: Workspace) -> Flask:
+def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one application
     """Make the application of the REST server."""
     app = Flask("braze-sandbox-rest")
     endpoints = Endpoints(workspace)
@@ -84,7 +84,7 @@ def rest_app(workspace: Workspace) -> Flask:
     def end(response: Response) -> Response:
         budget = g.get("budget") or workspace.pool_limit.take()
         response.headers.update(budget.headers)
-        if response.status_code == 201 and "status-200" in workspace.faults:
+        if response.status_code == 201 and "status-200" in workspace.faults:  # noqa: PLR2004
             response.status_code = 200
         lost = request.path in endpoints.exporting and response.status_code in (200, 201)
         lost = lost and workspace.faults.strikes_once("lost-response")

@@ -53,7 +53,7 @@ def _external_id(index: int, dice: bytes) -> str:
         return f'"external_id":"user-{index:07d}"'
     if kind == 1:
         return f'"external_id":"{100000 + index}"'
-    if kind == 2:
+    if kind == 2:  # noqa: PLR2004
         return f'"external_id":"{_hex_uuid(index, dice, 60, 0)}"'
     return f'"external_id":"member{index}@crm.example.com"'
 
@@ -71,9 +71,9 @@ def _user_aliases(index: int, dice: bytes) -> str:
 def _created_at(_: int, dice: bytes) -> str:
     usual = words.MOMENTS[(dice[2] << 4) | (dice[3] >> 4)][1]
     form = dice[14] & 7
-    if form < 3:
+    if form < 3:  # noqa: PLR2004
         return f'"created_at":"{usual[:10]} {usual[11:-1]} UTC"'
-    if form == 3:
+    if form == 3:  # noqa: PLR2004
         return f'"created_at":"{usual[:19]}Z"'
     return f'"created_at":"{usual}"'
 
@@ -117,7 +117,7 @@ def _dob(_: int, dice: bytes) -> str:
 
 def _of_place(name: str, column: int) -> Render:
     members = tuple(f'"{name}":{dump(place[column])}' for place in words.PLACES)
-    return lambda _, dice: members[dice[6] & 7] if dice[6] > 32 else ""
+    return lambda _, dice: members[dice[6] & 7] if dice[6] > 32 else ""  # noqa: PLR2004
 
 
 def _last_coordinates(_: int, dice: bytes) -> str:
@@ -208,18 +208,18 @@ def _devices(index: int, dice: bytes) -> str:
     made = []
     for k, kind in enumerate(_device_kinds(dice)):
         own = _hex_uuid(index, dice, 2 * k, k)
-        if kind < 3:
+        if kind < 3:  # noqa: PLR2004
             ad = f'"{_hex_uuid(index, dice, 40 + k, k)}"' if kind else "null"
             made.append(
                 f'{{"model":"Pixel {4 + kind}","os":"Android ({"QRS"[kind]})","carrier":null,'
                 f'"device_id":"{own}","google_ad_id":{ad},"ad_tracking_enabled":true}}',
             )
-        elif kind < 6:
+        elif kind < 6:  # noqa: PLR2004
             made.append(
                 f'{{"model":"iPhone {9 + kind}","os":"iOS 16.{kind}","carrier":"Télécom","device_id":"{own}",'
                 f'"idfv":"{own.upper()}","idfa":null,"ad_tracking_enabled":false}}',
             )
-        elif kind == 6:
+        elif kind == 6:  # noqa: PLR2004
             made.append('{"model":"Chrome","os":"Mac OS X","ad_tracking_enabled":false}')
         else:
             made.append(f'{{"model":"Roku Ultra","os":"Roku OS 12","roku_ad_id":"{own}","ad_tracking_enabled":true}}')
@@ -229,12 +229,12 @@ def _devices(index: int, dice: bytes) -> str:
 def _push_tokens(index: int, dice: bytes) -> str:
     token = dice.hex()
     made = [
-        f'{{"app":"Shop {("Android", "iOS")[kind > 2]}","platform":"{("Android", "iOS")[kind > 2]}",'
+        f'{{"app":"Shop {("Android", "iOS")[kind > 2]}","platform":"{("Android", "iOS")[kind > 2]}",'  # noqa: PLR2004
         f'"token":"{token[k:]}:APA91b{token[:k]}","device_id":"{_hex_uuid(index, dice, 2 * k, k)}",'
         f'"notifications_enabled":{("true", "false")[kind & 1]},'
-        f'"provisionally_opted_in":{("null", "false")[kind > 2]}}}'
+        f'"provisionally_opted_in":{("null", "false")[kind > 2]}}}'  # noqa: PLR2004
         for k, kind in enumerate(_device_kinds(dice))
-        if kind < 5
+        if kind < 5  # noqa: PLR2004
     ]
     return f'"push_tokens":[{",".join(made)}]' if made else ""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 VARIANTS = 16  # of each event, purchase, campaign, canvas and attribute
 
-_dice = random.Random("tap-braze-export")
+_dice = random.Random("tap-braze-export")  # noqa: S311 - made-up people need no secure randomness
 
 
 def dump(value: Any) -> str:
@@ -91,7 +91,7 @@ def _campaign(name: str) -> dict[str, Any]:
         "api_campaign_id": _CAMPAIGN_IDS[name],
         "last_received": _span()[1],
         "engaged": _dice.choice(ways),
-        "converted": _dice.random() < 0.2,
+        "converted": _dice.random() < 0.2,  # noqa: PLR2004
     }
     if campaign["converted"]:
         campaign["multiple_converted"] = {"Primary Conversion Event - A": True, "Conversion Event - B": False}
@@ -107,7 +107,7 @@ def _campaign(name: str) -> dict[str, Any]:
 
 def _canvas(name: str) -> dict[str, Any]:
     entered = _moment()
-    in_control = _dice.random() < 0.1
+    in_control = _dice.random() < 0.1  # noqa: PLR2004
     steps = [] if in_control else _CANVAS_STEPS[name][: _dice.randint(1, 4)]
     received = [entered + timedelta(hours=36 * step, milliseconds=1234) for step in range(len(steps))]
     canvas = {
@@ -118,10 +118,10 @@ def _canvas(name: str) -> dict[str, Any]:
         "variation_name": "Control" if in_control else _dice.choice(("Variant 1", "Variant 2")),
         "in_control": in_control,
         "last_entered_control_at": entered.strftime("%Y-%m-%dT%H:%M:%S.000+00:00") if in_control else None,
-        "last_exited": iso(received[-1]) if received and _dice.random() < 0.7 else None,
+        "last_exited": iso(received[-1]) if received and _dice.random() < 0.7 else None,  # noqa: PLR2004
         "steps_received": [{**step, "last_received": iso(at)} for step, at in zip(steps, received, strict=True)],
     }
-    return canvas | ({"is_in_control": in_control} if _dice.random() < 0.3 else {})
+    return canvas | ({"is_in_control": in_control} if _dice.random() < 0.3 else {})  # noqa: PLR2004
 
 
 _EVENTS = [

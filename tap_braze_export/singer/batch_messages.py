@@ -48,7 +48,7 @@ class Batches:
         self._counts[stream] += file.count
         self._manifests[stream].append(file.url)
 
-    def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:
+    def write_rows(self, stream: str, rows: Rows, *, exported_at: str, version: int | None) -> None:  # noqa: ARG002
         """Add rendered rows to the group; batch files hold neither the time nor the version of a RECORD message."""
         self._counts[stream] += rows.count
         self._pending[stream].append(rows)

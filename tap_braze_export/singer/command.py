@@ -87,10 +87,10 @@ class Command(click.Command):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - nothing above would report it
             code = 1
             self._end_output()
-            self.logger.error("%s", describe(error))
+            self.logger.error("%s", describe(error))  # noqa: TRY400 - a traceback may hold personal data
         sys.exit(code)
 
     @staticmethod

@@ -41,7 +41,7 @@ def describe_errors(tap: Tap) -> tuple[list[str], list[str]]:
     tap.append_builtin_config(tap.config_jsonschema)
     missing: dict[str, None] = {}
     wrong: dict[str, None] = {}
-    for error in JSONSchemaValidator(tap.config_jsonschema).iter_errors(tap._config):
+    for error in JSONSchemaValidator(tap.config_jsonschema).iter_errors(tap._config):  # noqa: SLF001 - as the SDK does
         is_missing = error.validator == "required" and not error.absolute_path
         (missing if is_missing else wrong).update(dict.fromkeys(_describe(error, tap.name)))
     return [*missing], [*wrong]

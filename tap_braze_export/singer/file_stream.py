@@ -113,7 +113,7 @@ class FileStream(Stream):
             return list(self._generate_record_messages(record))
         except MapExpressionError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - expressions may raise anything, and errors may quote the row
             raise TapError(
                 f"stream_maps: an expression for {self.name} fails on a row with {type(error).__name__}: "
                 "most columns can be null, so test for that"

@@ -69,7 +69,7 @@ class Column:
     @property
     def arrow(self) -> Any:
         """Its type in Parquet."""
-        import pyarrow as pa
+        import pyarrow as pa  # noqa: PLC0415 - an extra
 
         types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
         plain = types.get(self.plain, pa.string())
@@ -91,8 +91,8 @@ def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: s
     Raises:
         TapError: If stream maps made a value that its column cannot hold.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     columns = [Column.of(name, definition) for name, definition in schema.get("properties", {}).items()]
     try:
@@ -105,7 +105,7 @@ def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: s
 
 
 def _table(columns: Iterable[Column], values: Iterable[list[Any]]) -> Any:
-    import pyarrow as pa
+    import pyarrow as pa  # noqa: PLC0415 - an extra
 
     arrays = [pa.array(column_values, column.arrow) for column, column_values in zip(columns, values, strict=True)]
     return pa.table(arrays, names=[column.name for column in columns])

@@ -103,7 +103,7 @@ class Plugin(Tap):
 
     @classproperty
     @override
-    def _env_var_config(cls) -> dict[str, Any]:
+    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
         """The settings in the environment and in a .env file, without blank ones, which the SDK would convert.
 
         Raises:
@@ -134,7 +134,7 @@ class Plugin(Tap):
     # The command line
 
     @plugin_cli
-    def cli(cls) -> click.Command:
+    def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
         """The command, made without unknown log levels, with which the SDK could not even log an error."""
         unknown = forget_unknown_log_levels(cls.name)
         command: click.Command = vars(PluginBase)["cli"].method(cls)

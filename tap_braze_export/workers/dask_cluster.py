@@ -91,7 +91,7 @@ class DaskCluster:
             task = _task(self._run_id, version(_TAP), self._reader, pickle.dumps(file))
             try:
                 self._tasks[future] = self._client.submit(task, key=f"{_TAP}-{uuid.uuid4()}")
-            except Exception:
+            except Exception:  # noqa: BLE001 - the client has given up
                 raise self._lost_connection() from None
         return future
 
@@ -118,7 +118,7 @@ class DaskCluster:
             self._client.close(timeout=_CLOSE_SECONDS)
 
     def _wait(self, tasks: list[Any], seconds: float) -> None:
-        from distributed import wait
+        from distributed import wait  # noqa: PLC0415
 
         try:
             with self._client.as_current():
@@ -139,7 +139,7 @@ class DaskCluster:
             future.set_result(result)
 
     def _result(self, task: Any) -> ReadResult | Exception:
-        from distributed import KilledWorker
+        from distributed import KilledWorker  # noqa: PLC0415
 
         try:
             result: ReadResult | Exception | str = task.result()
@@ -151,7 +151,7 @@ class DaskCluster:
             ) from None
         except (CancelledError, OSError):
             raise self._lost_connection() from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a cluster of other versions may make of it
             raise ConfigError(
                 f"the Dask workers at {self._address} cannot run the tap: {_in_one_line(error)}. Python, distributed "
                 f"and {_TAP} must have the same versions there as here"
@@ -190,7 +190,7 @@ def check(address: str) -> str:
 def _connect(address: str) -> tuple[Any, list[int]]:
     """A client of a scheduler, and the threads of each of its workers."""
     # Imported here, since it is an extra and takes a second.
-    from distributed import Client
+    from distributed import Client  # noqa: PLC0415
 
     for name in _SILENCED_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the run reports in its own words what they log as errors
@@ -207,14 +207,14 @@ def _connect(address: str) -> tuple[Any, list[int]]:
             f"the Dask scheduler at {address} cannot be reached ({type(error).__name__}): see that it runs, and that "
             "dask_scheduler names it"
         ) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the run tells of it
         raise ConfigError(f"dask_scheduler {address} cannot be used: {_in_one_line(error)}") from None
 
 
 async def _try_connection(address: str) -> None:
     """Open a connection as a client does, and close it."""
-    from distributed.comm import connect
-    from distributed.security import Security
+    from distributed.comm import connect  # noqa: PLC0415
+    from distributed.security import Security  # noqa: PLC0415
 
     connection = await connect(address, **Security().get_connection_args("client"))
     await connection.close()
@@ -234,7 +234,7 @@ def _task(run_id: str, needed_version: str, reader: bytes, file: bytes) -> Calla
     def read() -> Any:
         if problem := problem_of_worker():
             return problem
-        from tap_braze_export.workers.dask_cluster import read_on_worker
+        from tap_braze_export.workers.dask_cluster import read_on_worker  # noqa: PLC0415
 
         return read_on_worker(run_id, reader, file)
 
@@ -245,10 +245,10 @@ def _version_check(needed: str) -> Callable[[], str]:
     """A function, sent as code, that returns why a worker cannot run this version of the tap; empty if it can."""
 
     def problem() -> str:
-        from importlib.metadata import version
+        from importlib.metadata import version  # noqa: PLC0415
 
         try:
-            import tap_braze_export  # noqa: F401
+            import tap_braze_export  # noqa: F401, PLC0415
 
             found = version("tap-braze-export")
         except ImportError as error:
@@ -275,15 +275,15 @@ def read_on_worker(run_id: str, reader: bytes, file: bytes) -> ReadResult | Exce
     """
     try:
         if getattr(_of_thread, "run_id", None) != run_id:
-            _of_thread.reader = pickle.loads(reader)
+            _of_thread.reader = pickle.loads(reader)  # noqa: S301 - the run has made it
             _of_thread.run_id = run_id
-        result: ReadResult = _of_thread.reader.read(pickle.loads(file))
+        result: ReadResult = _of_thread.reader.read(pickle.loads(file))  # noqa: S301
     except ConfigError as error:
         return ConfigError(f"on a Dask worker: {error}")
     except TapError as error:
         return error
     except ImportError as error:
         return ConfigError(f"a Dask worker lacks {error.name}: install {_TAP} there with the same extras as here")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the run tells of it
         return TapError(unforeseen(error))
     return result

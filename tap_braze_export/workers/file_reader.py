@@ -175,7 +175,7 @@ class FileReader:
 
     def _opener(self) -> Bucket | None:
         if self._bucket is None and self.bucket_url:
-            from tap_braze_export.files.bucket import Bucket
+            from tap_braze_export.files.bucket import Bucket  # noqa: PLC0415 - slow to import, and processes need none
 
             bucket = Bucket(self.bucket_url, self.bucket_options, clock=Clock())
             if problem := bucket.check():  # such as a directory that only the run's own machine has

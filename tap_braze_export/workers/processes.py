@@ -93,7 +93,7 @@ class _Process:
         self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
         # A session of its own: a terminal's Ctrl-C reaches the run only, which ends its processes.
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-P", "-m", "tap_braze_export.workers.worker", str(descriptor)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -18,8 +18,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)  # it ends without a traceback
     warnings.simplefilter("ignore")  # the run shows its own
     # After the signals are handled, since these imports take a while.
-    from tap_braze_export.errors import TapError, unforeseen
-    from tap_braze_export.workers.memory import keep_freed_memory
+    from tap_braze_export.errors import TapError, unforeseen  # noqa: PLC0415
+    from tap_braze_export.workers.memory import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     connection = Connection(int(sys.argv[1]))
@@ -31,7 +31,7 @@ def main() -> None:
                 result = reader.read(file)
             except TapError as error:
                 connection.send(error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the other process tells of it
                 connection.send(TapError(unforeseen(error)))
             else:
                 connection.send(result)

@@ -39,7 +39,7 @@ class AtOnce(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised where the result is asked for
             future.set_exception(error)
         return future
 

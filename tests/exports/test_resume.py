@@ -1,4 +1,4 @@
-"""What a run makes of what earlier runs left: continue an export, read it again, or start anew."""
+"""A run continues the export of an earlier run, reads it again, or starts anew."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_bucket_does_not(tmp_path: Path) -> None:
 
 
 def test_deleting_the_journal_makes_it_forgotten(tmp_path: Path) -> None:
-    """What docs/state.md says: without STATE and journal nothing is known of an export."""
+    """Without STATE and journal nothing is known of an export, as docs/state.md says."""
     clock = Steps()
     with braze(clock, tmp_path, hold=True) as sandbox:
         config = in_bucket(sandbox, tmp_path)

@@ -361,7 +361,7 @@ def test_no_activate_version_by_default(tmp_path: Path) -> None:
 
 
 def refused_to_activate(run: Any) -> bool:
-    """Whether a run sent none, and said why in one line."""
+    """True if a run sent none, and said why in one line."""
     told = [line for line in run.warnings if "ACTIVATE_VERSION" in line]
     return not run.of_type("ACTIVATE_VERSION") and len(told) == 1
 

@@ -16,7 +16,7 @@ from tests.support.fakes import FakeClock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest import LogCaptureFixture
+    from pytest import LogCaptureFixture  # noqa: PT013 - as a type it reads better so
 
 KEY = b"a key"
 

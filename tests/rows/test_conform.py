@@ -140,7 +140,7 @@ def test_number_takes_nothing_that_a_double_cannot_hold(value: Any) -> None:
     ("value", "boolean"),
     [(True, True), (False, False), ("true", True), ("false", False), ("True", True), ("FALSE", False)],
 )
-def test_boolean_takes_its_words(value: Any, boolean: bool) -> None:
+def test_boolean_takes_its_words(value: Any, boolean: bool) -> None:  # noqa: FBT001
     """True and false, also where they are written as text."""
     assert CONFORM[Type.BOOLEAN](value) is boolean
 

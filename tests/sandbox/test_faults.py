@@ -157,7 +157,7 @@ def test_fault_connection_reset(sandbox: Sandbox) -> None:
     sandbox.set_faults("connection-reset")
     url = start(sandbox).json()["url"]
     got = b""
-    with (
+    with (  # noqa: PT012 - the response breaks off while it is read
         pytest.raises(requests.exceptions.ChunkedEncodingError),
         requests.get(url, stream=True, timeout=10) as response,
     ):

@@ -147,7 +147,7 @@ def test_deselecting_every_attribute_asks_for_none() -> None:
 @pytest.mark.parametrize(
     ("names", "whole"), [(MOST_NAMED_ATTRIBUTES, False), (MOST_NAMED_ATTRIBUTES + 1, True), (2000, True)]
 )
-def test_more_than_500_attributes_are_requested_whole(names: int, whole: bool) -> None:
+def test_more_than_500_attributes_are_requested_whole(names: int, whole: bool) -> None:  # noqa: FBT001
     """Braze takes no longer list; the others are dropped when they come."""
     typed = {f"a{number:04}": "string" for number in range(names + 1)}
     narrowed: dict[str, Any] = {"attributes": typed, "without": ["users.custom_attributes.a0000"]}

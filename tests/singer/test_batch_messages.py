@@ -72,7 +72,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("some", [False, True], ids=["everything", "deselected"])
 @pytest.mark.parametrize("shape", [*SHAPES])
-def test_files_hold_the_records(sandbox: Sandbox, tmp_path: Path, shape: str, some: bool) -> None:
+def test_files_hold_the_records(sandbox: Sandbox, tmp_path: Path, shape: str, some: bool) -> None:  # noqa: FBT001
     """Files hold every row as a RECORD message would, to the digit: selected, mapped, filtered, renamed, flattened."""
     catalog = selecting([stream for stream in DEFAULT_STREAMS if stream != "apps"], FIELDS) if some else None
     if catalog:

@@ -81,7 +81,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_HEAD = do_POST = do_GET
+            do_HEAD = do_POST = do_GET  # noqa: N815  http.server's names
 
             def log_message(self, *_: object) -> None:
                 """Tests read `seen`."""

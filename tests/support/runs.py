@@ -253,7 +253,7 @@ def refusal(*arguments: str, **variables: str) -> str:
         made = TapBrazeExport.get_singer_command()
         try:
             made.invoke(made.make_context("tap-braze-export", list(arguments)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as the command itself does
             return describe(error)
     raise AssertionError(f"{arguments} did not fail")
 

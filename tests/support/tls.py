@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
-
 from tests.support.fakes import Server
 
 if TYPE_CHECKING:
