@@ -1,4 +1,4 @@
-"""Certificates that are not trusted: recognises the error in whatever library, and says which variable decides."""
+"""Recognises errors about certificates in whatever library, and says which environment variable decides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def trusted_by_environment(variables: Sequence[str]) -> tuple[str, str] | None:
 
 
 def certificate_problem(error: BaseException, server: str, variables: Sequence[str]) -> str:
-    """What is wrong with certificates and what to do, in one line; empty if an error has another cause.
+    """The fault of certificates and what to do, in one line; empty if an error has another cause.
 
     Args:
         error: Raised by a library for HTTP or a bucket.
@@ -62,7 +62,7 @@ def certificate_problem(error: BaseException, server: str, variables: Sequence[s
 
 
 def variable_fault(variables: Sequence[str]) -> str:
-    """What is wrong with the variable that counts, in one line; empty if it can be used, or none is set."""
+    """The fault of the variable that counts, in one line; empty if it can be used, or none is set."""
     variable = trusted_by_environment(variables)
     if variable is None or not (fault := _fault(variable[1])):
         return ""
@@ -71,7 +71,7 @@ def variable_fault(variables: Sequence[str]) -> str:
 
 
 def _fault(path: str) -> str:
-    """What is wrong with a file of trusted certificates; empty if it can be used."""
+    """The fault of a file of trusted certificates; empty if it can be used."""
     try:
         if Path(path).is_dir():
             return ""

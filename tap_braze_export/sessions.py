@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 import requests.adapters
 from typing_extensions import override
 
 from tap_braze_export.certificates import OVER_REQUESTS, trusted_by_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MAX_CONNECTIONS = 64
 
@@ -28,18 +25,14 @@ class Session(requests.Session):
     @override
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Drop the credentials where a redirect leads to another host, and add none."""
-        headers = prepared_request.headers
-        if "Authorization" in headers and self.should_strip_auth(
-            response.request.url or "", prepared_request.url or ""
-        ):
+        headers, before, now = prepared_request.headers, response.request.url, prepared_request.url
+        if "Authorization" in headers and self.should_strip_auth(before, now):  # type: ignore[no-untyped-call]
             del headers["Authorization"]
 
     @override
-    def merge_environment_settings(
-        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
-    ) -> Mapping[str, Any]:
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Let SSL_CERT_FILE count, too, where no variable of requests is set."""
-        settings: dict[str, Any] = dict(super().merge_environment_settings(url, proxies, stream, verify, cert))
+        settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
         if settings["verify"] is True and (bundle := trusted_by_environment(OVER_REQUESTS)):
             settings["verify"] = bundle[1]
         return settings
