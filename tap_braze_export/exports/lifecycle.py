@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-import requests
-
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
 from tap_braze_export.errors import (
@@ -32,6 +30,7 @@ from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
 from tap_braze_export.files.spool import free_bytes
+from tap_braze_export.sessions import Session
 from tap_braze_export.state import VERSION, read_bookmarks
 from tap_braze_export.threads import DaemonThreads
 
@@ -118,7 +117,7 @@ class Exports:
         self._client = client
         self._clock = clock
         self._spool = spool
-        self._session = requests.Session()
+        self._session = Session()
         self._threads = DaemonThreads(_MAX_TRANSFERS)
         self._progress = progress
         self._settings = settings
