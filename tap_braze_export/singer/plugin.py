@@ -28,14 +28,15 @@ from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
-    check_config_file,
     checked_catalog,
     checked_state,
     describe_errors,
-    environment_errors,
     forget_unknown_log_levels,
-    variables,
+    read_config_file,
+    read_environment,
+    unknown_settings,
 )
+from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Plugin(Tap):
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
+        self._reads_environment = bool(options.get("parse_env_config"))
         super().__init__(**options)
 
     @override
@@ -103,21 +105,27 @@ class Plugin(Tap):
     @classproperty
     @override
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
-        """The settings in the environment and in a .env file, without blank ones, which the SDK would convert.
+        """The settings in the environment and in a .env file, without blank ones.
 
         Raises:
-            ConfigValidationError: If a variable holds text that the SDK cannot convert, or would read as false.
+            ConfigValidationError: If a variable holds text that cannot be converted.
         """
         parse_environment_config({}, cls._env_var_prefix)  # reads .env into the environment
-        if errors := environment_errors(cls):
+        settings, errors = read_environment(cls)
+        if errors:
             raise ConfigValidationError("environment", errors=errors)
-        properties = {setting: definition for setting, definition, *_ in variables(cls)}
-        return parse_environment_config({"properties": properties}, cls._env_var_prefix)
+        return settings
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        """Drop unset settings, then list all errors; a tap made without validation refuses only wrong values."""
-        self._config = without_unset(self._config)
+        """Drop unset settings, convert the others, name unknown ones, then list all errors.
+
+        A tap made without validation refuses only wrong values.
+        """
+        self.append_builtin_config(self.config_jsonschema)
+        self._config = converted_config(without_unset(self._config), self.config_jsonschema["properties"])
+        if unknown := unknown_settings(self, with_environment=self._reads_environment):
+            self.logger.warning("Unknown settings are ignored: %s", ", ".join(unknown))
         missing, wrong = describe_errors(self)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
         if wrong or (errors and raise_errors):
@@ -158,10 +166,11 @@ class Plugin(Tap):
     @classmethod
     @override
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
+        given = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                check_config_file(path)
-        return super().cb_config(ctx, param, value)
+                given.config.update(read_config_file(path))
+        return given
 
     @classmethod
     @override
