@@ -6,6 +6,7 @@ This module overrides every private hook of the SDK's tap; `tests/singer/test_sd
 from __future__ import annotations
 
 import copy
+import itertools
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,7 @@ from singer_sdk.cli import plugin_cli
 from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._classproperty import classproperty
+from singer_sdk.helpers._flattening import get_flattening_options
 from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib import Catalog, Schema
@@ -37,6 +39,7 @@ from tap_braze_export.singer.config_errors import (
     unknown_settings,
 )
 from tap_braze_export.singer.config_values import converted_config
+from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class Plugin(Tap):
     Attributes:
         signals: The signals that the run receives.
         clock: Time and waiting; tests replace it.
+        flattenings: The flattened form of each stream that stream maps give, by name; empty without flattening.
     """
 
     signals: ClassVar[Signals] = Signals()
@@ -80,6 +84,7 @@ class Plugin(Tap):
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
+        self.flattenings: dict[str, Flattening] = {}
         self._reads_environment = bool(options.get("parse_env_config"))
         super().__init__(**options)
 
@@ -96,11 +101,20 @@ class Plugin(Tap):
                     entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
         # The mapper removes __else__ from the settings it gets, so it gets a copy. It drops the columns of deselected
         # streams, which a dry run syncs, too, so it gets a catalog that selects every stream.
-        self.mapper = PluginMapper(plugin_config=copy.deepcopy(dict(self.config)), logger=self.logger)
+        config: Any = copy.deepcopy(dict(self.config))
+        options = get_flattening_options(config)
+        config.pop("flattening_enabled", None)  # the SDK's own flattening is replaced, see flattening.py
+        self.mapper = PluginMapper(plugin_config=config, logger=self.logger)
         catalog = copy.deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
         self.mapper.register_raw_streams_from_catalog(catalog)
+        if options.enabled and options.max_level > 0:
+            for stream_map in itertools.chain.from_iterable(self.mapper.stream_maps.values()):
+                keys = stream_map.transformed_key_properties or ()
+                flattening = Flattening.of(stream_map.transformed_schema, options, keys)
+                self.flattenings[stream_map.stream_alias] = flattening
+                stream_map.transformed_schema = flattening.schema
 
     @classproperty
     @override
