@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tap_braze_export.resync.id_requests import requests
+from tap_braze_export.clock import Clock
+from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
@@ -31,7 +32,7 @@ CHILDREN = (*HEAVY, "devices", "purchases", "custom_events", "apps", "push_token
 
 
 def catalog(config: str, *, without: tuple[str, ...]) -> dict[str, Any]:
-    """What discovery selects, but for these streams."""
+    """The catalog of discovery without these streams."""
     found: dict[str, Any] = json.loads(subprocess.check_output([TAP, "--config", config, "--discover"]))
     for stream in found["streams"]:
         for item in stream["metadata"]:
@@ -43,7 +44,7 @@ def catalog(config: str, *, without: tuple[str, ...]) -> dict[str, Any]:
 def against_sandbox(
     folder: Path, name: str, *, seconds: int, limit: int, rate: float, without: tuple[str, ...]
 ) -> None:
-    """Ask for as many external ids as the limit lets through in this time."""
+    """Request as many external ids as the limit allows in this time."""
     wanted = int(rate * seconds)
     with Sandbox(users=60 * wanted, ids_limit=limit, ids_latency=LATENCY) as sandbox:
         users = (json.loads(line) for line in sandbox.lines("all-users", ["external_id"]))
@@ -81,17 +82,17 @@ def against_sandbox(
 
 
 def long_list(folder: Path, rows: int) -> None:
-    """Read, check, deduplicate and pack a CSV of so many rows."""
+    """Read, check, deduplicate and pack a CSV with this many rows."""
     path = folder / "long.csv"
     with path.open("w") as file:
         file.write("external_id,email\n")
         file.writelines(f"user-{number:012d},\n" for number in range(rows))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    identifiers = Identifiers(Settings(api_url="u", api_key="k", identifiers_url=str(path)))
+    identifiers = Identifiers(Settings(api_url="u", api_key="k", identifiers_url=str(path)), clock=Clock())
     identifiers.fingerprint(b"key")
     hashed = time.monotonic()
-    count = sum(len(request.identifiers) for request in requests(identifiers))
+    count = sum(len(request.identifiers) for request in plan_requests(identifiers))
     took = time.monotonic() - hashed
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(

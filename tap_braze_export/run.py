@@ -90,8 +90,6 @@ class Run:
         """
         keep_freed_memory()
         self._spool.open()
-        for stream in self._streams.values():
-            stream.write_schema()  # so that tables exist even if no user is delivered
         with ExitStack() as stack:
             for stream in self._streams.values():
                 stack.callback(stream.finish)
@@ -100,6 +98,7 @@ class Run:
             self._deliveries = self._new_deliveries()
             with self._deliveries:
                 yield from self._emit_deliveries()
+            self._write_schemas()  # so that tables exist even if no user is delivered
             self._write_state()
         self._deliveries.review()
         self._fail_if_incomplete()
@@ -117,6 +116,7 @@ class Run:
 
     def _emit_next(self, deliveries: Sequence[Delivery]) -> Record | None:
         """Emit all rows of one of the deliveries, and STATE where it is due; None if it cannot be read."""
+        self._write_schemas()
         started, waited = self._clock.now(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
         record: Record = {
@@ -255,6 +255,11 @@ class Run:
         this_and_the_last = 2 * self._last_state_bytes
         enough = self._writer.written >= (self._all_state_bytes + this_and_the_last) * _OUTPUT_PER_STATE
         return enough or self._settings.is_resync
+
+    def _write_schemas(self) -> None:
+        """Write the SCHEMA message of each stream that has none yet: not before there is something to load."""
+        for stream in self._streams.values():
+            stream.write_schema()
 
     def _write_state(self) -> None:
         if self._batches is not None:

@@ -99,7 +99,16 @@ class Settings:
         return self.settle_minutes * _MINUTE
 
 
-IDENTIFIER_SETTINGS = ("external_ids", "braze_ids", "emails", "phones", "device_ids", "user_aliases", "identifiers_url")
+IDENTIFIER_KINDS = {
+    "external_ids": "external_id",
+    "user_aliases": "user_alias",
+    "braze_ids": "braze_id",
+    "emails": "email",
+    "phones": "phone",
+    "device_ids": "device_id",
+}
+"""The kind of identifier that each setting lists, in the order in which they are requested."""
+IDENTIFIER_SETTINGS = (*IDENTIFIER_KINDS, "identifiers_url")
 """Any of these makes the run a resync."""
 
 

@@ -165,7 +165,7 @@ def test_users_are_as_braze_has_them(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_state_comes_before_the_waiting(tmp_path: Path) -> None:
-    """The first STATE names the export while Braze still works on it."""
+    """The first STATE goes alone while Braze still works: loaders connect on SCHEMA, and idle connections die."""
 
     class ReadyOnceWaitedFor(FakeClock):
         """Braze finishes the exports during the first wait."""
@@ -176,7 +176,7 @@ def test_state_comes_before_the_waiting(tmp_path: Path) -> None:
 
     with Sandbox(users=5, hold=True) as held:
         run = sync(settings(held, tmp_path), clock=ReadyOnceWaitedFor())
-    assert run.kinds == ["SCHEMA", "STATE", "RECORD", "STATE"]
+    assert run.kinds == ["STATE", "SCHEMA", "RECORD", "STATE"]
     (export,) = run.states[0]["bookmarks"]["export_files"]["exports"]
     assert export["export_id"] == run.rows("export_files")[0]["export_id"]
 

@@ -1,4 +1,4 @@
-"""Identifiers to requests of the ids export, and what an answer means for each of them.
+"""Packs identifiers into requests of the ids export, and matches each response with its request's identifiers.
 
 Source: https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tap_braze_export.resync.identifiers import BRAZE_ID, DEVICE_ID, EMAIL, EXTERNAL_ID, PHONE, USER_ALIAS
+from tap_braze_export.resync.identifiers import EMAIL, EXTERNAL_ID, USER_ALIAS
 from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 
 if TYPE_CHECKING:
@@ -21,20 +21,23 @@ if TYPE_CHECKING:
     from tap_braze_export.resync.identifiers import Identifier
     from tap_braze_export.schema.selection import RequestedFields
 
-IDENTIFIERS_AT_ONCE = 50
-"""External ids and aliases together; of every other kind one. Braze's pages leave open whether it is 50 of each."""
-_MOST_HELD = 100
-_PARAMETERS = {BRAZE_ID: "braze_id", EMAIL: "email_address", PHONE: "phone", DEVICE_ID: "device_id"}
+_MAX_IDENTIFIERS = 50
+"""External ids and aliases of one request together. Braze's pages leave open whether it is 50 of each."""
+_SHARING_KINDS = frozenset({EXTERNAL_ID, USER_ALIAS})
+"""Kinds of which a request may name several; of every other kind it names a single one."""
+_PARAMETERS = {EMAIL: "email_address"}
+"""Braze's name for a kind, where it is another one."""
+_MAX_HELD_REQUESTS = 100
 
 
 @dataclass
 class Request:
-    """The identifiers of one request: external ids and aliases, or a single one of another kind."""
+    """One request: external ids and aliases, or a single identifier of another kind."""
 
     identifiers: list[Identifier] = field(repr=False)
 
     def body(self, fields: RequestedFields) -> dict[str, Any]:
-        """Its JSON; asks also for what tells which user belongs to which identifier."""
+        """Its JSON; requests also the fields by which a user is matched with its identifier."""
         names = set(fields.fields_to_export)
         if fields.custom_attributes_to_export:
             names.add("custom_attributes")  # this endpoint gives all of them or none
@@ -48,110 +51,116 @@ class Request:
                 alias = {"alias_name": identifier.value, "alias_label": identifier.alias_label}
                 body.setdefault("user_aliases", []).append(alias)
             else:
-                body[_PARAMETERS[identifier.kind]] = identifier.value
+                body[_PARAMETERS.get(identifier.kind, identifier.kind)] = identifier.value
         return {**body, "fields_to_export": sorted(names)}
 
     @property
     def rows(self) -> str:
-        """Where its identifiers were read: what may be told of them."""
+        """Where its identifiers were read, for messages, which must not hold the identifiers."""
         first, last = self.identifiers[0], self.identifiers[-1]
-        if first[3:] == last[3:]:
-            return f"{first.setting} row {first.row}"
-        if first.setting == last.setting:
+        if first.setting != last.setting:
+            return f"{first.setting} row {first.row} to {last.setting} row {last.row}"
+        if first.row != last.row:
             return f"{first.setting} rows {first.row} to {last.row}"
-        return f"{first.setting} row {first.row} to {last.setting} row {last.row}"
+        return f"{first.setting} row {first.row}"
 
 
-def requests(identifiers: Iterable[Identifier]) -> Iterator[Request]:
+def plan_requests(identifiers: Iterable[Identifier]) -> Iterator[Request]:
     """As few requests as possible, in the order of each one's first identifier.
 
-    The same identifiers always give the same requests: a resync that broke off counts them. Where kinds alternate,
-    a request is filled up from a little further on rather than sent with one external id.
+    The same identifiers always give the same requests, because STATE counts them. Where kinds alternate, a request
+    is filled up with later identifiers rather than sent with a single external id.
     """
     held: deque[Request] = deque()
     filling: Request | None = None
     for identifier in identifiers:
-        if identifier.kind not in {EXTERNAL_ID, USER_ALIAS}:
+        if identifier.kind not in _SHARING_KINDS:
             held.append(Request([identifier]))
         elif filling is None:
             filling = Request([identifier])
             held.append(filling)
         else:
             filling.identifiers.append(identifier)
-        if filling and (len(filling.identifiers) == IDENTIFIERS_AT_ONCE or len(held) > _MOST_HELD):
+        if filling and (len(filling.identifiers) == _MAX_IDENTIFIERS or len(held) > _MAX_HELD_REQUESTS):
             filling = None
         while held and held[0] is not filling:
             yield held.popleft()
     yield from held
 
 
-class Found(NamedTuple):
-    """A user of an answer."""
+class FoundUser(NamedTuple):
+    """A user of a response.
+
+    Attributes:
+        braze_id: Empty if it cannot be read; the rows' reader rejects such a line later.
+        line: The user as JSON.
+    """
 
     braze_id: str
-    """Empty if it cannot be read; such a line is rejected later."""
     line: bytes
 
 
-def assign(request: Request, answer: IdsResponse) -> tuple[list[Found], list[Identifier]]:
-    """The users of an answer in the order of the request's identifiers, and the identifiers that matched nobody.
+def match_response(request: Request, response: IdsResponse) -> tuple[list[FoundUser], list[Identifier]]:
+    """The users of a response in the order of the request's identifiers, and the identifiers that matched nobody.
 
-    Misses are computed: Braze's own list is documented for external ids alone. Only where a user of the answer
-    belongs to none of the identifiers, so that it must belong to one in another spelling, Braze's list is relied on.
+    Misses are computed: Braze's own list is documented for external ids alone. Only where a user of the response
+    belongs to none of the identifiers, so that Braze must know one of them in another spelling, its list is used.
     """
-    names = [_Names.of(user) for user in answer.users]
-    users = [Found(who.braze_id, line) for who, line in zip(names, answer.users, strict=True)]
-    first, *others = request.identifiers
-    if first.kind in _PARAMETERS:
+    names = [_UserNames.of(user) for user in response.users]
+    users = [FoundUser(name.braze_id, line) for name, line in zip(names, response.users, strict=True)]
+    first = request.identifiers[0]
+    if first.kind not in _SHARING_KINDS:
         return users, [] if users else [first]
-    places = {identifier[:3]: place for place, identifier in enumerate((first, *others))}
+    positions = {identifier.key: position for position, identifier in enumerate(request.identifiers)}
+    nowhere = len(positions)
     matched: set[int] = set()
-    order: list[tuple[int, int]] = []
-    for index, who in enumerate(names):
-        hits = [places[key] for key in who.identifiers() if key in places]
+    user_positions: list[int] = []
+    for name in names:
+        hits = [positions[key] for key in name.identifier_keys() if key in positions]
         matched.update(hits)
-        order.append((min(hits, default=len(places)), index))
-    misses = [identifier for place, identifier in enumerate(request.identifiers) if place not in matched]
-    if any(place == len(places) for place, _ in order):
-        listed = {_as_key(item) for item in answer.invalid_user_ids}
-        misses = [identifier for identifier in misses if identifier[:3] in listed]
-    return [users[index] for _, index in sorted(order)], misses
+        user_positions.append(min(hits, default=nowhere))
+    misses = [identifier for position, identifier in enumerate(request.identifiers) if position not in matched]
+    if nowhere in user_positions:
+        listed = {_key(item) for item in response.invalid_user_ids}
+        misses = [identifier for identifier in misses if identifier.key in listed]
+    order = sorted(range(len(users)), key=user_positions.__getitem__)
+    return [users[index] for index in order], misses
 
 
-class _Names(msgspec.Struct):
-    """What of a user tells who it is."""
+class _UserNames(msgspec.Struct):
+    """The members of a user that say who it is."""
 
     braze_id: Any = None
     external_id: Any = None
     user_aliases: Any = None
 
     @classmethod
-    def of(cls, user: bytes) -> _Names:
+    def of(cls, user: bytes) -> _UserNames:
         try:
-            who = _NAMES.decode(user)
+            names = _NAMES_DECODER.decode(user)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            who = cls()
-        if isinstance(who.braze_id, str) and b"\\u0000" not in user:
-            return who
+            names = cls()
+        if isinstance(names.braze_id, str) and b"\\u0000" not in user:
+            return names
         try:
             braze_id, members = decode_user(user)
         except UnreadableLineError:
-            return cls("", who.external_id, who.user_aliases)
+            return cls("", names.external_id, names.user_aliases)
         return cls(braze_id, members.get("external_id"), members.get("user_aliases"))
 
-    def identifiers(self) -> Iterator[tuple[str, str, str]]:
-        """Its identifiers, as `Identifier` begins."""
+    def identifier_keys(self) -> Iterator[tuple[str, str, str]]:
+        """Its identifiers, as `Identifier.key`."""
         if self.external_id is not None:
             yield EXTERNAL_ID, str(self.external_id), ""
         aliases = [self.user_aliases] if isinstance(self.user_aliases, dict) else self.user_aliases
         for alias in aliases if isinstance(aliases, list) else ():
-            yield _as_key(alias)
+            yield _key(alias)
 
 
-_NAMES = msgspec.json.Decoder(_Names)
+_NAMES_DECODER = msgspec.json.Decoder(_UserNames)
 
 
-def _as_key(item: Any) -> tuple[str, str, str]:
+def _key(item: Any) -> tuple[str, str, str]:
     if isinstance(item, dict):
         return USER_ALIAS, str(item.get("alias_name")), str(item.get("alias_label"))
     return EXTERNAL_ID, str(item), ""

@@ -1,182 +1,197 @@
-"""Whom to resync: identifiers from the settings and from a file of any length, in order and each once."""
+"""Identifiers of the users to resync, from the settings and from a file of any length: in order, each once."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import itertools
 import logging
-import os
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from enum import StrEnum
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import fsspec
 import msgspec
 
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.resync.digests import DigestSet, digest
+from tap_braze_export.files.storage import Storage, StorageLabels
+from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
 
-EXTERNAL_ID, BRAZE_ID, EMAIL, PHONE, DEVICE_ID = "external_id", "braze_id", "email", "phone", "device_id"
-USER_ALIAS = "user_alias"
-_BY_SETTING = {
-    "external_ids": EXTERNAL_ID,
-    "user_aliases": USER_ALIAS,
-    "braze_ids": BRAZE_ID,
-    "emails": EMAIL,
-    "phones": PHONE,
-    "device_ids": DEVICE_ID,
-}
-"""In the order in which they are asked for."""
-_PLAIN = (EXTERNAL_ID, BRAZE_ID, EMAIL, PHONE, DEVICE_ID)
-_ALIAS = ("alias_name", "alias_label")
-_JSON_LINES = (".jsonl", ".ndjson", ".json")
-_LONGEST_LINE = 2**20
-_LONGEST_IDENTIFIER = 2_000
-_CHUNK = 2**20
-_MOST_ROW_NUMBERS = 5
+EXTERNAL_ID, USER_ALIAS, EMAIL, PHONE = "external_id", "user_alias", "email", "phone"
+_PLAIN_KINDS = tuple(kind for kind in IDENTIFIER_KINDS.values() if kind != USER_ALIAS)
+"""Kinds that are a single text; each is a column of the file."""
+_ALIAS_COLUMNS = ("alias_name", "alias_label")
+_JSON_LINES_ENDINGS = (".jsonl", ".ndjson", ".json")
+_MAX_LINE_CHARS = 2**20
+_MAX_IDENTIFIER_CHARS = 2_000
+_CHUNK_BYTES = 2**20
+_DIGEST_BYTES = 8
+_MAX_LOGGED_ROWS = 5
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_EMPTY, _DUPLICATE, _MALFORMED = "empty", "duplicate", "malformed"
 _log = logging.getLogger(__name__)
 
 
+def digest(*texts: str) -> bytes:
+    """64 bits of several texts: among 10 million, two are equal by chance in one of 400,000 cases."""
+    content = "\0".join(texts).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
 class Identifier(NamedTuple):
-    """Something that names a profile, and where it was read."""
+    """A text that names a user, and where it was read.
+
+    Attributes:
+        kind: One of `IDENTIFIER_KINDS`.
+        value: The text.
+        alias_label: Label of an alias, else empty.
+        setting: The setting that has it, or `identifiers_url`.
+        row: Line of the file (a CSV's header is line 1) or position in the setting, from 1.
+    """
 
     kind: str
-    """`external_id`, `braze_id`, `email`, `phone`, `device_id` or `user_alias`."""
     value: str
     alias_label: str
     setting: str
     row: int
-    """Line of the file (a CSV's header is line 1) or place in the setting, from 1."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Kind, value and label: equal for the same identifier in two places."""
+        return self[:3]
+
+
+class _Fault(StrEnum):
+    """Why a row gives no identifier."""
+
+    EMPTY = "empty"
+    DUPLICATE = "duplicate"
+    MALFORMED = "malformed"
+
+
+_Cells = dict[str, Any] | _Fault
+"""A row's cells by column, or why it has none."""
 
 
 class Identifiers:
-    """The identifiers of a resync; each pass over them gives the same ones and keeps at most 27 bytes of each.
+    """The identifiers of a resync; each pass gives the same ones, and keeps a digest of each in memory.
 
     Args:
         settings: The tap's settings.
+        clock: The waits between tries to reach the file's storage.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._url = settings.identifiers_url or ""
 
     def fingerprint(self, key: bytes) -> str:
-        """A hash of all of them, keyed: without the key nobody can try out whose e-mail address it stands for.
+        """A hash of all of them, keyed, so that nobody without the key can find out an address by trying.
 
         Raises:
             ConfigError: If the file cannot be read.
         """
-        found = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
-        found.update(msgspec.json.encode([getattr(self._settings, setting) for setting in _BY_SETTING]))
+        result = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
+        result.update(msgspec.json.encode([getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]))
         if self._url:
-            found.update(f"\n{self._is_json_lines_by_name()}\n".encode())
-            for chunk in self._chunks():
-                found.update(chunk)
-        return found.hexdigest()
+            result.update(f"\n{self._is_json_lines_by_name()}\n".encode())
+            with self._file("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    result.update(chunk)
+        return result.hexdigest()
 
     def __iter__(self) -> Iterator[Identifier]:
-        """Every usable identifier; at the end a log line tells how many others there were, and where.
+        """Every usable identifier; at the end a warning counts the others, with their rows.
 
         Raises:
             ConfigError: If the file cannot be read, or nothing in it or the settings is usable.
         """
-        seen = DigestSet()
-        faults = _Faults()
+        seen: set[bytes] = set()
+        left_out = _LeftOutRows()
         for setting, row, cells in itertools.chain(self._from_settings(), self._from_file()):
             found = _identifiers(cells, setting, row)
-            if isinstance(found, str):
-                faults.add(setting, found, row)
+            if isinstance(found, _Fault):
+                left_out.add(setting, found, row)
                 continue
             for identifier in found:
-                if seen.add(digest(*identifier[:3])):
-                    yield identifier
+                if (key := digest(*identifier.key)) in seen:
+                    left_out.add(setting, _Fault.DUPLICATE, row)
                 else:
-                    faults.add(setting, _DUPLICATE, row)
-        faults.report()
-        if not seen and faults:
-            raise ConfigError(f"there is no usable identifier to resync: {faults}")
+                    seen.add(key)
+                    yield identifier
+        if left_out:
+            _log.warning("Identifiers left out: %s", left_out)
+        if left_out and not seen:
+            raise ConfigError(f"there is no usable identifier to resync: {left_out}")
 
-    def _from_settings(self) -> Iterator[_Row]:
-        for setting, kind in _BY_SETTING.items():
+    def _from_settings(self) -> Iterator[tuple[str, int, _Cells]]:
+        for setting, kind in IDENTIFIER_KINDS.items():
             for row, given in enumerate(getattr(self._settings, setting), 1):
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
-    def _from_file(self) -> Iterator[_Row]:
+    def _from_file(self) -> Iterator[tuple[str, int, _Cells]]:
         if not self._url:
             return
         lines = self._lines()
-        if self._is_json_lines_by_name() is None:
+        is_json_lines = self._is_json_lines_by_name()
+        if is_json_lines is None:
             first = next(lines, "")
             is_json_lines = first.lstrip()[:1] in {"{", '"'}
             lines = itertools.chain([first] if first else [], lines)
-        else:
-            is_json_lines = bool(self._is_json_lines_by_name())
         for row, cells in _json_lines(lines) if is_json_lines else _csv(lines):
             yield "identifiers_url", row, cells
 
     def _is_json_lines_by_name(self) -> bool | None:
-        """What the file's extension says, None if it is no known one."""
+        """True or False by the file's extension, None if it is another one."""
         path = self._url.lower().partition("?")[0]
-        return True if path.endswith(_JSON_LINES) else False if path.endswith(".csv") else None
+        return True if path.endswith(_JSON_LINES_ENDINGS) else False if path.endswith(".csv") else None
 
     def _lines(self) -> Iterator[str]:
-        """The file's lines, each bounded; what is not UTF-8 becomes lone surrogates."""
-        file = io.BufferedReader(_Chunks(self._chunks()))
-        reader = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        for number in itertools.count(1):
-            line = reader.readline(_LONGEST_LINE)
-            if not line:
-                return
-            if len(line) == _LONGEST_LINE:
-                raise ConfigError(f"line {number} of identifiers_url is longer than 1 MiB: is it CSV or JSON lines?")
-            yield line
+        """The file's lines, of bounded length; bytes that are not UTF-8 become lone surrogates."""
+        with self._file("r", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            for number in itertools.count(1):
+                line = file.readline(_MAX_LINE_CHARS)
+                if not line:
+                    return
+                if len(line) == _MAX_LINE_CHARS:
+                    raise ConfigError(
+                        f"line {number} of identifiers_url is longer than 1 MiB: is it CSV or JSON lines?"
+                    )
+                yield line
 
-    def _chunks(self) -> Iterator[bytes]:
-        """The file's bytes.
+    def _file(self, mode: str, **text_options: str) -> IO[Any]:
+        """The opened file.
 
         Raises:
-            ConfigError: If they cannot be read.
+            ConfigError: If it cannot be opened; reading it may raise this, too.
         """
-        try:
-            with fsspec.open(self._url, "rb", **self._options()) as file:
-                while chunk := file.read(_CHUNK):
-                    yield chunk
-        except ImportError:
-            scheme = urlsplit(self._url).scheme
-            raise ConfigError(
-                f"identifiers_url starts with {scheme}://, which needs a library: for s3, gcs and azure"
-                " pip install 'tap-braze-export[…]', else the one that fsspec names"
-            ) from None
-        except Exception as error:  # noqa: BLE001  each of fsspec's libraries has its own
-            # The error's name only: its text may hold the address with its signature, or credentials.
-            code = error.errno if isinstance(error, OSError) else None
-            reason = os.strerror(code) if isinstance(code, int) else type(error).__name__
-            raise ConfigError(
-                f"identifiers_url {_without_secrets(self._url)} cannot be read ({reason}): check the address, and that"
-                " this machine may read it (bucket_options go with it where the scheme is that of bucket_url)"
-            ) from None
+        address = f"identifiers_url {_without_secrets(self._url)}"
+        labels = StorageLabels(
+            name=address,
+            url=address,
+            options="bucket_options, sent only where the scheme is that of bucket_url,",
+            needed="read it",
+            kind="a file",
+            unreachable_error=ConfigError,
+        )
+        storage = Storage(self._url, self._options(), labels, clock=self._clock)
+        return storage.open(storage.root, mode, **text_options)
 
     def _options(self) -> dict[str, Any]:
+        """The bucket's credentials, for its own scheme only: another place must not be sent them."""
         scheme = urlsplit(self._url).scheme
-        same = scheme == urlsplit(self._settings.bucket_url or "").scheme
-        return dict(self._settings.bucket_options) if scheme and same else {}
+        is_of_bucket = scheme == urlsplit(self._settings.bucket_url or "").scheme
+        return dict(self._settings.bucket_options) if scheme and is_of_bucket else {}
 
 
-_Row = tuple[str, int, "dict[str, Any] | str"]
-"""Setting, row number and the row's members; a text where it has none, which says what is wrong with it."""
-
-
-def _json_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _json_lines(lines: Iterable[str]) -> Iterator[tuple[int, _Cells]]:
     for row, line in enumerate(lines, 1):
         try:
             value = msgspec.json.decode(line) if line.strip() else {}
@@ -184,20 +199,19 @@ def _json_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | st
             value = None
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             value = {EXTERNAL_ID: value}
-        yield row, value if isinstance(value, dict) else _MALFORMED
+        yield row, value if isinstance(value, dict) else _Fault.MALFORMED
 
 
-def _csv(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv(lines: Iterator[str]) -> Iterator[tuple[int, _Cells]]:
     header = next(lines, None)
     if header is None:
         return
     delimiter = max(",;\t", key=header.count)
     rows = csv.reader(itertools.chain([header], lines), delimiter=delimiter)
     names = [name.strip().lower() for name in next(rows)]
-    if not {*_PLAIN, *_ALIAS} & {*names}:
-        raise ConfigError(
-            f"the first line of identifiers_url names none of {', '.join((*_PLAIN, *_ALIAS))}: a CSV needs a header"
-        )
+    columns = (*_PLAIN_KINDS, *_ALIAS_COLUMNS)
+    if not {*columns} & {*names}:
+        raise ConfigError(f"the first line of identifiers_url names none of {', '.join(columns)}: a CSV needs a header")
     while True:
         row = rows.line_num + 1
         try:
@@ -205,28 +219,28 @@ def _csv(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
         except StopIteration:
             return
         except csv.Error:
-            yield row, _MALFORMED
+            yield row, _Fault.MALFORMED
             continue
-        yield row, dict(zip(names, cells, strict=False)) if len(cells) <= len(names) else _MALFORMED
+        yield row, dict(zip(names, cells, strict=False)) if len(cells) <= len(names) else _Fault.MALFORMED
 
 
-def _identifiers(cells: dict[str, Any] | str, setting: str, row: int) -> list[Identifier] | str:
-    """What a row names, or what is wrong with it."""
-    if isinstance(cells, str):
+def _identifiers(cells: _Cells, setting: str, row: int) -> list[Identifier] | _Fault:
+    """A row's identifiers, or why there are none."""
+    if isinstance(cells, _Fault):
         return cells
     found = []
-    for kind in _PLAIN:
+    for kind in _PLAIN_KINDS:
         value = _text(cells.get(kind), strip=kind != EXTERNAL_ID)
         if value is None or (value and not _is_plausible(kind, value)):
-            return _MALFORMED
+            return _Fault.MALFORMED
         if value:
             found.append(Identifier(kind, value, "", setting, row))
-    name, label = (_text(cells.get(part)) for part in _ALIAS)
+    name, label = (_text(cells.get(column)) for column in _ALIAS_COLUMNS)
     if name is None or label is None or bool(name) != bool(label):
-        return _MALFORMED
+        return _Fault.MALFORMED
     if name and label:
         found.append(Identifier(USER_ALIAS, name, label, setting, row))
-    return found or _EMPTY
+    return found or _Fault.EMPTY
 
 
 def _text(value: object, *, strip: bool = False) -> str | None:
@@ -235,7 +249,7 @@ def _text(value: object, *, strip: bool = False) -> str | None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or len(value) > _LONGEST_IDENTIFIER:
+    if not isinstance(value, str) or len(value) > _MAX_IDENTIFIER_CHARS:
         return None
     if not value.strip():
         return ""
@@ -244,58 +258,35 @@ def _text(value: object, *, strip: bool = False) -> str | None:
 
 
 def _is_plausible(kind: str, value: str) -> bool:
-    """Whether it can be such an identifier at all; Braze judges the rest."""
+    """True if it can be such an identifier at all; Braze judges the rest."""
     if kind == EMAIL:
         return "@" in value[1:-1]
     return kind != PHONE or any(character.isdigit() for character in value)
 
 
-class _Faults:
-    """Rows that give no identifier, by setting and fault."""
+class _LeftOutRows:
+    """Rows that give no identifier, counted by setting and fault."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._rows: dict[tuple[str, str], list[int]] = {}
+        self._counts: Counter[tuple[str, _Fault]] = Counter()
+        self._first_rows: dict[tuple[str, _Fault], list[int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
-    def add(self, setting: str, fault: str, row: int) -> None:
+    def add(self, setting: str, fault: _Fault, row: int) -> None:
         self._counts[setting, fault] += 1
-        rows = self._rows.setdefault((setting, fault), [])
-        if len(rows) < _MOST_ROW_NUMBERS:
+        rows = self._first_rows.setdefault((setting, fault), [])
+        if len(rows) < _MAX_LOGGED_ROWS:
             rows.append(row)
-
-    def report(self) -> None:
-        if self._counts:
-            _log.warning("Identifiers left out: %s", self)
 
     def __str__(self) -> str:
         parts = []
         for (setting, fault), count in self._counts.items():
-            shown = ", ".join(str(row) for row in self._rows[setting, fault])
-            more = ", …" if count > _MOST_ROW_NUMBERS else ""
+            shown = ", ".join(str(row) for row in self._first_rows[setting, fault])
+            more = ", …" if count > _MAX_LOGGED_ROWS else ""
             parts.append(f"{setting}: {count:,} {fault} (row{'s' if count > 1 else ''} {shown}{more})")
         return "; ".join(parts)
-
-
-class _Chunks(io.RawIOBase):
-    """An iterator of bytes as a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._left:
-            self._left = next(self._chunks, b"")
-        part = self._left[: len(buffer)]
-        self._left = self._left[len(part) :]
-        buffer[: len(part)] = part
-        return len(part)
 
 
 def _without_secrets(url: str) -> str:

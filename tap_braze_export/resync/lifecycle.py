@@ -1,4 +1,4 @@
-"""A resync: the profiles of single people, asked for by identifier, group by group."""
+"""A resync: requests the configured identifiers and delivers their users, group by group."""
 
 from __future__ import annotations
 
@@ -7,70 +7,80 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.rate_limit import RequestPacer
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
 from tap_braze_export.files.spool import private_file
-from tap_braze_export.resync.digests import DigestSet, digest
-from tap_braze_export.resync.id_requests import assign, requests
-from tap_braze_export.resync.identifiers import Identifiers
-from tap_braze_export.resync.request_pool import RequestPool
+from tap_braze_export.resync.id_requests import match_response, plan_requests
+from tap_braze_export.resync.identifiers import Identifiers, digest
+from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
 from tap_braze_export.state import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import ExportFile
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.resync.id_requests import Request
-    from tap_braze_export.resync.lanes import Lanes
-    from tap_braze_export.resync.request_pool import Answer
+    from tap_braze_export.resync.request_pool import Response
     from tap_braze_export.schema.selection import RequestedFields
     from tap_braze_export.settings import Settings
 
 _GROUP_REQUESTS = 50
 _GROUP_SECONDS = 30.0
-_UNCONFIRMED = 100
-"""Requests that may have been sent since the last STATE: a group that is emitted, and one that is fetched meanwhile."""
-_REFUSALS_IN_A_ROW = 10
-_MOST_ROWS = 5
-_PLAN = 1
-"""Raise it when the same identifiers make other requests than before: positions in STATE count them."""
+_MAX_UNCONFIRMED_REQUESTS = 100
+"""Requests sent since the last STATE: those of the group that is emitted, and of the next one, fetched meanwhile."""
+_MAX_REFUSALS_IN_A_ROW = 10
+_MAX_LOGGED_REFUSALS = 5
+_PLAN_VERSION = 1
+"""Raise it when the same identifiers make other requests than before: STATE counts requests."""
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
-    """The answers of consecutive requests, emitted together and covered by one STATE: a `Delivery`.
+    """The responses to consecutive requests, emitted together and covered by one STATE: a `Delivery`.
 
-    All its rows carry the time of its first answer: one value, so that a user's rows agree, and the earliest one, so
-    that no row claims to be newer than it is.
+    All its rows carry the time of its first response: one value, so that a user's rows agree, and the earliest one,
+    so that no row claims to be newer than it is.
+
+    Attributes:
+        first: Position of its first request in the resync, from 0.
+        since: Epoch seconds at which it began.
+        responded_at: Epoch seconds of its first response.
+        requests: How many of its requests have a response.
+        users: The users that no group had before, as JSON.
+        digests: Of the `braze_id` of each of them.
+        is_complete: True once it can be emitted.
+        is_settled: True once it is emitted, or given up.
     """
 
+    resync: Resync = field(repr=False)
     export_id: str
     first: int
     since: float
-    note: Callable[[Group, int], None] = field(repr=False)
+    file: None = None
     source: str = IDS
     segment_id: str = ""
+    responded_at: float | None = None
     requests: int = 0
-    answered_at: float | None = None
     size: int = 0
     users: list[bytes] = field(default_factory=list, repr=False)
-    digests: list[int] = field(default_factory=list, repr=False)
+    digests: list[bytes] = field(default_factory=list, repr=False)
     invalid_user_ids: list[dict[str, str]] = field(default_factory=list, repr=False)
+    is_complete: bool = False
+    is_settled: bool = False
 
     @property
     def end(self) -> int:
-        """How many requests of the resync are done with it."""
+        """Requests of the resync up to and with this group."""
         return self.first + self.requests
 
     @property
@@ -80,38 +90,38 @@ class Group:
 
     @property
     def exported_at(self) -> str:
-        """When Braze first answered."""
-        return timestamp(self.since if self.answered_at is None else self.answered_at)
-
-    def ahead(self) -> Iterator[ExportFile]:
-        """Nothing: no process reads what came with an answer."""
-        return iter(())
+        """See `Delivery`."""
+        return timestamp(self.since if self.responded_at is None else self.responded_at)
 
     def blocks(self) -> Iterator[Block]:
-        """Its users, in the order of the identifiers."""
+        """See `Delivery`; the users come in the order of the identifiers."""
         if self.users:
             yield Block(1, self.users)
 
-    def emitted(self, users: int) -> None:
-        """Note that all rows are written."""
-        self.note(self, users)
+    def done(self, users: int) -> None:  # noqa: ARG002
+        """See `Delivery`."""
+        self.resync.done(self)
+
+    def failed(self, error: ExportError) -> None:
+        """See `Delivery`."""
+        self.resync.failed(self, error)
 
 
 class Resync:
-    """Asks for the configured identifiers and gives the profiles in groups: the `Deliveries` of a resync.
+    """Requests the configured identifiers and delivers their users in groups: `Deliveries`.
 
     Args:
         fields: What the catalog selects.
         client: Braze.
         clock: Time.
-        lanes: Makes requests, several at a time.
-        spool: Remembers digests of the profiles already emitted, for a run that continues this one.
+        spool: Keeps digests of the users already emitted, for a run that continues this one.
         settings: The tap's settings.
-        state: `bookmarks.export_files` of the incoming STATE.
+        state: The value of `bookmarks.export_files` that the run was given.
         rows_signature: Hash of everything that shapes rows.
+        threads: Where requests are made; as many as `concurrent_requests` by default.
 
     Attributes:
-        failures: Requests that Braze refused; their profiles are not resynced.
+        failures: Why requests were left out.
     """
 
     def __init__(
@@ -120,114 +130,150 @@ class Resync:
         *,
         client: Braze,
         clock: Clock,
-        lanes: Lanes,
         spool: Spool,
         settings: Settings,
         state: Mapping[str, Any],
         rows_signature: str,
+        threads: RequestThreads | None = None,
     ) -> None:
         self.failures: list[str] = []
         self._fields = fields
         self._client = client
         self._clock = clock
-        self._lanes = lanes
         self._spool = spool
         self._settings = settings
         self._state = {"version": VERSION, "exports": [], "resync": None, **state}
         self._rows_signature = rows_signature
+        self._threads = threads or RequestThreads(settings.concurrent_requests)
         self._misses: Counter[str] = Counter()
-        self._refused: list[str] = []
-        self._refusals = 0
-        self._refusal: BrazeError | None = None
-        self._understood = False
-        self._profiles: _Profiles
+        self._refused_rows: list[str] = []
+        self._refusals_in_a_row = 0
+        self._last_refusal: BrazeError | None = None
+        self._any_succeeded = False
+        self._failure: TapError | None = None
+        self._finished = False
+        self._pool: RequestPool[Request]
+        self._emitted: _EmittedUsers
+        self._group: Group
 
-    def deliveries(self) -> Iterator[Group]:
-        """The groups, in the order of the input.
+    def __enter__(self) -> Self:
+        """See `Deliveries`.
 
         Raises:
-            TapError: If a request fails for good; what was answered before it is given first.
+            ConfigError: If the file of identifiers cannot be read.
         """
-        identifiers = Identifiers(self._settings)
-        export_id, done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
-        self._profiles = _Profiles(self._spool.folder(export_id) / "profiles", done)
-        flight = RequestPool(
-            islice(requests(identifiers), done, None),
+        identifiers = Identifiers(self._settings, clock=self._clock)
+        export_id, requests_done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
+        self._emitted = _EmittedUsers(self._spool.folder(export_id) / "profiles", requests_done)
+        self._group = Group(self, export_id, requests_done, self._clock.now())
+        self._pool = RequestPool(
+            islice(plan_requests(identifiers), requests_done, None),
             lambda request: self._client.export_ids(request.body(self._fields)),
-            pace=RequestPacer(self._settings.requests_per_minute),
+            pacer=RequestPacer(self._settings.requests_per_minute),
             clock=self._clock,
-            lanes=self._lanes,
-            most=self._settings.concurrent_requests,
-            ahead=_UNCONFIRMED,
+            threads=self._threads,
+            max_in_flight=self._settings.concurrent_requests,
+            max_unconfirmed=_MAX_UNCONFIRMED_REQUESTS,
         )
-        try:
-            for group in self._groups(export_id, done, self._lanes.aside(flight.answers())):
-                yield group
-                flight.confirm(group.requests)  # STATE covers it now
-        finally:
-            flight.close()
-        if not self._clock.stopped:
-            self._end(export_id)
+        self._pool.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See `Deliveries`."""
+        self._pool.close()
+
+    def poll(self) -> Sequence[Group]:
+        """See `Deliveries`; there is one group at a time, in the order of the identifiers.
+
+        Raises:
+            TapError: If a request failed for good; the responses to earlier requests are delivered first.
+        """
+        if self._group.is_settled:
+            self._pool.confirm(self._group.requests)  # the STATE that covers them is written by now
+            self._group = Group(self, self._group.export_id, self._group.end, self._clock.now())
+        if not (self.ended or self._group.is_complete):
+            self._fill(self._group)
+        return [self._group] if self._group.is_complete else []
+
+    @property
+    def ended(self) -> bool:
+        """See `Deliveries`."""
+        return self._finished or self._clock.stopped
+
+    def wait(self) -> None:
+        """See `Deliveries`."""
+        self._pool.wait()
+
+    def done(self, group: Group) -> None:
+        """Note that a group's rows are written."""
+        self._emitted.save(group.digests, group.end)
+        self._state["resync"] = {**self._state["resync"], "requests": group.end}
+        group.is_settled = True
+
+    def failed(self, group: Group, error: ExportError) -> None:
+        """Note that a group cannot be emitted."""
+        self.failures.append(str(error))
+        group.is_settled = True
+
+    def state(self) -> dict[str, Any]:
+        """See `Deliveries`; the part of segment exports stays as it came."""
+        return dict(self._state)
+
+    def review(self) -> None:
+        """Log how many identifiers matched nobody."""
+        if self._misses:
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in self._misses.items())
+            _log.info("Identifiers that matched nobody: %s (the stream invalid_user_ids lists them)", counts)
+
+    def reason_to_keep_rows(self) -> str:
+        """See `Deliveries`."""
+        return "a resync exports single users only"
 
     def _begin(self, fingerprint: str) -> tuple[str, int]:
         """The id of this resync, and how many of its requests an earlier run has done."""
-        source = f"{_PLAN}-{fingerprint}"
-        left: Any = self._state["resync"]
-        if isinstance(left, dict) and (left.get("source"), left.get("rows_signature")) == (
-            source,
-            self._rows_signature,
-        ):
-            _log.info("Resync %s continues after %s requests", left["export_id"], f"{left['requests']:,}")
-            return left["export_id"], left["requests"]
+        source = {"source": f"{_PLAN_VERSION}-{fingerprint}", "rows_signature": self._rows_signature}
+        earlier: Any = self._state["resync"]
+        if isinstance(earlier, dict) and source.items() <= earlier.items():
+            _log.info("Resync %s continues after %s requests", earlier["export_id"], f"{earlier['requests']:,}")
+            return earlier["export_id"], earlier["requests"]
         export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}"
-        _log.info(
-            "Resync %s begins%s", export_id, "; an unfinished one of other identifiers is dropped" if left else ""
-        )
-        self._state["resync"] = {
-            "export_id": export_id,
-            "source": source,
-            "rows_signature": self._rows_signature,
-            "requests": 0,
-        }
+        dropped = "; an unfinished one of other identifiers is dropped" if earlier else ""
+        _log.info("Resync %s begins%s", export_id, dropped)
+        self._state["resync"] = {"export_id": export_id, **source, "requests": 0}
         return export_id, 0
 
-    def _groups(self, export_id: str, done: int, answers: Iterable[Answer[Request] | None]) -> Iterator[Group]:
-        group = self._group(export_id, done)
-        failure: TapError | None = None
+    def _fill(self, group: Group) -> None:
+        """Add the responses that have come to a group; the resync ends here if there is nothing more to add."""
         try:
-            for answer in answers:
-                if self._clock.stopped:
-                    return
-                if answer is not None:
-                    self._take(group, answer)
-                old = self._clock.now() - group.since >= _GROUP_SECONDS
-                if group.requests >= _GROUP_REQUESTS or (group.requests and old):
-                    yield group
-                    group = self._group(export_id, group.end)
+            while not self._failure and (responses := self._pool.poll(_GROUP_REQUESTS - group.requests)):
+                for response in responses:
+                    self._add(group, response)
         except TapError as error:
-            failure = error
-        if self._refusals and not self._understood:
-            failure, group.requests = self._refusal, 0  # so that a mended configuration asks for them again
+            self._failure = error
+        is_last = bool(self._failure) or self._pool.ended
+        if is_last and self._refusals_in_a_row and not self._any_succeeded:
+            # Not one request succeeded: after the configuration is mended, all of them are sent again.
+            self._failure, group.requests = self._last_refusal, 0
         if group.requests:
-            yield group
-        if failure:
-            raise failure
+            is_old = self._clock.now() - group.since >= _GROUP_SECONDS
+            group.is_complete = is_last or is_old or group.requests == _GROUP_REQUESTS
+        elif self._failure:
+            raise self._failure
+        elif is_last:
+            self._finish(group.export_id)
 
-    def _group(self, export_id: str, first: int) -> Group:
-        return Group(export_id, first, self._clock.now(), self._emitted)
-
-    def _take(self, group: Group, answer: Answer[Request]) -> None:
+    def _add(self, group: Group, response: Response[Request]) -> None:
         group.requests += 1
-        if isinstance(answer.content, BrazeError):
-            self._refuse(answer.request, answer.content)
+        if isinstance(response.content, BrazeError):
+            self._leave_out(response.request, response.content)
             return
-        self._refusals, self._understood = 0, True
-        group.answered_at = min(group.answered_at or answer.at, answer.at)
-        found, misses = assign(answer.request, answer.content)
+        self._refusals_in_a_row, self._any_succeeded = 0, True
+        group.responded_at = min(group.responded_at or response.at, response.at)
+        found, misses = match_response(response.request, response.content)
         for braze_id, line in found:
             group.size += len(line)
             value = digest(braze_id)
-            if not braze_id or self._profiles.add(value):
+            if not braze_id or self._emitted.add(value):
                 group.users.append(line)
                 group.digests.append(value)
         for miss in misses:
@@ -235,70 +281,57 @@ class Resync:
             row = {"identifier_type": miss.kind, "identifier": miss.value, "alias_label": miss.alias_label}
             group.invalid_user_ids.append(row)
 
-    def _refuse(self, request: Request, error: BrazeError) -> None:
-        """Go on without a request that Braze finds fault with, unless it finds fault with one after the other."""
-        self._refused.append(request.rows)
-        self._refusals += 1
-        self._refusal = BrazeError(f"{error}, for {request.rows}")
-        if self._refusals == _REFUSALS_IN_A_ROW:
-            raise self._refusal
+    def _leave_out(self, request: Request, error: BrazeError) -> None:
+        """Go on without a request that Braze refuses.
 
-    def _emitted(self, group: Group, _users: int) -> None:
-        self._profiles.save(group.digests, group.end)
-        self._state["resync"] = {**self._state["resync"], "requests": group.end}
+        Raises:
+            BrazeError: If Braze refuses one request after the other.
+        """
+        self._refused_rows.append(request.rows)
+        self._refusals_in_a_row += 1
+        self._last_refusal = BrazeError(f"{error}, for {request.rows}")
+        if self._refusals_in_a_row == _MAX_REFUSALS_IN_A_ROW:
+            raise self._last_refusal
 
-    def _end(self, export_id: str) -> None:
-        if self._refused:
-            shown = ", ".join(self._refused[:_MOST_ROWS])
-            more = ", …" if len(self._refused) > _MOST_ROWS else ""
-            self.failures.append(f"{len(self._refused)} requests were left out ({shown}{more}): {self._refusal}")
+    def _finish(self, export_id: str) -> None:
+        if self._refused_rows:
+            count = len(self._refused_rows)
+            shown = ", ".join(self._refused_rows[:_MAX_LOGGED_REFUSALS])
+            more = ", …" if count > _MAX_LOGGED_REFUSALS else ""
+            self.failures.append(f"{count} requests were left out ({shown}{more}): {self._last_refusal}")
         self._state["resync"] = None
         self._spool.clear(export_id)
-
-    def give_up(self, error: ExportError) -> None:
-        """See `Deliveries`; a group cannot fail to be read."""
-        self.failures.append(str(error))
-
-    def state(self) -> dict[str, Any]:
-        """The value of `bookmarks.export_files` in STATE; what concerns segment exports is handed on as it came."""
-        return dict(self._state)
-
-    def finish(self) -> None:
-        """Tell how many identifiers matched nobody."""
-        if self._misses:
-            counts = ", ".join(f"{count:,} {kind}" for kind, count in self._misses.items())
-            _log.info("Identifiers that matched nobody: %s (the stream invalid_user_ids lists them)", counts)
-
-    def reason_to_keep_rows(self) -> str:
-        """See `Deliveries`."""
-        return "a resync exports single people only"
+        self._finished = True
 
 
-class _Profiles:
-    """Profiles that were emitted, on disk as digests with the number of requests that were done with them.
+class _EmittedUsers:
+    """The users that were emitted: digests, on disk with the number of requests that were done by then.
 
     Args:
-        path: A file that an earlier run may have left. Without it nothing is lost: a profile may be emitted again.
-        done: Requests that STATE covers; what was written after them counts as not emitted.
+        path: A file that an earlier run may have left. Without it nothing is lost: a user may be emitted again.
+        requests_done: Requests that STATE covers; users written after them count as not emitted.
     """
 
-    _RECORD = struct.Struct("<QQ")
+    _RECORD = struct.Struct("<8sQ")
 
-    def __init__(self, path: Path, done: int) -> None:
+    def __init__(self, path: Path, requests_done: int) -> None:
         self._path = path
-        self._seen = DigestSet()
+        self._digests: set[bytes] = set()
         if path.exists():
             with path.open("rb") as file:
                 while len(record := file.read(self._RECORD.size)) == self._RECORD.size:
                     value, end = self._RECORD.unpack(record)
-                    if end <= done:
-                        self._seen.add(value)
+                    if end <= requests_done:
+                        self._digests.add(value)
 
-    def add(self, value: int) -> bool:
-        """Add a profile; whether it is new."""
-        return self._seen.add(value)
+    def add(self, value: bytes) -> bool:
+        """Add a user; True if it is new."""
+        if value in self._digests:
+            return False
+        self._digests.add(value)
+        return True
 
-    def save(self, values: Iterable[int], end: int) -> None:
+    def save(self, values: Iterable[bytes], end: int) -> None:
         """Keep the digests of a group for a run that continues this one."""
         with private_file(self._path, append=True) as file:
             file.write(b"".join(self._RECORD.pack(value, end) for value in values))

@@ -1,15 +1,19 @@
-"""Requests in flight: several at a time, at Braze's pace, their answers given in the order of the requests."""
+"""Several ids requests at a time, at Braze's pace; their responses come in the order of the requests."""
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import deque
+from concurrent.futures import Future
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tap_braze_export.braze.rate_limit import RateLimit
+from tap_braze_export.clock import WAIT_SLICE_SECONDS
 from tap_braze_export.errors import BrazeError, RateLimitError
+from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,139 +21,199 @@ if TYPE_CHECKING:
     from tap_braze_export.braze.client import IdsResponse
     from tap_braze_export.braze.rate_limit import RequestPacer
     from tap_braze_export.clock import Clock
-    from tap_braze_export.resync.lanes import Lanes
 
-_LOOK_SECONDS = 0.5
-_GIVE_UP_SECONDS = 3 * 3600
+_RATE_LIMITED_SECONDS = 3 * 3600
+"""Time without anything but 429 responses after which a request fails."""
 _log = logging.getLogger(__name__)
-Request = TypeVar("Request")
+RequestT = TypeVar("RequestT")
 
 
-class Answer(NamedTuple, Generic[Request]):
-    """What Braze answered to a request, and when in epoch seconds; a 400 concerns this very request."""
+class Response(NamedTuple, Generic[RequestT]):
+    """Braze's response to a request, and its time in epoch seconds; a 400 concerns this very request."""
 
-    request: Request
+    request: RequestT
     content: IdsResponse | BrazeError
     at: float
 
 
-class RequestPool(Generic[Request]):
-    """Sends requests, at most so many unconfirmed ones, and gives their answers.
+class RequestThreads(DaemonThreads):
+    """The threads of a pool, and how it waits; tests put simulated time in its place.
 
     Args:
-        requests: In the order in which the answers are given.
+        max_requests: Requests in flight.
+    """
+
+    def __init__(self, max_requests: int) -> None:
+        super().__init__(max_requests + 1)  # one thread paces the others
+
+    def pace(self, send_requests: Callable[[], None]) -> Future[None]:
+        """Send requests on a thread of their own, so that they go on while the run writes rows."""
+        return self.submit(send_requests)
+
+    def wait(self, changed: threading.Condition, seconds: float) -> None:
+        """Wait for a notification, at most this long."""
+        changed.wait(seconds)
+
+
+class RequestPool(Generic[RequestT]):
+    """Sends requests, and gives their responses in order.
+
+    Args:
+        requests: In the order in which the responses are given.
         send: Makes the call for a request.
-        pace: Tells when the next one may go.
+        pacer: Says when the next request may go.
         clock: Time.
-        lanes: Where calls are made.
-        most: Requests in flight.
-        ahead: Requests that may be sent without being confirmed.
+        threads: Where calls are made.
+        max_in_flight: Requests without a response.
+        max_unconfirmed: Requests that may be sent before the first of them is confirmed.
     """
 
     def __init__(
         self,
-        requests: Iterator[Request],
-        send: Callable[[Request], IdsResponse],
+        requests: Iterator[RequestT],
+        send: Callable[[RequestT], IdsResponse],
         *,
-        pace: RequestPacer,
+        pacer: RequestPacer,
         clock: Clock,
-        lanes: Lanes,
-        most: int,
-        ahead: int,
+        threads: RequestThreads,
+        max_in_flight: int,
+        max_unconfirmed: int,
     ) -> None:
         self._requests = requests
         self._send = send
-        self._pace = pace
+        self._pacer = pacer
         self._clock = clock
-        self._lanes = lanes
-        self._most = most
-        self._ahead = ahead
+        self._threads = threads
+        self._max_in_flight = max_in_flight
+        self._max_unconfirmed = max_unconfirmed
+        self._changed = threading.Condition()  # also the lock of everything below
+        self._pacing: Future[None] = Future()
         self._confirmed = self._begun = self._given = 0
         self._exhausted = self._closed = False
         self._limited_since: float | None = None
-        # Places are those of the requests, from 0; the pace numbers what it sent, which may be a request once more.
-        self._flying: dict[int, tuple[int, Request]] = {}
-        self._again: deque[tuple[int, Request]] = deque()
-        self._landed: dict[int, Answer[Request] | Exception] = {}
+        # Positions are those of the requests, from 0; the pacer's numbers count a request again that is sent again.
+        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, int, RequestT]] = {}
+        self._to_repeat: deque[tuple[int, RequestT]] = deque()
+        self._responses: dict[int, Response[RequestT] | Exception] = {}
 
-    def confirm(self, answers: int) -> None:
-        """So many of the answers are safe: more may be asked for."""
-        self._confirmed += answers
-        self._lanes.wake()
+    def start(self) -> None:
+        """Begin to send."""
+        self._pacing = self._threads.pace(self._keep_sending)
 
     def close(self) -> None:
-        """Send nothing any more."""
-        self._closed = True
-        self._lanes.wake()
-        self._lanes.close()
+        """Send nothing more; nobody waits for requests that are in flight."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._threads.shutdown()
 
-    def answers(self) -> Iterator[Answer[Request]]:
-        """The answers.
+    @property
+    def ended(self) -> bool:
+        """True once every request has its response and all of them were given."""
+        return self._exhausted and not (self._in_flight or self._to_repeat or self._responses)
+
+    def poll(self, limit: int) -> list[Response[RequestT]]:
+        """Send what may go now; the next responses, at most this many, without waiting.
 
         Raises:
-            TapError: At the place of the first request that failed for good.
+            TapError: In the place of a request that failed for good; nothing follows it.
         """
-        while not self._closed:
-            while (landed := self._landed.pop(self._given, None)) is not None:
+        with self._changed:
+            if self._pacing.done():
+                self._pacing.result()
+            self._advance()
+            responses: list[Response[RequestT]] = []
+            while len(responses) < limit and (response := self._responses.get(self._given)):
+                if isinstance(response, Exception):
+                    if not responses:
+                        raise response
+                    break
+                responses.append(response)
+                del self._responses[self._given]
                 self._given += 1
-                if isinstance(landed, Exception):
-                    raise landed
-                yield landed
-            while self._delay() <= 0 and (upcoming := self._next()):
-                self._start(*upcoming)
-            if self._given in self._landed:
-                continue
-            if self._exhausted and not self._flying and not self._again:
-                return
-            if result := self._lanes.wait(min(self._delay(), _LOOK_SECONDS)):
-                self._land(*result)
+            return responses
 
-    def _delay(self) -> float:
-        """Seconds until a request may go; infinite if an answer or a confirmation must come first."""
-        fresh = not self._exhausted and self._begun < self._confirmed + self._ahead
-        if len(self._flying) >= self._most or not (self._again or fresh):
+    def wait(self) -> None:
+        """Wait until the next `poll` may give something, or has something to send."""
+        with self._changed:
+            self._advance()
+            if not (self.ended or self._given in self._responses):
+                self._wait()
+
+    def confirm(self, requests: int) -> None:
+        """Let as many requests be sent as are safe now, which need not be sent again."""
+        with self._changed:
+            self._confirmed += requests
+            self._changed.notify_all()
+
+    def _keep_sending(self) -> None:
+        with self._changed:
+            while not self._closed:
+                self._advance()
+                self._wait()
+
+    def _wait(self) -> None:
+        self._threads.wait(self._changed, min(self._seconds_to_next(), WAIT_SLICE_SECONDS))
+
+    def _advance(self) -> None:
+        """Collect what is done and send what may go."""
+        for future in [future for future in self._in_flight if future.done()]:
+            self._collect(future)
+        while self._seconds_to_next() <= 0 and (upcoming := self._next()):
+            self._start(*upcoming)
+
+    def _seconds_to_next(self) -> float:
+        """Seconds until a request may go; infinite if a response or a confirmation must come first."""
+        may_begin = not self._exhausted and self._begun < self._confirmed + self._max_unconfirmed
+        if len(self._in_flight) >= self._max_in_flight or not (self._to_repeat or may_begin):
             return math.inf
-        return self._pace.wait(self._clock.now())
+        return self._pacer.wait(self._clock.now())
 
-    def _next(self) -> tuple[int, Request] | None:
-        if self._again:
-            return self._again.popleft()
+    def _next(self) -> tuple[int, RequestT] | None:
+        if self._to_repeat:
+            return self._to_repeat.popleft()
         try:
             request = next(self._requests)
         except StopIteration:
             self._exhausted = True
             return None
-        except Exception as error:  # noqa: BLE001 - raised in its turn, after the answers that are under way
-            self._landed[self._begun] = error
+        except Exception as error:  # noqa: BLE001 - raised in its place, after the responses to earlier requests
+            self._responses[self._begun] = error
             self._exhausted = True
             return None
         self._begun += 1
         return self._begun - 1, request
 
-    def _start(self, place: int, request: Request) -> None:
-        number = self._pace.sent(self._clock.now())
-        self._flying[number] = place, request
-        self._lanes.start(number, lambda: (self._send(request), self._clock.now()))
+    def _start(self, position: int, request: RequestT) -> None:
+        number = self._pacer.sent(self._clock.now())
+        future = self._threads.submit(lambda: (self._send(request), self._clock.now()))
+        self._in_flight[future] = number, position, request
+        future.add_done_callback(self._notify)
 
-    def _land(self, number: int, result: Any) -> None:
-        place, request = self._flying.pop(number)
+    def _notify(self, _future: Future[Any]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _collect(self, future: Future[tuple[IdsResponse, float]]) -> None:
+        number, position, request = self._in_flight.pop(future)
         now = self._clock.now()
-        if isinstance(result, RateLimitError):
-            self._pace.refused(result.until, now)
+        error = future.exception()
+        if isinstance(error, RateLimitError):
+            self._pacer.refused(error.until, now)
             if self._limited_since is None:
                 self._limited_since = now
-                _log.info("Braze's rate limit is used up: the next request goes in %.0f s", self._pace.wait(now))
-            if now - self._limited_since <= _GIVE_UP_SECONDS:
-                self._again.append((place, request))
+                _log.info("Braze's rate limit is used up: the next request goes in %.0f s", self._pacer.wait(now))
+            if now - self._limited_since <= _RATE_LIMITED_SECONDS:
+                self._to_repeat.append((position, request))
                 return
         else:
             self._limited_since = None
-            self._pace.responded(number, RateLimit() if isinstance(result, Exception) else result[0].limit, now)
-        if isinstance(result, BrazeError) and result.status == HTTPStatus.BAD_REQUEST:
-            self._landed[place] = Answer(request, result, now)
-        elif isinstance(result, Exception):
-            self._landed[place] = result
+            self._pacer.responded(number, RateLimit() if error else future.result()[0].limit, now)
+        if isinstance(error, BrazeError) and error.status == HTTPStatus.BAD_REQUEST:
+            self._responses[position] = Response(request, error, now)
+        elif isinstance(error, Exception):
+            self._responses[position] = error
             self._exhausted = True
         else:
-            content, at = result
-            self._landed[place] = Answer(request, content, at)
+            content, at = future.result()
+            self._responses[position] = Response(request, content, at)

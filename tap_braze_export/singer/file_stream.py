@@ -82,7 +82,9 @@ class FileStream(Stream):
 
     def write_schema(self) -> None:
         """Write the SCHEMA message, once per run."""
-        self._write_schema_message()
+        if not self._announced:
+            self._announced = True
+            super()._write_schema_message()
 
     @property
     def limit_reached(self) -> bool:
@@ -216,9 +218,7 @@ class FileStream(Stream):
 
     @override
     def _write_schema_message(self) -> None:
-        if not self._announced:
-            self._announced = True
-            super()._write_schema_message()
+        """Nothing at the start of a sync: loaders connect on SCHEMA, and no connection survives an hour's wait."""
 
     @override
     def _write_activate_version_message(self, full_table_version: int) -> None:

@@ -39,6 +39,7 @@ from tap_braze_export.singer.config_errors import (
     unknown_settings,
 )
 from tap_braze_export.singer.config_values import converted_config
+from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
 
@@ -145,6 +146,13 @@ class Plugin(Tap):
         if wrong or (errors and raise_errors):
             raise ConfigValidationError("settings", errors=errors if raise_errors else wrong)
         return errors
+
+    @override
+    def write_schemas(self) -> None:
+        for stream in self.streams.values():
+            stream.selected = True
+            if isinstance(stream, FileStream):
+                stream.write_schema()
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:

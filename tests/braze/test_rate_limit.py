@@ -10,7 +10,7 @@ import pytest
 
 from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer
 from tests.support.fakes import FakeClock
-from tests.support.simulation import ScriptedBraze, SimulatedLanes, SimulatedRun
+from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,10 +47,10 @@ def test_no_window_of_braze_gets_more_than_its_limit(
     """Whatever the window's length, how long responses take and where in a window the resync begins."""
     clock = FakeClock(FULL_MINUTE + start)
     braze = ScriptedBraze(clock, limit=limit, seconds=seconds)
-    lanes = SimulatedLanes(clock, jitter=0.2)
+    threads = SimulatedThreads(clock, jitter=0.2)
     emails = [f"user-{number}@example.org" for number in range(requests)]
 
-    run = SimulatedRun(braze, tmp_path, lanes=lanes, emails=emails)
+    run = SimulatedRun(braze, tmp_path, threads=threads, emails=emails)
 
     assert braze.violations == 0
     assert len(run.users) == requests

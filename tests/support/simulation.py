@@ -3,85 +3,118 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from tap_braze_export.braze.client import IdsResponse
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.errors import RateLimitError
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.resync.lifecycle import Resync
+from tap_braze_export.resync.request_pool import RequestThreads
 from tap_braze_export.sandbox.limits import RateLimit as Window
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from threading import Condition
 
+    from tap_braze_export.resync.lifecycle import Group
     from tests.support.fakes import FakeClock
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class SimulatedLanes:
-    """Calls reach Braze at once and are answered later; waiting moves the clock there."""
+class SimulatedThreads(RequestThreads):
+    """Makes each call at once and delivers its result later; waiting moves the clock there.
+
+    Args:
+        clock: Time.
+        latency: Seconds from a request to its response.
+        jitter: Seconds that a response may take longer.
+        stuck: Number of a request, from 1, whose response takes a minute.
+        seed: Of the random jitter.
+
+    Attributes:
+        most_in_flight: The highest number of requests without a response.
+    """
 
     def __init__(
         self, clock: FakeClock, *, latency: float = 0.3, jitter: float = 0.0, stuck: int = 0, seed: int = 1
     ) -> None:
-        """`stuck` is the number of a request whose answer takes a minute."""
+        super().__init__(0)
         self.clock = clock
-        self._stuck = stuck
         self.most_in_flight = 0
         self._latency = latency
         self._jitter = jitter
+        self._stuck = stuck
         self._random = random.Random(seed)
-        self._under_way: list[tuple[float, int, Any]] = []
+        self._submitted = 0
+        self._in_flight: list[tuple[float, int, Any]] = []
 
-    def start(self, number: int, call: Callable[[], Any]) -> None:
+    @override
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        complete: Any
         try:
-            result = call()
-        except Exception as error:  # noqa: BLE001 - as Threads does
-            result = error
-        latency = 60.0 if number == self._stuck else self._latency
+            complete = partial(future.set_result, fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - as DaemonThreads does
+            complete = partial(future.set_exception, error)
+        self._submitted += 1
+        latency = 60.0 if self._submitted == self._stuck else self._latency
         at = self.clock.time + latency + self._random.uniform(0, self._jitter)
-        heapq.heappush(self._under_way, (at, number, result))
-        self.most_in_flight = max(self.most_in_flight, len(self._under_way))
+        heapq.heappush(self._in_flight, (at, self._submitted, complete))
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
+        return future
 
-    def wait(self, seconds: float) -> tuple[int, Any] | None:
+    @override
+    def pace(self, send_requests: Callable[[], None]) -> Future[None]:
+        """Start nothing: on one thread, requests are sent when the run polls or waits."""
+        return Future()
+
+    @override
+    def wait(self, changed: Condition, seconds: float) -> None:
         until = self.clock.time + seconds
-        if self._under_way and self._under_way[0][0] <= until:
-            at, number, result = heapq.heappop(self._under_way)
+        if self._in_flight and self._in_flight[0][0] <= until:
+            at, _, complete = heapq.heappop(self._in_flight)
             self.clock.time = max(self.clock.time, at)
-            return number, result
-        self.clock.time = until
-        return None
-
-    def wake(self) -> None:
-        """Nobody sleeps."""
-
-    def aside(self, items: Iterator[T]) -> Iterator[T]:
-        return items
-
-    def close(self) -> None:
-        """Nothing is open."""
+            complete()
+        else:
+            self.clock.time = until
 
 
 class ScriptedBraze:
-    """Answers the ids export: external ids `user-…` exist, and whatever `people` names; keeps to a rate limit."""
+    """Responds to the ids export and keeps to a rate limit; external ids `user-…` exist, and whatever `people` names.
+
+    Args:
+        clock: Time.
+        limit: Requests allowed in a window.
+        seconds: Length of a window.
+        behind: Seconds by which Braze's clock is behind.
+
+    Attributes:
+        people: More users, by identifier.
+        bodies: Of the requests that were within the limit.
+        times: Epoch seconds of every request.
+        errors: Errors to raise, by the request's number, from 0.
+        violations: Requests beyond the limit.
+    """
 
     def __init__(self, clock: FakeClock, *, limit: int = 40, seconds: int = 1, behind: float = 0.0) -> None:
         self.clock = clock
         self.people: dict[str, list[dict[str, Any]]] = {}
         self.bodies: list[Mapping[str, Any]] = []
-        self.errors: dict[int, Exception] = {}
-        """What goes wrong, by the number of the request, from 0."""
-        self.violations = 0
         self.times: list[float] = []
+        self.errors: dict[int, Exception] = {}
+        self.violations = 0
         self._window = Window(limit, seconds, lambda: clock.time - behind)
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
@@ -93,9 +126,12 @@ class ScriptedBraze:
         self.bodies.append(body)
         if error := self.errors.pop(len(self.bodies) - 1, None):
             raise error
-        asked = [*body.get("external_ids", ()), *(body[name] for name in ("email_address", "braze_id") if name in body)]
-        found = [user for identifier in asked for user in self._named(identifier)]
-        missed = [identifier for identifier in asked if not self._named(identifier)]
+        wanted = [
+            *body.get("external_ids", ()),
+            *(body[name] for name in ("email_address", "braze_id") if name in body),
+        ]
+        found = [user for identifier in wanted for user in self._named(identifier)]
+        missed = [identifier for identifier in wanted if not self._named(identifier)]
         limit = RateLimit(budget.limit, budget.remaining, budget.reset)
         return IdsResponse([msgspec.json.encode(user) for user in reversed(found)], missed, limit)
 
@@ -112,7 +148,27 @@ class ScriptedBraze:
 
 
 class SimulatedRun:
-    """A resync run to its end, or to an error, as the stream `export_files` would run it."""
+    """A resync run to its end, or to an error, as `Run` does it.
+
+    Args:
+        braze: The workspace.
+        spool: Directory of the tap's own files.
+        state: The incoming value of `bookmarks.export_files`.
+        threads: Where requests are made.
+        groups: After how many groups the run breaks off; None for a whole run.
+        rows_signature: Hash of what shapes rows.
+        **config: More settings.
+
+    Attributes:
+        users: The users emitted.
+        invalid: The rows of `invalid_user_ids`.
+        files: Name, `exported_at` and number of users of each group.
+        states: The STATE after each group, and the last one.
+        sent_before_state: For each group, the requests sent when its STATE was written that no earlier STATE covers.
+        error: Type and text of the error that ended the run.
+        began: Epoch seconds of its start.
+        seconds: Its length.
+    """
 
     def __init__(
         self,
@@ -120,12 +176,11 @@ class SimulatedRun:
         spool: Path,
         *,
         state: Mapping[str, Any] | None = None,
-        lanes: SimulatedLanes | None = None,
+        threads: SimulatedThreads | None = None,
         groups: int | None = None,
         rows_signature: str = "shape",
         **config: Any,
     ) -> None:
-        """Run `groups` groups, all of them by default."""
         clock = braze.clock
         place = Spool(str(spool), clock=clock)
         if not (place.root / "exports").exists():
@@ -134,32 +189,44 @@ class SimulatedRun:
         self.invalid: list[Any] = []
         self.files: list[tuple[str, str, int]] = []
         self.states: list[dict[str, Any]] = []
+        self.sent_before_state: list[int] = []
         self.error = ""
         self.began = clock.time
         self.resync = Resync(
             RequestedFields.of(()),
             client=braze,  # type: ignore[arg-type]
             clock=clock,
-            lanes=lanes or SimulatedLanes(clock),
             spool=place,
             settings=Settings.of({"api_url": "https://braze", "api_key": "key", "concurrent_requests": 16, **config}),
             state=state or {},
             rows_signature=rows_signature,
+            threads=threads or SimulatedThreads(clock),
         )
         try:
-            for group in itertools.islice(self.resync.deliveries(), groups):
-                users = [msgspec.json.decode(line) for block in group.blocks() for line in block.lines]
-                self.users += users
-                self.invalid += group.invalid_user_ids
-                self.files.append((group.name, group.exported_at, len(users)))
-                group.emitted(len(users))
-                self.states.append(self.resync.state())
+            with self.resync:
+                self._emit(braze, groups)
             if groups is None:
                 self.states.append(self.resync.state())
-                self.resync.finish()
-        except Exception as error:  # noqa: BLE001 - tests look at it
+                self.resync.review()
+        except Exception as error:  # noqa: BLE001 - tests check it
             self.error = f"{type(error).__name__}: {error}"
         self.seconds = clock.time - self.began
+
+    def _emit(self, braze: ScriptedBraze, groups: int | None) -> None:
+        while len(self.files) != groups and (ready := self._next()):
+            (group,) = ready
+            users = [msgspec.json.decode(line) for block in group.blocks() for line in block.lines]
+            self.users += users
+            self.invalid += group.invalid_user_ids
+            self.files.append((group.name, group.exported_at, len(users)))
+            group.done(len(users))
+            self.sent_before_state.append(len(braze.bodies) - group.first)
+            self.states.append(self.resync.state())
+
+    def _next(self) -> Sequence[Group]:
+        while not (ready := self.resync.poll()) and not self.resync.ended:
+            self.resync.wait()
+        return ready
 
     @property
     def state(self) -> dict[str, Any]:

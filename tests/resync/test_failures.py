@@ -1,0 +1,73 @@
+"""A resync in which Braze refuses or fails requests, or the identifiers cannot be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tap_braze_export.errors import BrazeError
+from tap_braze_export.sandbox import Sandbox
+from tests.support.fakes import FakeClock
+from tests.support.resyncs import emails
+from tests.support.runs import command, settings, written
+from tests.support.simulation import ScriptedBraze, SimulatedRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_failing_call_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
+    """Responses to earlier requests are emitted first; the next run continues from there."""
+    braze = ScriptedBraze(FakeClock())
+    braze.errors = {70: BrazeError("POST /users/export/ids failed")}
+
+    run = SimulatedRun(braze, tmp_path, emails=emails(300))
+
+    assert run.error == "BrazeError: POST /users/export/ids failed"
+    assert [name for name, _, _ in run.files] == ["requests 0-49", "requests 50-69"]
+    assert run.state["resync"]["requests"] == 70
+
+
+def test_request_that_braze_refuses_is_left_out_and_reported(tmp_path: Path) -> None:
+    """One bad identifier must not block those after it for ever; its row is named, and the run fails at its end."""
+    braze = ScriptedBraze(FakeClock())
+    braze.errors = {1: BrazeError("refused with 400", 400)}
+
+    run = SimulatedRun(braze, tmp_path, emails=emails(3))
+
+    assert [user["braze_id"] for user in run.users] == ["b-0@example.org", "b-2@example.org"]
+    assert run.resync.failures == ["1 requests were left out (emails row 2): refused with 400, for emails row 2"]
+    assert run.state["resync"] is None
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_every_request_is_refused(tmp_path: Path, count: int) -> None:
+    """Then the configuration is wrong: the run fails at once, and the next one sends all requests again."""
+    braze = ScriptedBraze(FakeClock())
+    braze.errors = {number: BrazeError("refused with 400", 400) for number in range(count)}
+
+    run = SimulatedRun(braze, tmp_path, emails=emails(count))
+
+    assert run.error.startswith("BrazeError: refused with 400, for emails row")
+    assert len(braze.bodies) <= 26
+    assert run.states in ([], [run.state])
+    assert not run.files
+
+
+def test_unreadable_file_ends_the_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With one line, which names the setting."""
+    config = settings(sandbox, tmp_path, identifiers_url=str(tmp_path / "none.csv"))
+
+    ended = command("--config", written(tmp_path, config))
+
+    assert "identifiers_url" in ended.error
+    assert "names a file that does not exist" in ended.error
+
+
+def test_missing_permission_is_named(tmp_path: Path) -> None:
+    """`users.export.ids`, in one line."""
+    with Sandbox(users=1, deny=("users.export.ids",)) as sandbox:
+        ended = command("--config", written(tmp_path, settings(sandbox, tmp_path, external_ids=["x"])))
+
+    assert "users.export.ids" in ended.error
