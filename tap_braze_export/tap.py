@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,8 +15,9 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.preflight import check
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
-from tap_braze_export.singer.batch_files import errors_in
+from tap_braze_export.singer import batch_files
 from tap_braze_export.singer.plugin import Plugin
+from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,7 +217,7 @@ class TapBrazeExport(Plugin):
             "dask_scheduler",
             th.StringType,
             title="Dask scheduler",
-            description="Address of a Dask scheduler whose workers turn files into batch files (needs batch_config)",
+            description="Address of a Dask scheduler whose workers turn the bucket's files into batch files",
         ),
     ).to_dict()
 
@@ -254,14 +254,11 @@ class TapBrazeExport(Plugin):
             )
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
-        if config.get("dask_scheduler") and not config.get("batch_config"):
-            errors.append("dask_scheduler needs batch_config: its workers write batch files")
-        if config.get("dask_scheduler") and not find_spec("distributed"):
-            errors.append("dask_scheduler needs: pip install 'tap-braze-export[dask]'")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):
             errors.append("emit_activate_version_messages does not go with batch_config: batch files carry no version")
         if "batch_config" in config:
-            errors += errors_in(config["batch_config"])
+            errors += batch_files.errors_in(config["batch_config"])
+        errors += dask_cluster.errors_in(config)
         errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if config.get(setting)]
         return errors
 

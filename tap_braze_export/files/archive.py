@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
@@ -105,25 +105,6 @@ def blocks(file: BinaryIO, member: Member, *, limit: int = BLOCK_BYTES) -> Itera
     except OSError as error:
         raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
     yield from splitter.end()
-
-
-def cut_out(file: BinaryIO, member: Member) -> tuple[Member, bytes]:
-    """The part of an object that holds one of its members; the member can be read from it as from the whole.
-
-    Raises:
-        DamagedFileError: It is not there.
-    """
-    start = member.offset or 0
-    size = member.size
-    file.seek(start)
-    if member.offset is not None:
-        header = file.read(_LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size:
-            raise DamagedFileError(f"{member.name} is damaged: it is truncated")
-        size += len(header) + sum(_LOCAL_HEADER.unpack(header)[1:])
-        file.seek(start)
-        member = replace(member, offset=0)
-    return member, file.read(size)
 
 
 class _LineSplitter:

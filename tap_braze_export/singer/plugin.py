@@ -148,13 +148,6 @@ class Plugin(Tap):
         return errors
 
     @override
-    def write_schemas(self) -> None:
-        for stream in self.streams.values():
-            stream.selected = True
-            if isinstance(stream, FileStream):
-                stream.write_schema()
-
-    @override
     def load_state(self, state: dict[str, Any]) -> None:
         """Load the bookmark of export_files only; orchestrators may merge foreign ones into STATE."""
         bookmarks = state.get("bookmarks", {})
@@ -206,15 +199,21 @@ class Plugin(Tap):
     @classmethod
     @override
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Run the checks of `--test`; `--test=schema` is the SDK's."""
+        """Run the checks of `--test`, or write the SCHEMA messages of `--test=schema`."""
         known = [choice.value for choice in CliTestOptionValue]
         if value not in known:
             raise ConfigError(f"--test takes no value but {', '.join(known)}")
-        if value != CliTestOptionValue.All.value:
-            super().cb_test(ctx, param, value)
+        if value == CliTestOptionValue.Disabled.value:
             return
+        is_check = value == CliTestOptionValue.All.value
         given = ctx.params["config"]
-        # With a catalog, so that no discovery asks Braze for custom attributes.
-        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog())
-        tap.check()
+        # A check has a catalog, so that no discovery asks Braze for custom attributes.
+        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog() if is_check else None)
+        if is_check:
+            tap.check()
+        else:
+            for stream in tap.streams.values():
+                stream.selected = True
+                if isinstance(stream, FileStream):
+                    stream.write_schema()
         ctx.exit()

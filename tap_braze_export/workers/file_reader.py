@@ -1,18 +1,17 @@
-"""A delivered file → its rows: what is done here, block by block, or in another process, file by file."""
+"""A delivered file → its rows, as workers read it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.files import objects
+from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.files.spool import private_file
 from tap_braze_export.rows.reader import BlockRows, Reader
 from tap_braze_export.rows.rendered import Rows
@@ -23,34 +22,36 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, BinaryIO
 
-    from tap_braze_export.deliveries import ExportFile
-    from tap_braze_export.files.archive import Member
     from tap_braze_export.files.bucket import Bucket
-    from tap_braze_export.files.objects import Place
+    from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.schema.selection import Selection
     from tap_braze_export.singer.batch_files import BatchFile, BatchFiles
+
+    ReadResult = list["ReadBlock"] | None
+    """The blocks of a file; None if the run has to read it, block by block, as its rows would fill the disk."""
 
 
 @dataclass
 class ReadBlock(BlockRows):
-    """The rows of a block that a worker has read.
+    """The rows of one block of lines.
 
     Attributes:
-        batch_files: The files with the rows that it has written already, by stream.
+        batch_files: The files that hold the rows of the other streams, by stream.
     """
 
     batch_files: Mapping[str, BatchFile] = field(default_factory=dict)
 
-
-Result = list[ReadBlock] | None
-"""What each block of a file gave; None of a file that has to be read by the run."""
+    @classmethod
+    def of(cls, block: BlockRows) -> Self:
+        """The rows of a block without batch files."""
+        return cls(**vars(block))
 
 
 class Readers:
-    """Gives the reader of an export, which has learned what its files hold.
+    """Gives the reader of an export, which learns from each file what the next one may hold.
 
     Args:
-        selections: What the catalog selects, by stream.
+        selections: The selected streams by name.
     """
 
     def __init__(self, selections: Mapping[str, Selection]) -> None:
@@ -58,7 +59,13 @@ class Readers:
         self._readers: dict[tuple[str, str, str], Reader] = {}
 
     def of(self, exported_at: str, source: str, segment_id: str) -> Reader:
-        """Reads into the selected streams; of the control group only its members are known."""
+        """Return the reader of an export; only the last one is kept.
+
+        Args:
+            exported_at: The column of that name in all rows.
+            source: `segment`, `global_control_group` (only `segment_members` can be read of it) or `ids`.
+            segment_id: The segment; empty where there is none.
+        """
         key = (exported_at, source, segment_id)
         if key not in self._readers:
             self._readers = {key: self._new(*key)}
@@ -76,78 +83,70 @@ class Readers:
         return Reader(wanted, exported_at=exported_at, segment_id=segment_id, strict=source != IDS)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A file to be read by another process."""
-
-    place: Place
-    member: Member
-    export_id: str
-    exported_at: str
-    source: str
-    segment_id: str
-
-    @classmethod
-    def of(cls, file: ExportFile) -> Job:
-        """The job to read a delivered file."""
-        return cls(file.place, file.member, file.export_id, file.exported_at, file.source, file.segment_id)
-
-    @property
-    def name(self) -> str:
-        """A name for what is made of it: the same again if it is made once more."""
-        return hashlib.blake2b(f"{self.export_id}/{self.member.name}".encode(), digest_size=12).hexdigest()
-
-
 @dataclass
 class FileRows(Mapping[str, Rows]):
-    """The rows of one file as a process has left them, in a private file.
+    """The rows of a block that a process has left in a private file, read when they are asked for.
 
     Attributes:
         path: That file.
-        places: Start, bytes and number of the rows of each stream in it.
+        spans: Start, bytes and number of the rows of each stream in it.
     """
 
     path: Path
-    places: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    spans: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _file: BinaryIO | None = None
+
+    @classmethod
+    def written(cls, rows: Mapping[str, Rows], path: Path) -> Self:
+        """Write rows to a file.
+
+        Raises:
+            ExportError: The disk is full.
+        """
+        written = cls(path)
+        with private_file(path, durable=False) as file:
+            for stream, found in rows.items():
+                written.spans[stream] = file.tell(), found.size, found.count
+                file.writelines(found.parts)
+        return written
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the rows readable; the file is gone at the end."""
+        """Make the rows readable; the file is removed."""
         with self.path.open("rb") as self._file:
             self.path.unlink()
             yield
 
     def __getitem__(self, stream: str) -> Rows:
-        start, size, count = self.places[stream]
+        start, size, count = self.spans[stream]
         if self._file is None:
             raise ValueError("not opened")
         return Rows((os.pread(self._file.fileno(), size, start),), count)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        return iter(self.spans)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.spans)
 
 
 @dataclass
 class FileReader:
-    """Reads whole files; it travels to the process that does.
+    """Reads whole files. It is pickled and sent to the workers.
 
     Attributes:
-        selections: What the catalog selects, by stream.
-        folder: Takes the private files with rows; None where rows come back in memory.
-        batch_files: Writes the rows of `plain` streams; None where RECORD messages are wanted.
-        plain: Streams whose rows leave as they are, without stream maps and flattening.
-        bucket_url: The bucket that files were left in.
+        selections: The selected streams by name.
+        rows_folder: Receives the files of `FileRows`; None where rows come back in memory.
+        batch_files: Writes the rows of plain streams; None where RECORD messages are wanted.
+        plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
+        bucket_url: The bucket that holds files which were not copied to the local disk.
         bucket_options: fsspec's options for it, secrets.
     """
 
     selections: Mapping[str, Selection]
-    folder: Path | None = None
+    rows_folder: Path | None = None
     batch_files: BatchFiles | None = None
-    plain: frozenset[str] = frozenset()
+    plain_streams: frozenset[str] = frozenset()
     bucket_url: str | None = None
     bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -156,23 +155,25 @@ class FileReader:
         self._readers = Readers(self.selections)
         self._bucket: Bucket | None = None
 
-    def read(self, job: Job) -> Result:
-        """What a file gives; None if it has several blocks and rows that would take too much room in one piece.
+    def read(self, file: DeliveredFile) -> ReadResult:
+        """Read a file: its blocks, or None if it has several, whose rows would have to wait on the disk.
 
         Raises:
             TapError: If it cannot be read, or its batch files cannot be written.
         """
-        blocks = objects.blocks(job.place, job.member, self._connected())
-        if self.batch_files is None or self.selections.keys() - self.plain:
-            # Two are a big file, which is read once more then, a block at a time; of none there is nothing to tell.
-            some = [*islice(blocks, 2)]
-            if len(some) > 1:
+        blocks = file.blocks(self._opener() if isinstance(file.stored, BucketObject) else None)
+        if self.batch_files is None or self.selections.keys() - self.plain_streams:
+            first_blocks = [*islice(blocks, 2)]
+            if len(first_blocks) > 1:
                 return None
-            blocks = iter(some)
-        reader = self._readers.of(job.exported_at, job.source, job.segment_id)
-        return [self._written(reader.read(block), f"{job.name}-{number}") for number, block in enumerate(blocks, 1)]
+            blocks = iter(first_blocks)
+        reader = self._readers.of(file.exported_at, file.source, file.segment_id)
+        return [
+            self._written(ReadBlock.of(reader.read(block)), f"{file.work_name}-{number}")
+            for number, block in enumerate(blocks, 1)
+        ]
 
-    def _connected(self) -> Bucket | None:
+    def _opener(self) -> Bucket | None:
         if self._bucket is None and self.bucket_url:
             from tap_braze_export.files.bucket import Bucket  # noqa: PLC0415 - slow to import, and processes need none
 
@@ -182,21 +183,13 @@ class FileReader:
             self._bucket = bucket
         return self._bucket
 
-    def _written(self, block: BlockRows, name: str) -> ReadBlock:
-        result = ReadBlock(**vars(block))
-        rows = dict(result.rows)
+    def _written(self, block: ReadBlock, name: str) -> ReadBlock:
+        """Move the rows of a block to batch files and to the private file."""
+        rows = dict(block.rows)
         if self.batch_files is not None and (
-            plain := {stream: rows.pop(stream) for stream in self.plain & rows.keys()}
+            plain := {stream: rows.pop(stream) for stream in self.plain_streams & rows.keys()}
         ):
-            result.batch_files = self.batch_files.write(plain, name)
-        result.rows = rows if self.folder is None else self._kept(rows, self.folder / f"{name}.{os.getpid()}")
-        return result
-
-    @staticmethod
-    def _kept(rows: Mapping[str, Rows], path: Path) -> FileRows:
-        kept = FileRows(path)
-        with private_file(kept.path, durable=False) as file:
-            for stream, found in rows.items():
-                kept.places[stream] = file.tell(), found.size, found.count
-                file.writelines(found.parts)
-        return kept
+            block.batch_files = self.batch_files.write(plain, name)
+        folder = self.rows_folder
+        block.rows = FileRows.written(rows, folder / f"{name}.{os.getpid()}") if folder else rows
+        return block

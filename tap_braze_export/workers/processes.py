@@ -5,110 +5,94 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import deque
-from concurrent.futures import Future
-from multiprocessing.connection import Pipe, wait
+import threading
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import suppress
+from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING
 
-from tap_braze_export.clock import Interruption
+from tap_braze_export.clock import WAIT_SLICE_SECONDS
 from tap_braze_export.errors import TapError
+from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from tap_braze_export.clock import Clock
-    from tap_braze_export.workers.file_reader import FileReader, Job, Result
+    from collections.abc import Collection
+    from concurrent.futures import Future
 
-    Answer = Future[Result]
+    from tap_braze_export.files.objects import DeliveredFile
+    from tap_braze_export.workers.file_reader import FileReader, ReadResult
 
-_MOST = 8  # the one process that writes keeps no more of them busy
-_LOOK_SECONDS = 0.2
-_QUEUED = 2
-"""Jobs that a process is given at a time, so that it never waits for the next one."""
+_MOST_AUTOMATIC = 8  # the one process that writes keeps no more of them busy
 
 
-def sensible_count() -> int:
-    """How many processes are worth their while on this machine: one for each core that this one may use."""
+def automatic_count() -> int:
+    """Return the number of processes that read by default: one for each core that this one may use, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST)
+    return min(cores, _MOST_AUTOMATIC)
 
 
 class Processes:
-    """An executor: `submit` gives a future at once, `result` waits for it.
-
-    No thread runs here: what the processes have done is looked at while somebody waits.
+    """An executor that reads files in processes, one thread here for each of them.
 
     Args:
-        reader: Goes to each process, and reads the files there.
-        count: How many.
-        clock: Tells whether the run was told to end.
+        reader: Reads the files; each process gets a copy.
+        count: Processes at most.
+        at_once: True to start all of them now, else each is started when there is a file for it.
+
+    Attributes:
+        capacity: A file for each process, and its next one, so that it never waits for the run.
     """
 
-    def __init__(self, reader: FileReader, count: int, *, clock: Clock) -> None:
+    def __init__(self, reader: FileReader, count: int, *, at_once: bool = False) -> None:
+        self.capacity = 2 * count
         self._reader = reader
-        self._count = count
-        self._clock = clock
-        self._jobs: deque[tuple[Job, Answer]] = deque()
-        self._processes: list[_Process] = []
+        self._threads = DaemonThreads(count)
+        self._lock = threading.Lock()
+        self._processes: list[_Process] | None = []
+        self._idle = [self._started() for _ in range(count if at_once else 0)]
 
-    def start(self) -> None:
-        """Start all processes before there is a job: that takes as long as two thousand users."""
-        while len(self._processes) < self._count:
-            self._processes.append(_Process(self._reader, self._clock))
+    def submit(self, file: DeliveredFile) -> Future[ReadResult]:
+        """See `Executor`."""
+        return self._threads.submit(self._read, file)
 
-    def submit(self, job: Job) -> Answer:
-        """Have a file read."""
-        future: Answer = Future()
-        self._jobs.append((job, future))
-        self._feed()
-        return future
-
-    def result(self, future: Answer) -> Result:
-        """What a file gives, see `FileReader.read`.
-
-        Raises:
-            TapError: If it cannot be read, or its process has died.
-        """
-        while not future.done():
-            if self._clock.stopped:
-                raise Interruption
-            self._look()
-        return future.result()
+    def wait(self, futures: Collection[Future[ReadResult]], seconds: float) -> None:
+        """See `Executor`."""
+        wait(futures, seconds, FIRST_COMPLETED)
 
     def close(self) -> None:
-        """End all processes."""
-        for process in self._processes:
+        """See `Executor`."""
+        self._threads.shutdown()
+        with self._lock:
+            processes, self._processes = self._processes, None
+        for process in processes or ():
             process.kill()
-        self._processes.clear()
 
-    def _feed(self) -> None:
-        while self._jobs:
-            if not (process := self._free()):
-                return
-            process.begin(*self._jobs.popleft())
+    def _read(self, file: DeliveredFile) -> ReadResult:
+        try:
+            process = self._idle.pop()
+        except IndexError:
+            process = self._started()
+        result = process.read(file)
+        self._idle.append(process)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def _free(self) -> _Process | None:
-        """An idle process, else a new one, else one that will be done soon."""
-        if any(not process.futures for process in self._processes) or len(self._processes) == self._count:
-            process = min(self._processes, key=lambda process: len(process.futures))
-            return process if len(process.futures) < _QUEUED else None
-        self._processes.append(_Process(self._reader, self._clock))
-        return self._processes[-1]
-
-    def _look(self) -> None:
-        by_connection = {process.connection: process for process in self._processes if process.futures}
-        for connection in wait([*by_connection], _LOOK_SECONDS):
-            by_connection[connection].end()  # type: ignore[index]
-        self._feed()
+    def _started(self) -> _Process:
+        with self._lock:
+            if self._processes is None:
+                raise TapError("the run has ended")
+            self._processes.append(process := _Process(self._reader))
+            return process
 
 
 class _Process:
-    """One process, and the futures of the jobs that it has, in order."""
+    """One process, and the pipe to it."""
 
-    def __init__(self, reader: FileReader, clock: Clock) -> None:
-        self._clock = clock
-        self.futures: deque[Answer] = deque()
-        self.connection, theirs = Pipe()
+    def __init__(self, reader: FileReader) -> None:
+        self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
-        # A session of its own: a terminal's Ctrl-C reaches this process only, which ends that one.
+        # A session of its own: a terminal's Ctrl-C reaches the run only, which ends its processes.
         self._process = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-P", "-m", "tap_braze_export.workers.worker", str(descriptor)],
             stdin=subprocess.DEVNULL,
@@ -117,47 +101,34 @@ class _Process:
             start_new_session=True,
         )
         theirs.close()
-        self._send(reader)
+        with suppress(OSError):  # it died at once, which the first file will show
+            self._connection.send(reader)
 
-    def begin(self, job: Job, future: Answer) -> None:
-        """Hand a job over."""
-        self.futures.append(future)
-        self._send(job)
+    def read(self, file: DeliveredFile) -> ReadResult | Exception:
+        """Have a file read, and wait for its rows or its error.
 
-    def end(self) -> None:
-        """Take the result of the first job."""
+        Raises:
+            TapError: If the process has died.
+        """
         try:
-            result = self.connection.recv()
+            self._connection.send(file)
+            result: ReadResult | Exception = self._connection.recv()
         except (EOFError, OSError):
-            raise self._death() from None
-        future = self.futures.popleft()
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+            raise TapError(
+                f"a process that reads files {self._ending()}, perhaps for lack of memory: run again, the next run "
+                "continues from the last STATE; if it happens again set fewer workers"
+            ) from None
+        return result
 
     def kill(self) -> None:
-        """End it at once."""
-        self.connection.close()
+        """End it at once. The pipe is closed with the last reference to it: a thread may be reading it."""
         self._process.kill()
         self._process.wait()
 
-    def _send(self, what: FileReader | Job) -> None:
+    def _ending(self) -> str:
         try:
-            self.connection.send(what)
-        except OSError:
-            raise self._death() from None
-
-    def _death(self) -> BaseException:
-        if self._clock.stopped:
-            return Interruption()  # the signal met it, too, before it had a session of its own
-        try:
-            code = self._process.wait(_LOOK_SECONDS)
+            code = self._process.wait(WAIT_SLICE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return TapError(
-            f"a process that reads files {how}, perhaps for lack of memory: run again, the next run continues from the "
-            "last STATE; if it happens again set fewer workers"
-        )
+        return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -1,50 +1,57 @@
-"""Deliveries → rows, read here, or by processes or a Dask cluster that are some files ahead of what is written."""
+"""Deliveries → rows: read by the run itself, and by workers that read files ahead of it."""
 
 from __future__ import annotations
 
 import uuid
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from tap_braze_export.errors import TapError
-from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.workers.dask_cluster import Cluster
-from tap_braze_export.workers.file_reader import FileReader, FileRows, Job, Readers
-from tap_braze_export.workers.processes import Processes, sensible_count
+from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
+from tap_braze_export.errors import ExportError, TapError
+from tap_braze_export.files.objects import LocalObject
+from tap_braze_export.workers.dask_cluster import DaskCluster
+from tap_braze_export.workers.executor import Here
+from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers
+from tap_braze_export.workers.processes import Processes, automatic_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import Delivery, ExportFile
+    from tap_braze_export.deliveries import Delivery
+    from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.files.spool import Spool
-    from tap_braze_export.rows.reader import BlockRows
     from tap_braze_export.schema.selection import Selection
     from tap_braze_export.settings import Settings
     from tap_braze_export.singer.batch_files import BatchFiles
-    from tap_braze_export.workers.file_reader import Result
-    from tap_braze_export.workers.processes import Answer
+    from tap_braze_export.workers.executor import Executor
+    from tap_braze_export.workers.file_reader import ReadResult
 
-_FEW = 3
-"""So many files are worth a process's start, which takes as long as two thousand users."""
+_FEWEST_FILES = 3
+"""With fewer files no process is started unless the settings ask for it: a start takes as long as 2,000 users."""
 
 
 class ReadAhead:
-    """Reads deliveries in their order.
+    """Gives the rows of one delivery after another; a context manager.
+
+    Workers read files that are listed while the run writes rows; the run reads what no worker has begun. Before the
+    context is entered no worker is there, and no `capacity`.
 
     Args:
-        settings: The tap's settings. `workers` are processes, 0 chooses, and begins with files that are few here;
-            where there is a `dask_scheduler`, its cluster reads instead.
-        selections: What the catalog selects, by stream.
-        batch_files: Writes batch files, where they are wanted.
-        plain: Streams whose rows leave as they are, without stream maps and flattening.
-        spool: Takes rows on their way from the processes.
-        clock: Tells whether the run was told to end.
+        settings: `workers` processes read, of which the run is one; `dask_scheduler` has a Dask cluster read instead.
+        selections: The selected streams by name.
+        batch_files: Writes batch files; None where RECORD messages are wanted.
+        plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
+        spool: Holds rows that processes have read.
+        clock: Says if the run was told to end.
+        executor: Makes the workers; replaced in tests.
 
     Attributes:
-        ahead: So many files more are read at a time.
+        capacity: Files that are useful to have beyond the one that is read, so that no worker waits.
     """
+
+    capacity: int
 
     def __init__(
         self,
@@ -52,95 +59,116 @@ class ReadAhead:
         selections: Mapping[str, Selection],
         *,
         batch_files: BatchFiles | None,
-        plain: frozenset[str],
+        plain_streams: frozenset[str],
         spool: Spool,
         clock: Clock,
+        executor: Callable[[], Executor] | None = None,
     ) -> None:
-        workers: int = settings.workers
-        self._asked_for = workers > 0
-        self._count = workers or sensible_count()
-        # Of two, this process is one: it reads every other file. With more, writing what they read is enough to do.
-        self._takes_part = self._count == 2 and not settings.dask_scheduler  # noqa: PLR2004
-        self.ahead = self._count
-        self._readers = Readers(selections)
+        self._settings = settings
+        self._selections = selections
+        self._batch_files = batch_files
+        self._plain_streams = plain_streams
         self._spool = spool
         self._clock = clock
-        self._elsewhere: Processes | Cluster | None = None
-        self._pending: dict[Job, Answer] = {}
-        self._folder = f"rows-{uuid.uuid4().hex}"
-        self._reader = FileReader(selections, None, batch_files.elsewhere() if batch_files else None, plain)
-        if address := settings.dask_scheduler:
-            cluster = Cluster(
-                address,
-                replace(self._reader, bucket_url=settings.bucket_url, bucket_options=dict(settings.bucket_options)),
-                clock=clock,
-            )
-            self._elsewhere, self.ahead = cluster, cluster.ahead
+        self._new_executor = executor or self._configured_executor
+        self._readers = Readers(selections)
+        self._rows_folder = f"rows-{uuid.uuid4().hex}"
+        self._futures: dict[DeliveredFile, Future[ReadResult]] = {}
+        self._uses_workers = settings.workers > 0 or settings.dask_scheduler is not None
 
-    def begin(self) -> None:
-        """Start the processes that the settings ask for, while Braze or the store keeps the run waiting."""
-        if self._elsewhere is None and self._asked_for and self._count > 1:
-            self._elsewhere = self._new_processes()
-            self._elsewhere.start()
-
-    def read(self, delivery: Delivery) -> Iterator[BlockRows]:
-        """What each block of a delivery gives: one, unless it is huge.
+    def __enter__(self) -> Self:
+        """Start the processes that `workers` asks for, or connect to the cluster.
 
         Raises:
-            TapError: If it cannot be read to its end.
+            TapError: If the cluster cannot be reached.
         """
-        found = self._from_elsewhere(delivery.ahead()) if self.ahead > 1 else None
-        if found is None:
-            reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
-            yield from map(reader.read, delivery.blocks())
-            return
-        for result in found:
-            with result.rows.opened() if isinstance(result.rows, FileRows) else nullcontext():
-                yield result
+        self._executor = self._new_executor()
+        self.capacity = self._executor.capacity
+        return self
 
-    def close(self) -> None:
-        """End the processes, or leave the cluster."""
-        if self._elsewhere is not None:
-            self._elsewhere.close()
-            self._spool.clear(self._folder)
+    def __exit__(self, *_: object) -> None:
+        """End the workers, and remove the rows that nobody fetched."""
+        self._executor.close()
+        self._spool.clear(self._rows_folder)
 
-    def _new_processes(self) -> Processes:
-        reader = replace(self._reader, folder=self._spool.folder(self._folder))
-        return Processes(reader, self._count - self._takes_part, clock=self._clock)
+    def next(self, deliveries: Sequence[Delivery]) -> tuple[Delivery, Iterator[ReadBlock]]:
+        """Choose the delivery that the run emits next, and have workers read those after it.
 
-    def _submitted(self, files: Iterable[ExportFile], elsewhere: Processes | Cluster) -> Answer | None:
-        """The answer for the first file, None if it is read here, after having the others read that should be."""
-        mine = self._takes_part
-        first: Answer | None = None
-        for index, job in enumerate(map(Job.of, files)):
-            if job not in self._pending:
-                if mine:
-                    mine = False  # the next file that nobody has
-                    continue
-                if self._takes_part and any(answer is not first for answer in self._pending.values()):
-                    break  # one is enough: this process will be done as soon
-                self._pending[job] = elsewhere.submit(job)
-            if index == 0:
-                first = self._pending[job]
-        return first
+        Args:
+            deliveries: The list that `Deliveries.poll` returned, with at least one delivery.
 
-    def _from_elsewhere(self, files: Iterator[ExportFile]) -> Result:
-        """What the first of these files gives; None if it has to be read here."""
-        known: Iterable[ExportFile] = files
-        if self._elsewhere is None:
-            known = [*files]
-            if len(known) < (1 if self._asked_for else _FEW):
-                return None
-            self._elsewhere = self._new_processes()
-        first = self._submitted(known, self._elsewhere)
-        if first is None:
-            return None
+        Returns:
+            The delivery, and its rows by block: one block, unless it is huge. If it cannot be read to its end, a
+            TapError is raised while they are iterated.
+        """
+        listed = deliveries[: self.capacity + 1]
+        chosen, future = self._choose(listed)
+        if chosen.file:
+            self._futures.pop(chosen.file, None)
+        self._uses_workers = self._uses_workers or len(listed) >= _FEWEST_FILES
+        if self._uses_workers:
+            for delivery in listed:
+                if delivery is not chosen and (file := delivery.file) and file not in self._futures:
+                    self._futures[file] = self._executor.submit(file)
+        return chosen, self._read(chosen, future)
+
+    def _choose(self, deliveries: Sequence[Delivery]) -> tuple[Delivery, Future[ReadResult] | None]:
+        """The first delivery that a worker has read, with its future; else the first that no worker has begun."""
+        given = [(delivery, self._futures.get(delivery.file) if delivery.file else None) for delivery in deliveries]
+        futures = [future for _, future in given if future]
+        seconds = 0.0
+        while True:
+            self._executor.wait(futures, seconds)
+            for delivery, future in given:
+                if future and future.done():
+                    return delivery, future
+            for delivery, future in given:
+                if future is None or future.cancel():
+                    return delivery, None
+            if self._clock.stopped:
+                raise Interruption
+            seconds = WAIT_SLICE_SECONDS
+
+    def _read(self, delivery: Delivery, future: Future[ReadResult] | None) -> Iterator[ReadBlock]:
         try:
-            return self._elsewhere.result(first)
-        except TapError:
-            # Whatever was damaged may be fetched again, under the same names; objects in the bucket tell their version.
-            kept = {job: answer for job, answer in self._pending.items() if isinstance(job.place, BucketObject)}
-            self._pending = kept
+            read = self._result(future) if future else None
+            if read is None:
+                reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
+                yield from map(ReadBlock.of, map(reader.read, delivery.blocks()))
+                return
+            for block in read:
+                with block.rows.opened() if isinstance(block.rows, FileRows) else nullcontext():
+                    yield block
+        except ExportError:
+            self._forget_copies(delivery.export_id)
             raise
-        finally:
-            self._pending = {job: answer for job, answer in self._pending.items() if answer is not first}
+
+    def _result(self, future: Future[ReadResult]) -> ReadResult:
+        try:
+            return future.result()
+        except TapError:
+            if self._clock.stopped:  # the signal may have ended a worker, too
+                raise Interruption from None
+            raise
+
+    def _forget_copies(self, export_id: str) -> None:
+        """Forget what workers read of an export's local copies: they may be fetched again under the same names."""
+        for file in list(self._futures):
+            if file.export_id == export_id and isinstance(file.stored, LocalObject):
+                self._futures.pop(file).cancel()
+
+    def _configured_executor(self) -> Executor:
+        settings, files = self._settings, self._batch_files
+        processes = (settings.workers or automatic_count()) - 1
+        if settings.is_resync or not (settings.dask_scheduler or processes):
+            return Here()
+        reader = FileReader(
+            self._selections, batch_files=files.elsewhere() if files else None, plain_streams=self._plain_streams
+        )
+        if not settings.dask_scheduler:
+            reader.rows_folder = self._spool.folder(self._rows_folder)
+            return Processes(reader, processes, at_once=settings.workers > 0)
+        if self._selections.keys() - self._plain_streams:
+            return Here()  # a dry run, which is limited; settings that change rows are refused
+        reader.bucket_url, reader.bucket_options = settings.bucket_url, dict(settings.bucket_options)
+        return DaskCluster(settings.dask_scheduler, reader, clock=self._clock)

@@ -1,4 +1,4 @@
-"""A process that reads files, as `executor.py` starts it: it lives as long as the pipe whose number it is given."""
+"""A process that reads files, started by `processes.py`: it lives as long as the pipe whose number it is given."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Read files until nobody asks for more."""
+    """Read files until the run closes the pipe."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # an end without a traceback
-    warnings.simplefilter("ignore")  # they are told in the process that writes
-    # After the signals, since it takes a while.
+        signal.signal(number, signal.SIG_DFL)  # it ends without a traceback
+    warnings.simplefilter("ignore")  # the run shows its own
+    # After the signals are handled, since these imports take a while.
     from tap_braze_export.errors import TapError, unforeseen  # noqa: PLC0415
     from tap_braze_export.workers.memory import keep_freed_memory  # noqa: PLC0415
 
@@ -26,9 +26,9 @@ def main() -> None:
     try:
         reader: FileReader = connection.recv()
         while True:
-            job = connection.recv()
+            file = connection.recv()
             try:
-                result = reader.read(job)
+                result = reader.read(file)
             except TapError as error:
                 connection.send(error)
             except Exception as error:  # noqa: BLE001 - the other process tells of it

@@ -1,275 +1,159 @@
-"""Files read by processes: the output is that of one process, and they end with the run, however it ends."""
+"""Processes read files, start quickly, and end with the run that has started them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import re
+import pickle
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tap_braze_export.errors import DamagedFileError, TapError, unforeseen
-from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.workers import processes
-from tap_braze_export.workers.file_reader import FileReader, Job
+from tap_braze_export.singer.batch_files import BatchFiles
+from tap_braze_export.workers.file_reader import FileReader, FileRows
+from tap_braze_export.workers.processes import Processes, automatic_count
 from tests.support import batches
-from tests.support.batches import comparable, config
+from tests.support.deliveries import gzip_file
 from tests.support.fakes import FakeClock
-from tests.support.runs import COMMAND, Ended, Output, Run, environment, selecting, settings, sync, written
+from tests.support.rows import selected
+from tests.support.workers import children, have_ended, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SECONDS = 30
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A workspace with 120 users in twelve files."""
-    with Sandbox(users=120, users_per_file=10, odd_users=False) as sandbox:
-        yield sandbox
+    from pathlib import Path
 
 
-def without_ids(run: Output) -> bytes:
-    """The output but for what each export has of its own, ids and names of files."""
-    output = re.sub(rb'"(export_id|file|emitted)":"[^"]*"', b"", run.stdout)
-    return re.sub(rb'"bytes":\d+', b"", output)  # archives hold times
+@contextmanager
+def running(reader: FileReader, count: int, *, at_once: bool = False) -> Iterator[tuple[Processes, set[int]]]:
+    """Processes and, once they run, their ids; all of them have ended afterwards."""
+    before = {*children(os.getpid())}
+    started: set[int] = set()
+    processes = Processes(reader, count, at_once=at_once)
+    try:
+        started |= {*children(os.getpid())} - before
+        yield processes, started
+    finally:
+        started |= {*children(os.getpid())} - before
+        processes.close()
+    assert have_ended([*started])
 
 
-def told(run: Run) -> list[dict[str, Any]]:
-    """What the STATE messages say of the files, without the ids."""
-    own = {"export_id", "emitted"}
-    states = [export for state in run.states for export in state["bookmarks"]["export_files"]["exports"]]
-    return [{name: value for name, value in export.items() if name not in own} for export in states]
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-@pytest.mark.parametrize(
-    "maps", [{}, {"stream_maps": {"users": {"mail": "email"}, "apps": None}}], ids=["plain", "maps"]
-)
-def test_output_is_that_of_one_process(sandbox: Sandbox, tmp_path: Path, workers: int, maps: dict[str, Any]) -> None:
-    """Byte for byte."""
-    one = sync(settings(sandbox, tmp_path, workers=1, **maps))
-    several = sync(settings(sandbox, tmp_path, workers=workers, **maps))
-    assert without_ids(several) == without_ids(one)
-    assert told(several) == told(one)
-    assert several.metrics == one.metrics
-    assert not leftovers(tmp_path)
-
-
-@pytest.mark.parametrize("delivery", ["hosted", "bucket"])
-def test_odd_users(tmp_path: Path, delivery: str) -> None:
-    """They take the careful path there, too; from a bucket, whose objects are fetched some in advance."""
-    bucket: dict[str, Any] = {"bucket_url": str(tmp_path / "bucket")} if delivery == "bucket" else {}
-    (tmp_path / "bucket").mkdir()
-    with Sandbox(users=60, users_per_file=10, faults=["unasked-fields", "bad-line"], **bucket) as sandbox:
-        one, several = (
-            sync(settings(sandbox, tmp_path, workers=workers, max_rejected_lines=2, settle_minutes=0, **bucket))
-            for workers in (1, 3)
-        )
-    for stream in one.schemas:
-        assert in_any_order(several, stream) == in_any_order(one, stream), stream
-    assert sorted(row["rejected"] for row in several.rows("export_files")) == [0, 0, 0, 0, 0, 2]
-    assert [line for line in several.warnings if "no user objects" in line]
-    assert not leftovers(tmp_path)
-
-
-def in_any_order(run: Run, stream: str) -> list[str]:
-    own = {"export_id", "file", "bytes"}
-    rows = ({name: value for name, value in row.items() if name not in own} for row in run.rows(stream))
-    return sorted(json.dumps(row) for row in rows)
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """What a run leaves of rows on their way."""
-    return [*(folder / "spool" / "exports").glob("rows-*")]
-
-
-def test_batch_files_are_written_by_the_processes(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With the rows of one process, a part for each delivered file; mapped streams are written by the run."""
-    maps = {"stream_maps": {"users": {"mail": "email"}}}
-    one, several = (
-        sync(settings(sandbox, tmp_path, workers=workers, batch_config=config(tmp_path / "out", batch_size=25), **maps))
-        for workers in (1, 2)
-    )
-    assert comparable(batches.jsonl(several)) == comparable(batches.jsonl(one))
-    assert several.metrics == one.metrics
-    assert len(batches.manifests(several)["devices"]) == 12
-    assert batches.manifests(several)["users"]
-    assert len(several.states) == len(one.states)
-
-
-def test_dry_run_is_limited(sandbox: Sandbox, tmp_path: Path) -> None:
-    one, several = (sync(settings(sandbox, tmp_path, workers=workers), limit=15) for workers in (1, 2))
-    assert without_ids(several) == without_ids(one)
-
-
-def test_few_files_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default processes are started only where there is something for them to do."""
-    started: list[int] = []
-    popen = subprocess.Popen
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        started.append(1)
-        return popen(*arguments, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", counted)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    for files in (2, 3):
-        with Sandbox(users=10 * files, users_per_file=10) as sandbox:
-            sync(settings(sandbox, tmp_path, workers=0))
-        assert len(started) == (0 if files == 2 else 1)  # of two workers, the run itself is one
+def started_now(before: set[int]) -> set[int]:
+    """Processes that this one has started since."""
+    return {*children(os.getpid())} - before
 
 
 @pytest.mark.parametrize("cores", [1, 2, 100])
-def test_sensible_count(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+def test_automatic_count(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     """One for each core, up to where the process that writes is the slowest."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert processes.sensible_count() == min(cores, 8)
-
-
-def test_huge_file_is_read_block_by_block(tmp_path: Path) -> None:
-    """A file of several blocks is read by the run itself: its rows would take too much room on their way."""
-    people = [{"braze_id": f"b{number}", "custom_attributes": {"text": "x" * 100_000}} for number in range(800)]
-    with Sandbox(users=1) as sandbox:
-        sandbox.add_segment("large", people)
-        run = sync(settings(sandbox, tmp_path, segment_ids=["large"], workers=2), catalog=selecting(["users"]))
-    assert len(run.ids()) == 800
+    assert automatic_count() == min(cores, 8)
 
 
 def test_processes_start_quickly() -> None:
     """They import neither the SDK nor fsspec, which would take longer than thousands of users."""
-    code = "import sys, tap_braze_export.reading; print({'fsspec', 'requests', 'singer_sdk'} & {*sys.modules})"
-    assert subprocess.check_output([sys.executable, "-P", "-c", code]) == b"set()\n"
+    code = (
+        "import pickle, sys, tap_braze_export.workers.worker, tap_braze_export.workers.memory;"
+        "pickle.load(sys.stdin.buffer); print({'fsspec', 'requests', 'singer_sdk'} & {*sys.modules})"
+    )
+    reader = pickle.dumps(FileReader(selected()))  # all that each of them gets before its first file
+    assert subprocess.check_output([sys.executable, "-P", "-c", code], input=reader) == b"set()\n"
+
+
+def test_rows_come_back_in_private_files(tmp_path: Path) -> None:
+    """Counts come through the pipe, rows do not."""
+    files = [gzip_file(tmp_path, f"{number}.gz", *map(str, range(number + 1))) for number in range(6)]
+    (tmp_path / "rows").mkdir()
+    with running(FileReader(selected(only=["users"]), rows_folder=tmp_path / "rows"), 2) as (processes, _):
+        results = [future.result() for future in map(processes.submit, files)]
+    for number, blocks in enumerate(results):
+        assert blocks
+        (block,) = blocks
+        assert block.users == number + 1
+        assert isinstance(block.rows, FileRows)
+        assert block.rows.path.parent == tmp_path / "rows"
+
+
+def test_batch_files_are_written_where_the_file_is_read(tmp_path: Path) -> None:
+    """They are named after the delivered file; rows of other streams come back."""
+    files = BatchFiles.of(batches.config(tmp_path / "out"), FakeClock()).elsewhere()
+    reader = FileReader(selected(only=["users", "apps"]), None, files, frozenset(["users"]))
+    file = gzip_file(tmp_path, "a.gz", "one", "two")
+    with running(reader, 1) as (processes, _):
+        blocks = processes.submit(file).result()
+    assert blocks
+    (batch_file,) = (block.batch_files["users"] for block in blocks)
+    assert batch_file.count == 2
+    assert f"{file.work_name}-1.json.gz" in batch_file.url
+    assert not [block.rows for block in blocks if "users" in block.rows]
+
+
+def test_process_is_started_for_a_file(tmp_path: Path) -> None:
+    """So there are never more processes than files; those that a setting asks for are there at once."""
+    reader = FileReader(selected(only=["users"]))
+    with running(reader, 3, at_once=True) as (_, started):
+        assert len(started) == 3
+    with running(reader, 3) as (processes, started):
+        assert not started
+        before = {*children(os.getpid())}
+        processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
+        assert len(started_now(before)) == 1
+
+
+def test_file_that_no_process_has_begun_can_be_taken_back(tmp_path: Path) -> None:
+    """A process that is free begins the next one instead."""
+    reader = FileReader(selected(only=["users"]))
+    first, second, third = (gzip_file(tmp_path, name, name) for name in ("a", "b", "c"))
+    with running(reader, 1) as (processes, _):
+        begun = processes.submit(first)
+        wait_for(begun.running)
+        later = [processes.submit(file) for file in (second, third)]
+        assert later[0].cancel()
+        assert not begun.cancel()
+        assert begun.result()
+        assert later[1].result()
+        assert later[0].cancelled()
 
 
 # Failures
 
 
-@pytest.mark.parametrize("fault", ["damaged-once", "wrong-crc"])
-def test_damaged_file(tmp_path: Path, fault: str) -> None:
-    """Fetched once more, then given up, in the words of one process; what came before it stays."""
-    with Sandbox(users=60, users_per_file=10, odd_users=False, faults=[fault]) as sandbox:
-        fails = fault == "wrong-crc"
-        one, several = (sync(settings(sandbox, tmp_path, workers=workers), fails=fails) for workers in (1, 2))
-    assert several.counts == one.counts
-    assert [line.partition(".txt")[2] for line in several.warnings] == [
-        line.partition(".txt")[2] for line in one.warnings
-    ]
-    assert several.error.partition(".txt")[2] == one.error.partition(".txt")[2]
-
-
-def running(folder: Path, sandbox: Sandbox, **more: Any) -> subprocess.Popen[bytes]:
-    path = written(folder, settings(sandbox, folder, workers=3, **more))
-    with (folder / "stderr.txt").open("wb") as log:
-        return subprocess.Popen(
-            [COMMAND, "--config", path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment(),
-            start_new_session=True,
-        )
-
-
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    """Processes that it has started."""
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii")
-    return [int(number) for number in listed.split()]
-
-
-def wait_for(what: Any) -> Any:
-    """What a function gives as soon as it is true."""
-    end = time.monotonic() + SECONDS
-    while not (found := what()):
-        assert time.monotonic() < end
-        os.sched_yield()
-    return found
-
-
-def ended(process: subprocess.Popen[bytes], folder: Path) -> Ended:
-    assert process.stdout
-    stdout = process.stdout.read()
-    process.stdout.close()
-    return Ended(stdout, process.wait(SECONDS), (folder / "stderr.txt").read_text("utf-8"))
-
-
-def gone(pids: list[int]) -> bool:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 0)
-            return False
-    return True
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
-    """To the whole group, as from a terminal: whole lines, the signal's code, no traceback, nobody left behind."""
-    with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
-        process = running(tmp_path, sandbox)
-        pids = wait_for(lambda: len(found := children(process)) == 3 and found)
-        assert process.stdout
-        assert process.stdout.readline()
-        since = time.monotonic()
-        os.killpg(process.pid, number)
-        done = ended(process, tmp_path)
-    assert time.monotonic() - since < 5
-    assert done.code == 128 + number, done.stderr
-    assert done.messages
-    assert "Traceback" not in done.stderr
-    assert all(" | " in line for line in done.stderr.splitlines())
-    assert gone(pids)
-
-
-def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
-    """Its processes see that nobody asks any more."""
-    with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
-        process = running(tmp_path, sandbox)
-        pids = wait_for(lambda: len(found := children(process)) == 3 and found)
-        process.kill()
-        ended(process, tmp_path)
-        wait_for(lambda: gone(pids))
-
-
-def test_killed_process_is_told_of(tmp_path: Path) -> None:
-    """One line says what happened and what to do; the next run continues."""
-    with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
-        process = running(tmp_path, sandbox)
-        first, *_ = pids = wait_for(lambda: len(found := children(process)) == 3 and found)
-        os.kill(first, signal.SIGKILL)
-        done = ended(process, tmp_path)
-        assert "a process that reads files was killed by signal 9" in done.error
-        assert "fewer workers" in done.error
-        wait_for(lambda: gone(pids))
-        rest = sync(settings(sandbox, tmp_path, workers=1), state=done.states[-1], clock=FakeClock(time.time()))
-    assert {*done.ids(), *rest.ids()} == {*sync_ids(3000)}
-    assert not leftovers(tmp_path)
-
-
-def sync_ids(users: int) -> Iterator[str]:
-    with Sandbox(users=users, odd_users=False) as sandbox:
-        for line in sandbox.lines("all-users", ["braze_id"]):
-            yield json.loads(line)["braze_id"]
-
-
 def test_unforeseen_error_in_a_process_is_told_by_its_place(tmp_path: Path) -> None:
-    """As one in the run itself, without its text."""
-    executor = processes.Processes(FileReader({}, tmp_path), 1, clock=FakeClock())
-    try:
-        job: Any = "no job"
+    """As one in the run itself, without its text; the process reads on."""
+    file = gzip_file(tmp_path, "a.gz", "one")
+    no_file: Any = "no file"
+    with running(FileReader(selected(only=["users"])), 1) as (processes, _):
         with pytest.raises(TapError, match=r"^Unforeseen AttributeError at file_reader.py:\d+") as raised:
-            executor.result(executor.submit(job))
+            processes.submit(no_file).result()
         assert str(raised.value).endswith("please report this line")
-        missing: Any = Job(tmp_path / "missing", None, "e", "", "segment", "s")  # type: ignore[arg-type]
-        with pytest.raises((DamagedFileError, TapError)):
-            executor.result(executor.submit(missing))
-    finally:
-        executor.close()
+        (tmp_path / "copy-of-a.gz").rename(tmp_path / "elsewhere")
+        with pytest.raises(DamagedFileError):
+            processes.submit(file).result()
+        (tmp_path / "elsewhere").rename(tmp_path / "copy-of-a.gz")
+        assert processes.submit(file).result()
     assert unforeseen(ValueError("secret")) == "Unforeseen ValueError at : please report this line"
+
+
+def test_death_of_a_process_is_an_error(tmp_path: Path) -> None:
+    """It says what happened and what to do."""
+    with running(FileReader(selected(only=["users"])), 1, at_once=True) as (processes, started):
+        (pid,) = started
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(TapError, match=r"a process that reads files was killed by signal 9, .* fewer workers"):
+            processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
+
+
+def test_closing_ends_processes_that_are_reading(tmp_path: Path) -> None:
+    """Nobody waits for their files, and none is begun any more."""
+    file = gzip_file(tmp_path, "a.gz", *(f"b{number}" for number in range(500)), text="x" * 50_000)
+    with running(FileReader(selected(only=["users"])), 2) as (processes, _):
+        futures = [processes.submit(file) for _ in range(5)]
+        wait_for(lambda: futures[0].running() and futures[1].running())
+    wait_for(lambda: futures[0].done() and futures[1].done())
+    with pytest.raises(TapError):
+        futures[0].result()
+    assert not [future for future in futures[2:] if future.done() and not future.exception()]
