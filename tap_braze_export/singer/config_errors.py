@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 from singer_sdk.plugin_base import JSONSchemaValidator
 from singer_sdk.singerlib import Catalog
 
-from tap_braze_export.errors import ConfigError
+from tap_braze_export.errors import ConfigError, unknown_names
 from tap_braze_export.files.formats import HEAD_BYTES, encoding_of, foreign_format
-from tap_braze_export.singer.config_values import describe_unknown, read_text, wanted
+from tap_braze_export.singer.config_values import read_text, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,13 +75,13 @@ def unknown_settings(tap: Tap, *, with_environment: bool) -> list[str]:
     """
     known = [*tap.config_jsonschema["properties"]]
     given = [name for name in tap.config if name not in known and not name.upper().startswith(_NAMES_OF_ORCHESTRATORS)]
-    described = describe_unknown(given, known)
+    described = unknown_names(given, known)
     if with_environment:
         prefix = _variable(tap.name, "")
         known_variables = {_variable(tap.name, name) for name in [*known, "loglevel"]}
         strangers = [name for name in os.environ if name.startswith(prefix) and name not in known_variables]
         strangers = [name for name in strangers if not name.removeprefix(prefix).startswith(_NAMES_OF_ORCHESTRATORS)]
-        described += describe_unknown(strangers, known_variables)
+        described += unknown_names(strangers, known_variables)
     return described
 
 

@@ -7,18 +7,15 @@ import json
 import math
 import re
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.configuration._dict_config import TRUTHY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _FALSY = ("false", "0", "no", "off")
 _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,30})(\.0*)?", re.ASCII)
-_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
-_MAX_NAMED = 10
 _KEPT_SPACES = ("flattening_separator",)
 """Text settings in which a space at an end has a meaning."""
 _UNDECLARED: dict[str, Any] = {
@@ -114,21 +111,6 @@ def kinds_of(definition: Any) -> set[str]:
     """The types that a JSON schema allows, but null."""
     given = definition.get("type", ()) if isinstance(definition, dict) else ()
     return ({given} if isinstance(given, str) else set(given)) - {"null"}
-
-
-def describe_unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Describe unknown names, each with the nearest known one; what may be no name at all is not shown."""
-    by_lower_case = {name.lower(): name for name in known}
-    unknown = sorted(set(names))
-    shown = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMED]
-    described = []
-    for name in shown:
-        spelling = name.lower().replace("-", "_")
-        nearest = get_close_matches(spelling, by_lower_case, n=1)
-        described.append(f"{name} (did you mean {by_lower_case[nearest[0]]}?)" if nearest else name)
-    if more := len(unknown) - len(shown):
-        described.append(f"{more} more")
-    return described
 
 
 def _list(text: str, *, has_texts: bool) -> list[Any] | None:
