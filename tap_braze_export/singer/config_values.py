@@ -100,9 +100,9 @@ def wanted(definition: Any) -> str:
         "integer": "an integer such as 3",
         "number": "a number such as 1.5",
         "boolean": "true or false",
-        "array": f"a JSON list such as [{_example(definition.get('items'))}]",
-        "object": f"a JSON object such as {_example(definition)}",
-        "string": 'a text in quotes such as "12345"',
+        "array": f"a list, as JSON: {json.dumps(_example(definition))}",
+        "object": f"an object, as JSON: {json.dumps(_example(definition))}",
+        "string": f"a text in quotes such as {json.dumps((definition.get('enum') or ['12345'])[0])}",
     }
     return " or ".join(words.get(kind, kind) for kind in sorted(kinds_of(definition)))
 
@@ -144,11 +144,15 @@ def _member(definition: Any, name: str) -> Any:
     return definition.get("properties", {}).get(name, definition.get("additionalProperties"))
 
 
-def _example(definition: Any) -> str:
-    """An example of a value, as JSON."""
-    if "object" not in kinds_of(definition):
-        return '"first", "second"'
-    others = definition.get("additionalProperties")
-    value = others.get("enum", ["value"])[0] if isinstance(others, dict) else "value"
-    names = list(definition.get("properties") or ["name"])
-    return json.dumps(dict.fromkeys(names, value))
+def _example(definition: Any) -> Any:
+    """An example of a value."""
+    kinds = kinds_of(definition)
+    if "array" in kinds:
+        items = definition.get("items")
+        return ["first", "second"] if "string" in kinds_of(items) else [_example(items)]
+    if "object" not in kinds:
+        allowed = definition.get("enum") if isinstance(definition, dict) else None
+        return allowed[0] if allowed else "text"
+    members = definition.get("properties") or {}
+    named = {name: _example(member) for name, member in members.items() if not name.startswith("_")}
+    return named or {"name": _example(definition.get("additionalProperties"))}
