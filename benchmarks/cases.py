@@ -1,4 +1,4 @@
-"""What is measured: the tap in several ways, and what else could do its work."""
+"""The cases: the tap in several ways, and other programs that could do its work."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command took; its start is known where the same was measured without users."""
+    """Time and memory of a command; its start-up is known where the same was measured without users."""
 
     users: int
     seconds: float

@@ -98,7 +98,7 @@ def setting(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def plugin_facts(schema: dict[str, Any]) -> dict[str, Any]:
-    """What meltano.yml and plugin.yaml say about the tap."""
+    """The tap's part of meltano.yml and plugin.yaml."""
     required = schema.get("required", ["api_url", "api_key"])
     return {
         "capabilities": sorted(capability.value for capability in TapBrazeExport.capabilities),
@@ -159,7 +159,7 @@ def without_personal_data(catalog: str) -> str:
 
 
 def _left_out(entry: dict[str, Any]) -> bool:
-    """Whether a stream is deselected by default; Meltano selects everything that it is not told to leave out."""
+    """True if a stream is deselected by default; Meltano selects everything that it is not told to leave out."""
     (own,) = [item["metadata"] for item in entry["metadata"] if not item["breadcrumb"]]
     return own.get("selected", own.get("selected-by-default")) is False
 

@@ -1,4 +1,4 @@
-"""What a run emits piece by piece, each piece covered by one STATE: delivered files, or groups of ids requests."""
+"""The pieces that a run emits, each covered by one STATE: delivered files, or groups of ids requests."""
 
 from __future__ import annotations
 
@@ -82,6 +82,9 @@ class Deliveries(Protocol):
         Returns:
             What can be read now, in order. Each stays listed until it is `done` or `failed`.
         """
+
+    def advance(self) -> None:
+        """Start and look for transfers that are due while a delivery is emitted; called between its blocks."""
 
     @property
     def ended(self) -> bool:

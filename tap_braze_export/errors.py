@@ -9,6 +9,7 @@ TapError                 ends the run: one ERROR line, exit code 1
 │   └── LostResponseError  a POST was sent and no answer came back: it may have started something
 └── ExportError          this export is given up; the others go on and the run fails at its end
     ├── InterruptedExportError  not for good: the next run continues the export
+    │   └── DiskFullError  the disk of spool_dir has no room: it may have once other exports are read
     └── DamagedFileError a delivered file cannot be read; it is fetched once more first
 
 The message is the whole error for the person on call: what, which, why, what to do. It never holds the API
@@ -66,7 +67,11 @@ class RunningExportError(BrazeError):
 
 
 class LostResponseError(BrazeError):
-    """A POST was sent but its answer never came, so it must not be repeated blindly."""
+    """A POST was sent at `sent_at` (epoch seconds) but no response came, so it must not be repeated blindly."""
+
+    def __init__(self, message: str, sent_at: float) -> None:
+        super().__init__(message)
+        self.sent_at = sent_at
 
 
 class ExportError(TapError):
@@ -77,19 +82,23 @@ class InterruptedExportError(ExportError):
     """This run cannot get an export's files, because of the network or the disk; the next one may continue it."""
 
 
+class DiskFullError(InterruptedExportError):
+    """The disk of spool_dir has no room for an export's files."""
+
+
 class DamagedFileError(ExportError):
     """A delivered file is truncated, has a wrong checksum or is no archive."""
 
 
 def unforeseen(error: Exception) -> str:
-    """What is told of an error that nobody thought of: its place. Its text may hold personal data."""
+    """An unexpected error in one line: type and place only, as its text may hold personal data."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
     return f"Unforeseen {type(error).__name__} at {place}: please report this line"
 
 
 def foreign_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """What another program said, fit for a message: one line, 200 characters, no URL; "" if secret."""
+    """Text of another program as part of a message: one line of at most 200 characters, no URL; "" if it is secret."""
     if any(secret in text for secret in secrets if secret):
         return ""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())

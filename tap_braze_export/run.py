@@ -140,6 +140,7 @@ class Run:
                         self._batches.add_file(name, file)
                         self._streams[name].count(file.count)
                 self._parent.emit_to_children(block.rows, delivery.exported_at)
+                self._deliveries.advance()
         except ExportError as error:
             delivery.failed(error)
             return None
@@ -279,8 +280,8 @@ class Run:
         allowed = self._settings.max_rejected_lines
         if self._rejected_lines > allowed:
             problems.append(
-                f"{self._rejected_lines} lines could not be read, more than max_rejected_lines ({allowed}) allows; they "
-                f"are kept in {self._spool.root / 'rejected'}: check them, then raise the setting or ask Braze"
+                f"{self._rejected_lines} lines could not be read, more than max_rejected_lines ({allowed}) allows; "
+                f"they are kept in {self._spool.root / 'rejected'}: check them, then raise the setting or ask Braze"
             )
         if problems:
             raise TapError("; ".join(problems))

@@ -51,7 +51,7 @@ class DaemonThreads(Executor):
         return future
 
     @override
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:
         """Let the threads end after the calls that they have begun; nobody waits for them."""
         while cancel_futures:
             try:

@@ -36,7 +36,7 @@ def bookmark() -> Bookmark:
 
 
 def test_entry_is_read_and_written() -> None:
-    """What STATE says is what comes back, also through JSON."""
+    """An export is written to STATE and read from it unchanged, also through JSON."""
     (read,) = read_bookmarks(json.loads(json.dumps(state()))).values()
     assert read.to_dict() == ENTRY
     assert read.exported_at == "2027-01-15T08:00:00.500000Z"

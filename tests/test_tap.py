@@ -15,7 +15,6 @@ from tests.support.fakes import FakeClock
 from tests.support.runs import Run, selecting, settings, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 DEFAULT_STREAMS = [stream.table.stream for stream in STREAMS if stream.table.selected_by_default]
@@ -29,13 +28,6 @@ ALL_FIELDS = [
     *("push_subscribe", "push_tokens", "random_bucket", "time_zone", "total_revenue", "uninstalled_at"),
     "user_aliases",
 ]
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A workspace with 40 users, of whom the first eight are odd and one occurs twice."""
-    with Sandbox(users=40) as sandbox:
-        yield sandbox
 
 
 def requested(sandbox: Sandbox) -> list[Any]:
@@ -240,7 +232,7 @@ def test_extra_fields_are_asked_for_and_rescued(sandbox: Sandbox, tmp_path: Path
 
 def test_deselected_members_are_dropped_even_if_they_come(tmp_path: Path) -> None:
     """Of members that Braze sends without request, known ones are dropped and unknown ones rescued."""
-    with Sandbox(users=12, odd_users=False, faults=["unasked-fields"]) as sandbox:
+    with Sandbox(users=12, odd_users=False, faults=["unrequested-fields"]) as sandbox:
         catalog = selecting(["users"], {"users": ["email", "_rescued_data"]})
         run = sync(settings(sandbox, tmp_path), catalog=catalog)
     rescued = [row["_rescued_data"] for row in run.rows("users")]

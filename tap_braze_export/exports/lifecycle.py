@@ -8,13 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-import requests
-
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
-from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
+from tap_braze_export.errors import (
+    AuthError,
+    BrazeError,
+    ConfigError,
+    DamagedFileError,
+    DiskFullError,
+    ExportError,
+    InterruptedExportError,
+)
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.delivery import ExportDelivery
+from tap_braze_export.exports.estimates import Estimates
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
@@ -22,12 +29,14 @@ from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
-from tap_braze_export.schema.user_object import SEGMENT
+from tap_braze_export.files.spool import free_bytes
+from tap_braze_export.sessions import Session
 from tap_braze_export.state import VERSION, read_bookmarks
 from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
     from tap_braze_export.report.progress import Progress
     from tap_braze_export.settings import Settings
 
-_ESTIMATE_TOLERANCE = 0.2
 _MAX_TRANSFERS = 8
 _SHORTEST_LATE_SECONDS = 120.0
 _log = logging.getLogger(__name__)
@@ -52,12 +60,19 @@ class _RunningExport:
         poller: Finds its files.
         is_late: True if it ended in an earlier run, and only files that came afterwards are read.
         files_read: Files that this run has emitted.
+        waits_for_space: True if its files found the disk full, and are fetched once other exports are read.
     """
 
     source: Source
     poller: ExportPoller
     is_late: bool = False
     files_read: int = 0
+    waits_for_space: bool = False
+
+    @property
+    def holds_space(self) -> bool:
+        """True if its files take up space on the disk until they are read."""
+        return not self.waits_for_space and (self.poller.has_found_files or any(self.poller.transfers))
 
 
 class Exports:
@@ -74,6 +89,7 @@ class Exports:
         rows_signature: Hash of everything that shapes rows.
         files_ahead: Files beyond the current one that workers can read.
         write_state: Writes STATE; called as soon as an export has been started, before any waiting.
+        free: Free space of the disk that holds a directory.
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
@@ -93,6 +109,7 @@ class Exports:
         rows_signature: str,
         files_ahead: int,
         write_state: Callable[[], None],
+        free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
         self.failures: list[str] = []
@@ -100,15 +117,17 @@ class Exports:
         self._client = client
         self._clock = clock
         self._spool = spool
-        self._session = requests.Session()
+        self._session = Session()
         self._threads = DaemonThreads(_MAX_TRANSFERS)
         self._progress = progress
         self._settings = settings
         self._files_ahead = files_ahead
         self._write_state = write_state
+        self._free = free
         self._started_at = clock.now()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
+        self._estimates = Estimates(client, url or "")
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
         self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
         self._requests = [
@@ -130,7 +149,13 @@ class Exports:
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
 
     def __enter__(self) -> Self:
-        """Lock the segments, listen for callbacks, and continue what earlier runs left."""
+        """Lock the segments, listen for callbacks, and continue what earlier runs left.
+
+        Raises:
+            ConfigError: The bucket cannot be listed: nothing is started.
+        """
+        if self._bucket is not None and (problem := self._bucket.check()):
+            raise ConfigError(problem)
         for journal in self._journals.values():
             journal.lock()
         self._callbacks.__enter__()
@@ -161,6 +186,12 @@ class Exports:
             for file in self._poll(export)
         ]
 
+    def advance(self) -> None:
+        """See `Deliveries`: links to downloads expire while a slow loader takes a huge file."""
+        for export in list(self._running):
+            if isinstance(export.poller, HostedExport) and not export.poller.has_found_files:
+                self._poll(export)
+
     @property
     def ended(self) -> bool:
         """See `Deliveries`."""
@@ -169,10 +200,11 @@ class Exports:
     def wait(self) -> None:
         """See `Deliveries`."""
         if transfers := [transfer for export in self._running for transfer in export.poller.transfers]:
+            self._report_transfers()
             wait(transfers, WAIT_SLICE_SECONDS, FIRST_COMPLETED)
             return
         times = [request.timer.next for request in self._requests if self._may_start(request)]
-        times += [export.poller.timer.next for export in self._running]
+        times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.now()) > 0:
             names = [export.poller.bookmark.export_id for export in self._running]
             self._progress.waiting(names or [str(request.source) for request in self._requests], self._started_at)
@@ -199,19 +231,8 @@ class Exports:
         return ""
 
     def review(self) -> None:
-        """Compare with Braze's estimates, where the key may request them: they are rough, so never a failure."""
-        for key in self._journals:
-            bookmark = self.bookmarks.get(key)
-            if bookmark is None or bookmark.source != SEGMENT or bookmark.running or not bookmark.export_id:
-                continue
-            estimate = self._estimate(bookmark.segment_id)
-            if estimate and abs(bookmark.users - estimate) > estimate * _ESTIMATE_TOLERANCE:
-                _log.warning(
-                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
-                    bookmark.segment_id,
-                    f"{bookmark.users:,}",
-                    f"{estimate:,}",
-                )
+        """Compare the counts of users with Braze's estimates."""
+        self._estimates.review(self.bookmarks[key] for key in self._journals if key in self.bookmarks)
 
     # From the request to the end
 
@@ -276,7 +297,9 @@ class Exports:
     def _hosted_export(self, known: KnownExport, url: str) -> HostedExport:
         path = self._spool.folder(known.bookmark.export_id) / "download"
         deadline = known.bookmark.requested_at + self._settings.export_timeout_seconds
-        download = Download(url, path=path, session=self._session, clock=self._clock, deadline=deadline)
+        download = Download(
+            url, path=path, session=self._session, clock=self._clock, deadline=deadline, free=self._free
+        )
         return HostedExport(
             known.bookmark,
             download,
@@ -309,38 +332,42 @@ class Exports:
             return self._clock.now() + max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
         return known.bookmark.requested_at + self._settings.export_timeout_seconds
 
+    def _report_transfers(self) -> None:
+        """Report the bytes that have come; a request for a file that is not there yet has none."""
+        pollers = [export.poller for export in self._running]
+        names = [poller.bookmark.export_id for poller in pollers if poller.received_bytes or poller.expected_bytes]
+        if names:
+            received = sum(poller.received_bytes for poller in pollers)
+            self._progress.downloading(names, received, sum(poller.expected_bytes for poller in pollers))
+
     def _poll(self, export: _RunningExport) -> Sequence[DeliveredFile]:
+        others_hold_space = any(other.holds_space for other in self._running if other is not export)
+        if export.waits_for_space and others_hold_space:
+            return ()
+        export.waits_for_space = False
         try:
             files = export.poller.poll()
+        except DiskFullError as error:
+            if not others_hold_space:
+                self._give_up(export, error)
+                return ()
+            name = export.poller.bookmark.export_id
+            _log.warning("Export %s: %s; else it is fetched once the exports before it are read", name, error)
+            export.waits_for_space = True
+            return ()
         except ExportError as error:
             self._give_up(export, error)
             return ()
         if export.poller.complete:
-            if not export.is_late and not export.poller.has_found_files and (reason := self._reason_for_files(export)):
+            if (
+                not export.is_late
+                and not export.poller.has_found_files
+                and (reason := self._estimates.reason_for_files(export.poller.bookmark))
+            ):
                 self._give_up(export, ExportError(reason))
             else:
                 self._complete(export)
         return files
-
-    def _reason_for_files(self, export: _RunningExport) -> str:
-        """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty."""
-        bookmark = export.poller.bookmark
-        expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
-        if not expected and bookmark.source == SEGMENT and (estimate := self._estimate(bookmark.segment_id)):
-            expected = f"Braze estimates {estimate:,} users"
-        found = f"Braze says that it is complete, and not one file is in {self._settings.bucket_url}"
-        if expected:
-            return f"{found}, though {expected}: bucket_url must be the bucket and prefix of Braze's partner settings"
-        _log.warning("Export %s of %s: %s; it counts as empty", bookmark.export_id, export.source, found)
-        return ""
-
-    def _estimate(self, segment_id: str) -> int | None:
-        """Braze's estimate of a segment's size, where the key may request it."""
-        try:
-            return self._client.segment_size(segment_id)
-        except BrazeError as error:
-            _log.debug("No estimate to compare with: %s", error)
-            return None
 
     def _done(self, export: _RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)

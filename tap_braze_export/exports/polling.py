@@ -56,6 +56,14 @@ class ExportPoller(Protocol):
     def transfers(self) -> Iterable[Future[Any]]:
         """The transfers under way."""
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that have come of the transfers under way, as far as that is known."""
+
+    @property
+    def expected_bytes(self) -> int:
+        """All bytes of the transfers under way, as far as that is known."""
+
     def done(self, file: DeliveredFile, users: int) -> None:
         """Note that a file's rows are written."""
 
@@ -122,6 +130,16 @@ class HostedExport:
         """See `ExportPoller`."""
         return [self._attempt] if self._attempt else []
 
+    @property
+    def received_bytes(self) -> int:
+        """See `ExportPoller`."""
+        return self._download.received if self._attempt else 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """See `ExportPoller`."""
+        return (self._download.expected or 0) if self._attempt else 0
+
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""
         if self._attempt and self._attempt.done():
@@ -167,10 +185,10 @@ class HostedExport:
     def _overdue(self) -> str:
         waited = duration(self._clock.now() - self.bookmark.requested_at)
         return (
-            f"{waited} after it was requested its download is still not there (403 or 404). Braze may need longer: raise "
-            "export_timeout_minutes. Or the export failed, or its file became too large (Braze sends an e-mail then): "
-            "select fewer fields, split the audience into segments by random bucket number, or connect a bucket to "
-            "Braze and set bucket_url. Or the link expired before it was used"
+            f"{waited} after it was requested its download is still not there (403 or 404). Braze may need longer: "
+            "raise export_timeout_minutes. Or the export failed, or its file became too large (Braze sends an e-mail "
+            "then): select fewer fields, split the audience into segments by random bucket number, or connect a bucket "
+            "to Braze and set bucket_url. Or the link expired before it was used"
         )
 
 

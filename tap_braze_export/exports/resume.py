@@ -1,4 +1,4 @@
-"""What earlier runs know of an export: one to continue, a request without a response, one whose files may come late.
+"""Exports of earlier runs: one to continue, a request without a response, one whose files may come late.
 
 STATE says which files the target has; the journal, where it is newer, what runs in Braze.
 """

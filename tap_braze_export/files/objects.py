@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from tap_braze_export.errors import DamagedFileError
@@ -12,6 +11,7 @@ from tap_braze_export.files import archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tap_braze_export.files.archive import Block, Member
 
@@ -95,7 +95,8 @@ class DeliveredFile:
             ExportError: If it cannot be read to its end.
         """
         with _opened(self.stored, opener) as file:
-            yield from archive.blocks(file, self.member)
+            folder = self.stored.path.parent if isinstance(self.stored, LocalObject) else None
+            yield from archive.blocks(file, self.member, spool_folder=folder)
 
 
 def _opened(stored: StoredObject, opener: Opener | None) -> BinaryIO:

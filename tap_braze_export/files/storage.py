@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import fsspec
 from typing_extensions import override
 
+from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
 from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 
@@ -37,6 +38,9 @@ _EXTRAS = {
     "az": "azure",
 }
 """The package's extra that brings the library for a scheme."""
+_CERTIFICATES = {"s3": OVER_BOTO}
+"""The environment variables that name trusted certificates, by extra; the other libraries use aiohttp."""
+_ENDPOINT_VARIABLES = ("STORAGE_EMULATOR_HOST", "AZURE_STORAGE_CONNECTION_STRING")
 # By name: the libraries that raise these are optional.
 _CREDENTIAL_ERRORS = frozenset(
     {
@@ -60,6 +64,7 @@ class StorageLabels:
         needed: What its credentials must allow.
         kind: What the URL names.
         unreachable_error: The error of a storage that cannot be reached for now.
+        shown_url: Its URL without secrets, if errors are to hold it.
     """
 
     name: str
@@ -68,6 +73,12 @@ class StorageLabels:
     needed: str
     kind: str = "a bucket or directory"
     unreachable_error: type[TapError] = InterruptedExportError
+    shown_url: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The name and the URL."""
+        return f"{self.name} {self.shown_url}".rstrip()
 
 
 class Storage:
@@ -94,6 +105,15 @@ class Storage:
         self._clock = clock
         self._secrets = [*texts_in(dict(options), min_chars=_SHORTEST_SECRET_CHARS), parts.query, parts.password or ""]
         self.has_folders = parts.scheme not in _EXTRAS
+        is_local = parts.scheme in {"", "file", "local"}
+        self._certificates = () if is_local else _CERTIFICATES.get(_EXTRAS.get(parts.scheme, ""), OVER_AIOHTTP)
+        # aiohttp ignores a file of certificates that it cannot load, and trusts others or none.
+        if (
+            self._certificates == OVER_AIOHTTP
+            and not _is_plain(url, options)
+            and (fault := variable_fault(OVER_AIOHTTP))
+        ):
+            raise ConfigError(f"{labels.name} cannot be reached: {fault}")
         # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
@@ -104,6 +124,11 @@ class Storage:
             command = f"pip install 'tap-braze-export[{extra}]'" if extra else "the library that fsspec needs for it"
             raise ConfigError(f"{labels.url} starts with {parts.scheme}://, which needs: {command}") from None
         except Exception as error:  # noqa: BLE001  each cloud library has its own
+            if parts.scheme and parts.scheme not in fsspec.available_protocols() and "::" not in url:
+                raise ConfigError(
+                    f"{labels.url} starts with {parts.scheme}://, which names no storage: use s3://, gs://, abfs://"
+                    " or a local path"
+                ) from None
             problem = described(error, self._secrets)
             raise ConfigError(f"{labels.url} or {labels.options} cannot be used: {problem}") from None
         self.files: Any = files
@@ -126,7 +151,7 @@ class Storage:
             except Exception as error:  # noqa: BLE001  each cloud library has its own
                 raise self._error(error, done) from None
 
-        failed = f"{self._labels.name} could not be {done}"
+        failed = f"{self._labels.full_name} could not be {done}"
         try:
             return _RETRIES.call(attempt, failed=failed[0].upper() + failed[1:], clock=self._clock)
         except GaveUpError as error:
@@ -154,7 +179,7 @@ class Storage:
         except Exception as error:  # noqa: BLE001  each cloud library has its own
             raised = self._error(error, done)
         if isinstance(raised, RetryableError):
-            raised = self._labels.unreachable_error(f"{self._labels.name} cannot be {done}: {raised.problem}")
+            raised = self._labels.unreachable_error(f"{self._labels.full_name} cannot be {done}: {raised.problem}")
         raise raised
 
     def _error(self, error: Exception, done: str) -> TapError | RetryableError:
@@ -162,12 +187,15 @@ class Storage:
         labels = self._labels
         if isinstance(error, TapError):
             return error
-        if isinstance(error, FileNotFoundError):
-            return ConfigError(f"{labels.url} names {labels.kind} that does not exist")
+        if self._certificates and (problem := certificate_problem(error, labels.name, self._certificates)):
+            return labels.unreachable_error(f"{labels.name} cannot be {done}: {problem}")
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            where = f": {labels.shown_url}" if labels.shown_url else ""
+            return ConfigError(f"{labels.url} names {labels.kind} that does not exist{where}")
         problem = described(error, self._secrets)
         if is_refusal(error):
             return ConfigError(
-                f"{labels.name} cannot be {done}: {problem}. Check the credentials ({labels.options} or the"
+                f"{labels.full_name} cannot be {done}: {problem}. Check the credentials ({labels.options} or the"
                 f" environment) and that they may {labels.needed}"
             )
         return RetryableError(problem)
@@ -197,6 +225,12 @@ class _Stream(io.RawIOBase):
         if not self.closed:
             self._close()
         super().close()
+
+
+def _is_plain(url: str, options: Mapping[str, Any]) -> bool:
+    """True if a storage is reached without TLS."""
+    named = (url, *texts_in(dict(options), min_chars=1), *(os.environ.get(name, "") for name in _ENDPOINT_VARIABLES))
+    return any("http://" in text or "protocol=http;" in text.lower() for text in named)
 
 
 def is_refusal(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Lines of JSON into zip or gzip files on disk, sound ones or damaged ones."""
+"""Write lines of JSON to zip or gzip files on disk, sound or damaged."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
         def write(self, data: bytes, /) -> int: ...
 
 
-_BATCH = 500  # lines that are compressed in one call
-_CRC_IN_DIRECTORY, _CRC_IN_HEADER = 16, 14  # offsets, by the zip format
-HUGE = 64 * 1024 * 1024
+_LINES_PER_WRITE = 500
+_CRC_OFFSET_IN_DIRECTORY, _CRC_OFFSET_IN_HEADER = 16, 14  # bytes, by the zip format
+_HUGE_LINE_BYTES = 64 * 1024 * 1024
 
 
 def spoiled(lines: Iterable[bytes], faults: Container[str], *, first: bool) -> Iterator[bytes]:
-    """The lines of one file with whatever the faults put into them."""
+    """Yield the lines of one file, with the bad ones that the faults add."""
     if first and "bad-line" in faults:
         yield b'{"braze_id": "5fbd99bac125ca40511f2cb1", "first_name": '
         yield b'["no", "object"]'
     if first and "no-braze-id" in faults:
         yield b'{"first_name":"Nobody","external_id":"without-braze-id"}'
     if first and "huge-line" in faults:
-        yield b'{"braze_id":"ffffffffffffffffffffffff","first_name":"' + b"x" * HUGE + b'"}'
-    unasked = b',"appboy_id":"unasked","brand_new_member":{"since":2026}}'
+        yield b'{"braze_id":"ffffffffffffffffffffffff","first_name":"' + b"x" * _HUGE_LINE_BYTES + b'"}'
+    unrequested = b',"appboy_id":"unrequested","brand_new_member":{"since":2026}}'
     repeat = first and "duplicate-user" in faults
     for line in lines:
-        whole = line[:-1] + unasked if "unasked-fields" in faults and line.endswith((b'"}', b"]}", b"}}")) else line
+        whole = (
+            line[:-1] + unrequested if "unrequested-fields" in faults and line.endswith((b'"}', b"]}", b"}}")) else line
+        )
         yield whole
         if repeat:
             yield whole
@@ -42,7 +44,7 @@ def spoiled(lines: Iterable[bytes], faults: Container[str], *, first: bool) -> I
 
 def _write_lines(sink: _Sink, lines: Iterable[bytes]) -> None:
     rest = iter(lines)
-    while batch := list(islice(rest, _BATCH)):
+    while batch := list(islice(rest, _LINES_PER_WRITE)):
         sink.write(b"\n".join(batch) + b"\n")
 
 
@@ -76,8 +78,8 @@ def _spoil_checksum(path: Path) -> None:
         directory = archive.start_dir
         first = min(archive.infolist(), key=lambda member: member.header_offset)
     with path.open("r+b") as file:
-        _flip(file, directory + _CRC_IN_DIRECTORY)
-        _flip(file, first.header_offset + _CRC_IN_HEADER)
+        _flip(file, directory + _CRC_OFFSET_IN_DIRECTORY)
+        _flip(file, first.header_offset + _CRC_OFFSET_IN_HEADER)
 
 
 def write_archive(
@@ -88,16 +90,16 @@ def write_archive(
     *,
     first: bool = True,
 ) -> None:
-    """Write one delivered file; `first` says that it is (or begins with) the first file of its export."""
+    """Write one delivered file; `first` if it is, or begins with, the first file of its export."""
     if "empty-zip" in faults:
         parts = ()
-    told = (spoiled(lines, faults, first=first and not number) for number, lines in enumerate(parts))
+    written = (spoiled(lines, faults, first=first and not number) for number, lines in enumerate(parts))
     if kind == "gzip":
         with gzip.open(path, "wb", compresslevel=1) as stream:
-            for lines in told:
+            for lines in written:
                 _write_lines(stream, lines)
     else:
-        _write_zip(path, told, faults)
+        _write_zip(path, written, faults)
     if first and "wrong-crc" in faults:
         _spoil_checksum(path)
     if first and "truncated-file" in faults:

@@ -1,4 +1,4 @@
-"""The custom attributes of the workspace: their names, types and what users have in them."""
+"""The custom attributes of the workspace: names, types and the values of users."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _pool() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(pool)
 
 
-# A ring: each user holds a stretch of it, so names never repeat within a user.
+# Each user has neighbours in this list, so that no name occurs twice in a user; after its end it starts over.
 ATTRIBUTES = _pool()
 
 
@@ -70,7 +70,7 @@ def _described(name: str, data_type: str, status: str = "Active") -> dict[str, A
 
 
 def attribute_list() -> list[dict[str, Any]]:
-    """Every custom attribute as `/custom_attributes` describes it, sorted by name."""
+    """Every custom attribute as `/custom_attributes` lists it, sorted by name."""
     listed = [_described(name, data_type) for name, (data_type, _) in _KNOWN.items()]
     listed += [_described(name, "Number") for name in _SCORES]
     listed += [_described("loyaltyId", "String")]

@@ -1,4 +1,4 @@
-"""The sandbox as one thing: a workspace behind its two servers."""
+"""The sandbox: a workspace and its two servers, one for REST and one for downloads."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """A local Braze over real HTTP, from `with` to its end.
+    """A local Braze over real HTTP, until the end of the `with` block.
 
-    `options` are those of `workspace.Options`. Without `delay`, `looks` or `hold` an export is ready when its
-    POST is answered; `looks=N` lets the first N downloads find nothing; `delay` lets seconds pass; `hold`
-    waits for `finish_exports()`.
+    `options` are those of `workspace.Options`. Without `delay`, `empty_polls` or `hold` an export is ready before
+    its POST gets the response. With `empty_polls=N` the first N downloads find nothing, with `delay` it takes
+    seconds, with `hold` it waits for `finish_exports()`.
     """
 
     def __init__(
@@ -35,50 +35,50 @@ class Sandbox:
         bucket_options: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Listen on these ports (0: any free one) and deliver to a bucket if one is given."""
+        """Listen on these ports, 0 for any free one, and deliver to a bucket if one is given."""
         bucket = Bucket(bucket_url, bucket_options) if bucket_url else None
         self.workspace = Workspace(Options(bucket=bucket, **options))
         self._listeners: list[Listener] = []
         try:
-            for app, at in ((download_app(self.workspace), download_port), (rest_app(self.workspace), port)):
-                self._listeners.append(Listener(app, at))
+            for app, app_port in ((download_app(self.workspace), download_port), (rest_app(self.workspace), port)):
+                self._listeners.append(Listener(app, app_port))
         except BaseException:
             self.close()
             raise
         self.workspace.download_url, self.api_url = (listener.url for listener in self._listeners)
 
     def __enter__(self) -> Self:
-        """The sandbox listens already."""
+        """Return the sandbox, which has listened since it was made."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop at the end of the block."""
+        """Stop both servers."""
         self.close()
 
     def close(self) -> None:
-        """Stop both servers and forget everything."""
+        """Stop both servers and remove all files."""
         for listener in self._listeners:
             listener.close()
         self.workspace.close()
 
     @property
     def api_key(self) -> str:
-        """The first key that is accepted."""
+        """The first of the keys that the sandbox accepts."""
         return next(iter(self.workspace.options.api_keys))
 
     @property
     def config(self) -> dict[str, Any]:
-        """What a tap needs to export everybody."""
+        """Settings with which a tap exports every user."""
         return {"api_url": self.api_url, "api_key": self.api_key, "segment_ids": ["all-users"]}
 
     @property
     def calls(self) -> list[Call]:
-        """Every call so far, of the REST and the download server and the callbacks."""
+        """Every request so far to either server, and every callback."""
         return self.workspace.calls
 
     @property
     def violations(self) -> int:
-        """How many ids requests came above the rate limit."""
+        """The number of ids requests above the rate limit."""
         return self.workspace.violations
 
     def add_segment(
@@ -104,7 +104,7 @@ class Sandbox:
         )
 
     def lines(self, segment_id: str, fields: Iterable[str]) -> Iterator[bytes]:
-        """What an export of a segment holds, without exporting it."""
+        """Yield the lines that an export of a segment would have."""
         workspace = self.workspace
         selection, size = Selection.of(list(fields)), workspace.options.users_per_file
         for part in workspace.segments[segment_id].parts(selection, size):
@@ -119,5 +119,5 @@ class Sandbox:
         self.workspace.finish_exports()
 
     def deliver_next_file(self) -> str | None:
-        """Let the next file appear in the bucket; its path, or None if nothing is left to deliver."""
+        """Let the next file appear in the bucket; return its path, None if no file is left."""
         return self.workspace.deliver_next_file()

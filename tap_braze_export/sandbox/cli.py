@@ -35,7 +35,7 @@ def _json_object(_: click.Context, __: click.Parameter, text: str | None) -> dic
 
 
 def _write_ready(path: Path, sandbox: Sandbox) -> None:
-    """Write the file at once, so that whoever waits for it never reads half of it."""
+    """Write the file in one step, so that nobody reads half of it."""
     ready = {**sandbox.config, "segment_ids": list(sandbox.workspace.segments), "pid": os.getpid()}
     draft = path.with_name(f"{path.name}.draft")
     draft.write_text(json.dumps(ready), "utf-8")
@@ -56,7 +56,7 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
 
 @click.command()
 @click.option("--users", default=1000, show_default=True, type=click.IntRange(0), help="Users of segment all-users.")
-@click.option("--seed", default=1, show_default=True, help="Another seed makes other people.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the made-up users.")
 @click.option("--port", default=0, show_default=True, help="Port of the REST server; 0 is any free one.")
 @click.option("--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one.")
 @click.option(
@@ -64,17 +64,27 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
     default=1.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Seconds an export takes, and each late file.",
+    help="Seconds until an export, or a late file, is there.",
 )
 @click.option("--bucket-url", help="Deliver here instead: a folder, s3://bucket/prefix or other fsspec URL.")
 @click.option("--bucket-options", callback=_json_object, help="fsspec options for the bucket, as JSON.")
-@click.option("--api-key", "api_keys", multiple=True, default=["sandbox-key"], show_default=True, help="Accept it.")
+@click.option(
+    "--api-key", "api_keys", multiple=True, default=["sandbox-key"], show_default=True, help="API key to accept."
+)
 @click.option("--deny", multiple=True, type=click.Choice(PERMISSIONS), help="Permission that the keys lack.")
 @click.option("--ids-limit", default=250, show_default=True, type=click.IntRange(1), help="Ids requests a minute.")
-@click.option("--ids-latency", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds each takes.")
-@click.option("--fault", "faults", multiple=True, type=click.Choice(tuple(FAULTS)), metavar="NAME", help="Go wrong so.")
+@click.option(
+    "--ids-latency",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that each ids request takes.",
+)
+@click.option(
+    "--fault", "faults", multiple=True, type=click.Choice(tuple(FAULTS)), metavar="NAME", help="Fault to switch on."
+)
 @click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults,
-              help="Print every fault and what it does.")  # fmt: skip
+              help="List every fault with what it does.")  # fmt: skip
 @click.option("--ready-file", "--state-file", type=click.Path(dir_okay=False, path_type=Path),
               help="Write address, key, segments and process id here once it listens.")  # fmt: skip
 def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The signed downloads, as an object store on a port of its own gives them out."""
+"""The server of signed downloads, which behaves like an object store."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox.exports import Export
 
-_PIECE = 256 * 1024
-_SLOW_PIECE = 64 * 1024
-_SLOW_PAUSE = 0.25  # seconds
+_PIECE_BYTES = 256 * 1024
+_SLOW_PIECE_BYTES = 64 * 1024
+_SLOW_PAUSE_SECONDS = 0.25
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
@@ -29,7 +29,7 @@ def _refusal(status: int, code: str, message: str) -> Response:
 
 
 def download_app(workspace: Workspace) -> Flask:
-    """The download server's application."""
+    """Make the application of the download server."""
     app = Flask("braze-sandbox-downloads")
     store = _Store(workspace)
     app.add_url_rule("/<path:key>", "download", store.get, methods=["GET"])
@@ -53,21 +53,21 @@ def download_app(workspace: Workspace) -> Flask:
 
 
 class _Store:
-    """Answers one GET after the other."""
+    """Responds to GET requests."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._faults = workspace.faults
 
     def get(self, key: str) -> Response:
-        """Give a file out, or say in XML why not."""
-        return self._misused(f"/{key}") or self._look(f"/{key}")
+        """Respond with a file, or with an XML error."""
+        return self._refused(f"/{key}") or self._file(f"/{key}")
 
-    def _misused(self, path: str) -> Response | None:
+    def _refused(self, path: str) -> Response | None:
         expires_at = request.args.get("X-Amz-Expires", "")
         if "Authorization" in request.headers:
             return _refusal(400, "InvalidArgument", "Only one auth mechanism allowed")
-        # A signature is good for one method only.
+        # A signature is valid for one method only.
         if request.method != "GET" or request.args.get("X-Amz-Signature") != self._workspace.signature(
             path, expires_at
         ):
@@ -78,9 +78,9 @@ class _Store:
             return Response("<html><head><title>503 Slow Down</title></head></html>", 503, mimetype="text/html")
         return None
 
-    def _look(self, path: str) -> Response:
+    def _file(self, path: str) -> Response:
         export = next((each for each in self._workspace.exports if each.object_prefix in path.split("/")), None)
-        if export is None or not self._workspace.look(export) or export.archive is None:
+        if export is None or not self._workspace.poll(export) or export.archive is None:
             if "not-ready-404" in self._faults:
                 return _refusal(404, "NoSuchKey", "The specified key does not exist.")
             return _refusal(403, "AccessDenied", "Access Denied")
@@ -102,17 +102,17 @@ class _Store:
         start, end, status = 0, size, 200
         if "no-range" in self._faults:
             del headers["Accept-Ranges"]
-        elif (asked := _RANGE.match(request.headers.get("Range", ""))) and request.headers.get("If-Range", etag) in (
+        elif (wanted := _RANGE.match(request.headers.get("Range", ""))) and request.headers.get("If-Range", etag) in (
             etag,
             headers["Last-Modified"],
         ):
-            first, last = asked.groups()
+            first, last = wanted.groups()
             start = int(first) if first else max(0, size - int(last or 0))
             end = min(size, int(last) + 1) if first and last else size
             if start >= end:
-                refused = _refusal(416, "InvalidRange", "The requested range is not satisfiable")
-                refused.headers["Content-Range"] = f"bytes */{size}"
-                return refused
+                refusal = _refusal(416, "InvalidRange", "The requested range is not satisfiable")
+                refusal.headers["Content-Range"] = f"bytes */{size}"
+                return refusal
             status = 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         headers["Content-Length"] = str(end - start)
@@ -126,10 +126,10 @@ class _Store:
         with archive.open("rb") as file:
             file.seek(start)
             while start < stop:
-                piece = file.read(min(_SLOW_PIECE if slow else _PIECE, stop - start))
+                piece = file.read(min(_SLOW_PIECE_BYTES if slow else _PIECE_BYTES, stop - start))
                 start += len(piece)
                 yield piece
                 if slow and start < stop:
-                    self._workspace.wait(_SLOW_PAUSE)
+                    self._workspace.wait(_SLOW_PAUSE_SECONDS)
         if stop < end:
             raise ConnectionResetError

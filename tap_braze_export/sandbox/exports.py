@@ -1,4 +1,4 @@
-"""The life of one export: the steps by which its files come to be, and when it counts as running."""
+"""One export: the steps in which its files are written and delivered, and when it counts as running."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happens to an export: it returns the file it delivered, or an empty string."""
+    """One step of an export; `run` returns the path of the file that it delivered, or an empty string."""
 
     run: Callable[[], str]
-    later: bool = False  # time passes before it
-    completes: bool = False
+    later: bool = False  # True if time passes before it
+    completes: bool = False  # True if the export no longer runs afterwards
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Export:
     object_prefix: str = ""
     running: bool = True
     cancelled: bool = False
-    looks: int = 0
+    polls: int = 0
     downloaded: bool = False
     url: str = ""
     archive: Path | None = None
@@ -53,21 +53,21 @@ class Export:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        """Name the export as Braze does: a UUID and the second of the request."""
+        """Make the object prefix as Braze does: a UUID and the second of the request."""
         self.object_prefix = f"{uuid.uuid4()}-{int(self.requested_at)}"
 
     @property
     def ready(self) -> bool:
-        """Whether everything is there."""
+        """True if every file is there."""
         return not self.running and not self.cancelled
 
     def complete(self) -> str:
-        """Stop counting as running."""
+        """Count as finished."""
         self.running = False
         return ""
 
     def upcoming(self) -> Step | None:
-        """The next step, or None when nothing will happen any more."""
+        """The next step; None if there is none, or the export is cancelled."""
         with self._lock:
             if self.cancelled:
                 return None
@@ -76,24 +76,24 @@ class Export:
             return self._next
 
     def advance(self) -> str:
-        """Take the next step; the file it delivered, or an empty string."""
+        """Run the next step; return the file that it delivered, or an empty string."""
         with self._lock:
             step = self.upcoming()
             self._next = None
             return step.run() if step else ""
 
     def proceed(self) -> None:
-        """Take every step that needs no time to pass."""
+        """Run every step up to the next one that comes later."""
         while (step := self.upcoming()) and not step.later:
             self.advance()
 
     def finish(self) -> None:
-        """Take the steps up to completion, whatever they wait for."""
+        """Run the steps up to completion, also those that come later."""
         while self.running and self.upcoming():
             self.advance()
 
     def deliver_next_file(self) -> str | None:
-        """Take the steps up to the next delivered file, but not completion."""
+        """Run the steps up to the next delivered file, but not completion."""
         while (step := self.upcoming()) and not step.completes:
             if delivered := self.advance():
                 return delivered
@@ -101,12 +101,12 @@ class Export:
 
 
 def hosted_steps(export: Export, folder: Path, faults: Faults, users_per_file: int) -> Iterator[Step]:
-    """One archive for everything, behind a signed address."""
+    """Yield the steps of an export with one archive behind a signed URL."""
 
     def build() -> str:
         export.archive = folder / export.object_prefix
         parts = export.segment.parts(export.selection, users_per_file)
-        # A cancelled export, or a stopping sandbox, does not write on for minutes.
+        # Or a stopping sandbox would write for minutes.
         parts = takewhile(lambda _: not export.cancelled, parts)
         write_archive(export.archive, export.kind, parts, faults)
         return ""
@@ -120,7 +120,7 @@ def hosted_steps(export: Export, folder: Path, faults: Faults, users_per_file: i
 
 @dataclass
 class BucketDelivery:
-    """A file for every so many users, one after the other."""
+    """Delivers the files of one export to a bucket, one for each `users_per_file` users."""
 
     export: Export
     folder: Path
@@ -129,7 +129,7 @@ class BucketDelivery:
     bucket: Bucket
 
     def steps(self) -> Iterator[Step]:
-        """Everything that happens, in order."""
+        """Yield the steps of the export, in order."""
         export, faults = self.export, self.faults
         if "never-ready" in faults:
             return

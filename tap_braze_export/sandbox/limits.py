@@ -1,4 +1,4 @@
-"""Rate limits in windows that begin on the clock's full second, minute or hour."""
+"""Rate limits in windows that begin at a full second, minute or hour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the X-RateLimit headers of one answer say."""
+    """The values of the X-RateLimit headers of one response."""
 
     limit: int
     remaining: int
@@ -21,7 +21,7 @@ class Budget:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The three headers."""
+        """The three headers by name."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -30,10 +30,10 @@ class Budget:
 
 
 class RateLimit:
-    """So many calls in each window of so many seconds."""
+    """A limit of requests in each window of `seconds` seconds."""
 
     def __init__(self, limit: int, seconds: int, clock: Callable[[], float]) -> None:
-        """Count against this clock."""
+        """Take the time from this clock."""
         self.limit = limit
         self._seconds = seconds
         self._clock = clock
@@ -41,14 +41,14 @@ class RateLimit:
         self._window = -1
         self._used = 0
 
-    def take(self, calls: int = 1) -> Budget:
-        """Use up one call (or none, to look), if the window still allows it."""
+    def take(self, requests: int = 1) -> Budget:
+        """Count requests if the window still allows them; 0 counts none and tells the state."""
         with self._lock:
             window = int(self._clock() // self._seconds)
             if window != self._window:
                 self._window, self._used = window, 0
-            allowed = self._used + calls <= self.limit
+            allowed = self._used + requests <= self.limit
             if allowed:
-                self._used += calls
+                self._used += requests
             reset = (window + 1) * self._seconds
             return Budget(self.limit, self.limit - self._used, reset, allowed)

@@ -1,4 +1,4 @@
-"""A WSGI application on a free port of this machine, served by threads."""
+"""A server that runs a WSGI application on a port of this machine."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ HOST = "127.0.0.1"
 
 
 class _Quiet(WSGIRequestHandler):
-    """Logs nothing: addresses hold signatures, and the sandbox keeps its own list of calls."""
+    """Logs nothing, as URLs hold signatures and the sandbox records every request."""
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as werkzeug has it
-        """Keep silent."""
+        """Log nothing."""
 
 
 class Listener:
-    """One running server."""
+    """A running server."""
 
     def __init__(self, app: Flask, port: int = 0) -> None:
-        """Listen at once; port 0 takes any free one."""
-        # Werkzeug would leave the process when the port is taken; a socket of our own raises OSError.
+        """Start to listen; port 0 is any free one."""
+        # Werkzeug exits the process if the port is in use; create_server raises OSError.
         with socket.create_server((HOST, port)) as opened:
             self._server = make_server(HOST, port, app, threaded=True, request_handler=_Quiet, fd=opened.fileno())
         self.url = f"http://{HOST}:{self._server.port}"

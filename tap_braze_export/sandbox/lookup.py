@@ -1,4 +1,4 @@
-"""Whom an identifier of the ids export names."""
+"""Find the users that an identifier of the ids export names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDENTITY = Selection(
 
 @lru_cache(maxsize=20_000)
 def identity(user: User) -> dict[str, Any]:
-    """The members by which a user can be looked up; none for a line that is no object."""
+    """The members by which a user can be found; empty for a line that is no object."""
     try:
         read = json.loads(user.line(IDENTITY))
     except ValueError:
@@ -27,24 +27,24 @@ def identity(user: User) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def answers_to(who: dict[str, Any], kind: str, wanted: str | tuple[str, str]) -> bool:
-    """Whether a user with this identity is meant by an identifier."""
+def is_named_by(user: dict[str, Any], kind: str, wanted: str | tuple[str, str]) -> bool:
+    """True if an identifier names the user with these members."""
     if kind == "user_alias":
-        aliases = who.get("user_aliases") or []
+        aliases = user.get("user_aliases") or []
         return any((alias.get("alias_label"), alias.get("alias_name")) == wanted for alias in aliases)
     if kind == "device_id":
-        devices = who.get("devices") or []
+        devices = user.get("devices") or []
         return any(wanted in (device.get("device_id"), device.get("idfv")) for device in devices)
     if kind == "phone":  # Braze's own example leaves the plus sign out
-        return who.get("phone") in {wanted, f"+{wanted}"}
-    return who.get(kind) == wanted
+        return user.get("phone") in {wanted, f"+{wanted}"}
+    return user.get(kind) == wanted
 
 
 _DECIMAL = re.compile(r"(?:user-|member|person|lead-|amp_|\(030\) |\+?1555)(\d{1,9})(?:@|$)")
 
 
 def possible_indexes(identifier: str) -> set[int]:
-    """The users that an identifier might belong to; whether it does, only the users themselves tell."""
+    """The indexes of generated users that an identifier may name."""
     found: set[int] = set()
     if match := _DECIMAL.match(identifier):
         found |= {int(match[1]), int(match[1]) + 1}  # the next user may share the e-mail address

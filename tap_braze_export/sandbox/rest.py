@@ -1,4 +1,4 @@
-"""The REST endpoints, as Braze answers them."""
+"""The REST endpoints, with Braze's responses."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _UNAVAILABLE = "<html><head><title>503 Service Temporarily Unavailable</title></
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of the sandbox
-    """An answer other than success."""
+    """A response other than success."""
 
     def __init__(self, status: int, message: str, key: str = "message") -> None:
-        """Answer with this status and `{key: message}`."""
+        """Respond with this status and `{key: message}`."""
         super().__init__(message)
         self.status, self.message, self.key = status, message, key
 
 
-def _answer(body: dict[str, Any], status: int) -> Response:
+def _response(body: dict[str, Any], status: int) -> Response:
     return Response(json.dumps(body, ensure_ascii=False), status, mimetype="application/json")
 
 
@@ -60,7 +60,7 @@ def _fields(body: dict[str, Any]) -> list[str]:
 
 
 def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one application
-    """The REST server's application."""
+    """Make the application of the REST server."""
     app = Flask("braze-sandbox-rest")
     endpoints = Endpoints(workspace)
     for (method, path), (permissions, view) in endpoints.table().items():
@@ -72,7 +72,7 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
         if request.method == "GET" and workspace.faults.strikes_once("server-error", request.path):
             return Response(_UNAVAILABLE, 503, mimetype="text/html")
         if request.url_rule is None:
-            return None  # 404 comes before anything about keys
+            return None  # Braze sends 404 before it checks the key
         if request.headers.get("Authorization") not in [f"Bearer {key}" for key in workspace.options.api_keys]:
             raise Refusal(401, "Invalid API key")
         if workspace.faults.strikes_once("rate-limited"):
@@ -84,10 +84,10 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
     def end(response: Response) -> Response:
         budget = g.get("budget") or workspace.pool_limit.take()
         response.headers.update(budget.headers)
-        if response.status_code == 201 and "answer-200" in workspace.faults:  # noqa: PLR2004
+        if response.status_code == 201 and "status-200" in workspace.faults:  # noqa: PLR2004
             response.status_code = 200
         lost = request.path in endpoints.exporting and response.status_code in (200, 201)
-        lost = lost and workspace.faults.strikes_once("lost-answer")
+        lost = lost and workspace.faults.strikes_once("lost-response")
         workspace.record(
             Call(
                 "rest",
@@ -106,13 +106,13 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
 
     @app.errorhandler(Refusal)
     def refuse(refusal: Refusal) -> Response:
-        return _answer({refusal.key: refusal.message}, refusal.status)
+        return _response({refusal.key: refusal.message}, refusal.status)
 
     @app.errorhandler(HTTPException)
     def misdirected(error: HTTPException) -> Response:
         if error.code in (404, 405):
-            return _answer({"message": "Invalid URL"}, 404)
-        return _answer({"message": error.name}, error.code or 500)
+            return _response({"message": "Invalid URL"}, 404)
+        return _response({"message": error.name}, error.code or 500)
 
     return app
 
@@ -122,7 +122,7 @@ def _permitted(
     permissions: tuple[str, ...],
     view: Callable[[dict[str, Any]], Response],
 ) -> Callable[[], Response]:
-    """Call a view only for a key that has one of the permissions, with the body of a POST."""
+    """Make a view that checks the permissions of the key, then passes on the body of a POST."""
 
     def check() -> Response:
         if set(permissions) <= set(workspace.options.deny):
@@ -143,16 +143,16 @@ def _permitted(
 
 
 class Endpoints:
-    """One method for each endpoint."""
+    """The endpoints of a workspace, each a method."""
 
     exporting = ("/users/export/segment", "/users/export/global_control_group")
 
     def __init__(self, workspace: Workspace) -> None:
-        """Answer for this workspace."""
+        """Serve this workspace."""
         self._workspace = workspace
 
     def table(self) -> dict[tuple[str, str], tuple[tuple[str, ...], Callable[[dict[str, Any]], Response]]]:
-        """Method and path, the permissions of which one is needed, and who answers."""
+        """Permissions, of which one is needed, and method by HTTP method and path."""
         return {
             ("POST", "/users/export/segment"): (("users.export.segment",), self.export_segment),
             ("POST", "/users/export/global_control_group"): (
@@ -197,28 +197,28 @@ class Endpoints:
     def _begin(self, export: Export, body: dict[str, Any]) -> Response:
         workspace = self._workspace
         if "queued-202" in workspace.faults:
-            return _answer({"message": "queued"}, 202)
+            return _response({"message": "queued"}, 202)
         export.callback = str(body.get("callback_endpoint") or "")
         if len(workspace.running()) >= MOST_EXPORTS:
             raise Refusal(429, f"More than {MOST_EXPORTS} segment exports are running")
         if not workspace.begin(export):
             raise Refusal(429, "An export of this segment is already in progress")
-        answer: dict[str, Any] = {"message": "success", "object_prefix": export.object_prefix}
+        content: dict[str, Any] = {"message": "success", "object_prefix": export.object_prefix}
         if "url-empty" in workspace.faults:
-            answer["url"] = ""
+            content["url"] = ""
         elif "url-absent" not in workspace.faults:
-            answer["url"] = None if "url-null" in workspace.faults else export.url or None
-        return _answer(answer, 201)
+            content["url"] = None if "url-null" in workspace.faults else export.url or None
+        return _response(content, 201)
 
     def cancel(self, body: dict[str, Any]) -> Response:
         """Cancel the running exports of a segment."""
         if not isinstance(body.get("segment_id"), str):
             raise Refusal(400, "The segment_id parameter is required")
         self._workspace.cancel(body["segment_id"])
-        return _answer({"message": "success"}, 201)
+        return _response({"message": "success"}, 201)
 
     def export_ids(self, body: dict[str, Any]) -> Response:
-        """Export single users, at once."""
+        """Export single users in the response."""
         selection = Selection.of(_fields(body), unavailable=NOT_IN_IDS_EXPORT)
         limit = self._workspace.enter_ids(selection)
         try:
@@ -252,11 +252,11 @@ class Endpoints:
             found |= {identity(user).get("braze_id"): user for user in users}
         lines = b",".join(user.line(selection) for user in found.values())
         invalid = b',"invalid_user_ids":' + json.dumps(missed).encode() if missed else b""
-        answer = b'{"message":"success","users":[' + lines + b"]" + invalid + b"}"
-        return Response(answer, 201, mimetype="application/json")
+        content = b'{"message":"success","users":[' + lines + b"]" + invalid + b"}"
+        return Response(content, 201, mimetype="application/json")
 
     def segments_list(self, _: dict[str, Any]) -> Response:
-        """A page of the segments, oldest first unless asked otherwise."""
+        """List a page of the segments, oldest first by default."""
         page = request.args.get("page", 0, type=int)
         segments = list(self._workspace.segments.values())
         if request.args.get("sort_direction") == "desc":
@@ -265,7 +265,7 @@ class Endpoints:
             {"id": segment.id, "name": segment.name, "analytics_tracking_enabled": True, "tags": ["sandbox"]}
             for segment in segments[page * _SEGMENTS_A_PAGE : (page + 1) * _SEGMENTS_A_PAGE]
         ]
-        return _answer({"message": "success", "segments": listed}, 200)
+        return _response({"message": "success", "segments": listed}, 200)
 
     def _segment_size(self) -> tuple[str, int]:
         segment = self._workspace.segments.get(request.args.get("segment_id", ""))
@@ -274,7 +274,7 @@ class Endpoints:
         return segment.name, len(segment)
 
     def segment_details(self, _: dict[str, Any]) -> Response:
-        """What is known of one segment."""
+        """Describe one segment."""
         name, _size = self._segment_size()
         details = {
             "message": "success",
@@ -286,20 +286,22 @@ class Endpoints:
             "tags": ["sandbox"],
             "teams": [],
         }
-        return _answer(details, 200)
+        return _response(details, 200)
 
     def data_series(self, _: dict[str, Any]) -> Response:
-        """The estimated size of one segment, day by day."""
+        """List the size of one segment by day."""
         _name, size = self._segment_size()
         length = request.args.get("length", 0, type=int)
         if not 1 <= length <= _LONGEST_SERIES:
             raise Refusal(400, f"The length must be between 1 and {_LONGEST_SERIES}")
         today = datetime.fromtimestamp(self._workspace.clock(), UTC)
         days = [today - timedelta(days=ago) for ago in reversed(range(length))]
-        return _answer({"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": size} for day in days]}, 200)
+        return _response(
+            {"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": size} for day in days]}, 200
+        )
 
     def custom_attributes(self, _: dict[str, Any]) -> Response:
-        """A page of the custom attributes; the address of the next stands in the Link header."""
+        """List a page of the custom attributes; the Link header has the URL of the next page."""
         g.budget = self._workspace.catalog_limit.take()
         if not g.budget.allowed:
             raise Refusal(429, "Rate limited")
@@ -308,19 +310,19 @@ class Endpoints:
         except ValueError:
             raise Refusal(400, "The cursor is invalid") from None
         attributes = self._workspace.attributes
-        answer = _answer(
+        response = _response(
             {"message": "success", "attributes": attributes[start : start + _ATTRIBUTES_A_PAGE]},
             200,
         )
         following = start + _ATTRIBUTES_A_PAGE
         if following < len(attributes):
             cursor = base64.urlsafe_b64encode(str(following).encode()).decode()
-            answer.headers["Link"] = f'<{request.base_url}?cursor={cursor}>; rel="next"'
-        return answer
+            response.headers["Link"] = f'<{request.base_url}?cursor={cursor}>; rel="next"'
+        return response
 
 
 def _identifiers(body: dict[str, Any]) -> list[tuple[str, str | tuple[str, str]]]:
-    """Every identifier of a request but the external ids, with its kind."""
+    """Kind and value of every identifier of a request but the external ids."""
     wanted: list[tuple[str, str | tuple[str, str]]] = []
     aliases = body.get("user_aliases") or []
     if not isinstance(aliases, list) or not all(isinstance(alias, dict) for alias in aliases):

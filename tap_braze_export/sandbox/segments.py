@@ -1,4 +1,4 @@
-"""Segments: who is in one, as lines of JSON in files of so many users."""
+"""Segments: their users as lines of JSON, split into files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class GivenUser:
-    """A user that somebody wrote down: an object, or a raw line that is exported as it stands."""
+    """A user given as an object, or as a raw line that is exported unchanged."""
 
     def __init__(self, user: dict[str, Any] | bytes) -> None:
-        """Keep the user; a raw line need not even be JSON."""
+        """Keep the user; a raw line need not be JSON."""
         self._user = user
 
     def line(self, selection: Selection) -> bytes:
-        """The user as a line of JSON; a raw line is never cut down to the selection."""
+        """The selected members as a line of JSON; a raw line unchanged."""
         if isinstance(self._user, bytes):
             return self._user
         selected = selection.of_object(self._user)
@@ -51,7 +51,7 @@ User = GivenUser | MadeUser
 
 @dataclass
 class Segment:
-    """Some users: given ones first, then a stretch of the population; or files exactly as given."""
+    """Some users: given ones first, then generated ones; or exactly the given files."""
 
     id: str
     name: str
@@ -61,17 +61,17 @@ class Segment:
     files: list[list[GivenUser]] | None = None
 
     def __len__(self) -> int:
-        """How many lines an export of it has."""
+        """The number of lines of an export."""
         return len(self.given) + len(self.indexes) + sum(len(file) for file in self.files or [])
 
     def file_count(self, users_per_file: int) -> int:
-        """How many files an export of it has; an empty segment has one empty file."""
+        """The number of files of an export; an empty segment has one empty file."""
         if self.files is not None:
             return len(self.files)
         return max(1, -(-len(self) // users_per_file))
 
     def parts(self, selection: Selection, users_per_file: int) -> Iterator[Iterator[bytes]]:
-        """The lines of each file; a part is used up before the next one is asked for."""
+        """Yield the lines of each file, which must be read before the next file is asked for."""
         if self.files is not None:
             for file in self.files:
                 yield (user.line(selection) for user in file)

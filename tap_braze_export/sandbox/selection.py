@@ -1,18 +1,18 @@
-"""What one export asks for: fields and custom attributes."""
+"""The fields and custom attributes that an export requests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# These come with their parent and cannot be asked for by name.
+# Braze sends these with their parent; a request cannot name them.
 COMPANIONS = {
     "push_subscribe": frozenset({"push_opted_in_at", "push_unsubscribed_at"}),
     "email_subscribe": frozenset({"email_opted_in_at", "email_unsubscribed_at"}),
 }
 ALL_COMPANIONS = frozenset().union(*COMPANIONS.values())
 
-# The other two endpoints know fewer fields than the segment export.
+# The other two exports have fewer fields than the segment export.
 NOT_IN_IDS_EXPORT = frozenset({"created_from"})
 NOT_IN_CONTROL_GROUP = frozenset(
     {
@@ -42,7 +42,7 @@ class Selection:
         *,
         unavailable: frozenset[str] = frozenset(),
     ) -> Selection:
-        """Read a request's `fields_to_export` and `custom_attributes_to_export` as Braze does."""
+        """Interpret `fields_to_export` and `custom_attributes_to_export` of a request as Braze does."""
         names = set(fields) - ALL_COMPANIONS - unavailable
         for parent, companions in COMPANIONS.items():
             if parent in names:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     # From index and 64 random bytes to one rendered member, or "" where the user has none.
     Render = Callable[[int, bytes], str]
 
-_LIGHT, _MEDIUM = 96, 235  # of 256: below the first a user has done little, above the second very much
+_LIGHT, _MEDIUM = 96, 235  # of 256: below the first a user has few events, from the second on very many
 _ANONYMOUS, _ALIAS_ONLY = 12, 25  # of 256
-_SHARED = 50  # one user in so many has the e-mail address of the user before
+_USERS_PER_SHARED_EMAIL = 50  # the last of each 50 users has the e-mail address of the user before
 
 
 def _level(dice: bytes) -> int:
@@ -28,7 +28,7 @@ def _level(dice: bytes) -> int:
 
 
 def _hex_uuid(index: int, dice: bytes, at: int, ordinal: int) -> str:
-    """A UUID that ends in the index, so that it can be looked up without a table."""
+    """A UUID that ends in the index, so that the user is found without a table."""
     digits = dice.hex()[at : at + 18]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-8{digits[15:]}-{index:010x}{ordinal:02x}"
 
@@ -101,7 +101,7 @@ def _last_name(_: int, dice: bytes) -> str:
 def _email(index: int, dice: bytes) -> str:
     if dice[1] < _ANONYMOUS:
         return ""
-    owner = index - 1 if index % _SHARED == _SHARED - 1 else index
+    owner = index - 1 if index % _USERS_PER_SHARED_EMAIL == _USERS_PER_SHARED_EMAIL - 1 else index
     return f'"email":"person{owner}@example.com"'
 
 
@@ -164,8 +164,8 @@ def _uninstalled_at(_: int, dice: bytes) -> str:
     )
 
 
-def _stretch(name: str, pool: tuple[tuple[str, ...], ...], at: int, counts: tuple[tuple[int, int], ...]) -> Render:
-    """A list member made of neighbours in a pool; `counts` has the fewest and the spread for each level."""
+def _neighbours(name: str, pool: tuple[tuple[str, ...], ...], at: int, counts: tuple[tuple[int, int], ...]) -> Render:
+    """Render a list of neighbours in a pool; `counts` has the least number and the spread by level."""
     size = len(pool)
 
     def render(_: int, dice: bytes) -> str:
@@ -187,8 +187,10 @@ def _custom_attributes(wanted: frozenset[str] | None) -> Render:
     def render(index: int, dice: bytes) -> str:
         fewest, spread = counts[_level(dice)]
         start = (dice[33] << 8) | dice[34]
-        stretch = [(ATTRIBUTES[(start + k) % size], dice[(5 * k) & 63] & 15) for k in range(fewest + dice[32] % spread)]
-        items = [variants[roll] for (name, variants), roll in stretch if wanted is None or name in wanted]
+        neighbours = [
+            (ATTRIBUTES[(start + k) % size], dice[(5 * k) & 63] & 15) for k in range(fewest + dice[32] % spread)
+        ]
+        items = [variants[roll] for (name, variants), roll in neighbours if wanted is None or name in wanted]
         if dice[35] & 1 and (wanted is None or "loyaltyId" in wanted):
             items.append(f'"loyaltyId":"{_hex_uuid(index, dice, 72, 0)}"')
         if not items:
@@ -288,14 +290,14 @@ _FIELDS: dict[str, Render] = {
     "email_opted_in_at": _subscribed_at("email", "opted_in", 0, 26),
     "email_unsubscribed_at": _subscribed_at("email", "unsubscribed", 3, 26),
     "uninstalled_at": _uninstalled_at,
-    "custom_events": _stretch("custom_events", words.EVENTS, 48, ((0, 4), (4, 8), (14, 26))),
-    "purchases": _stretch("purchases", words.PURCHASES, 50, ((0, 2), (1, 5), (5, 20))),
+    "custom_events": _neighbours("custom_events", words.EVENTS, 48, ((0, 4), (4, 8), (14, 26))),
+    "purchases": _neighbours("purchases", words.PURCHASES, 50, ((0, 2), (1, 5), (5, 20))),
     "devices": _devices,
     "push_tokens": _push_tokens,
     "apps": _apps,
-    "campaigns_received": _stretch("campaigns_received", words.CAMPAIGNS, 52, ((0, 3), (2, 6), (8, 18))),
-    "canvases_received": _stretch("canvases_received", words.CANVASES, 54, ((0, 1), (0, 4), (2, 6))),
-    "cards_clicked": _stretch("cards_clicked", words.CARDS, 56, ((0, 1), (0, 3), (0, 7))),
+    "campaigns_received": _neighbours("campaigns_received", words.CAMPAIGNS, 52, ((0, 3), (2, 6), (8, 18))),
+    "canvases_received": _neighbours("canvases_received", words.CANVASES, 54, ((0, 1), (0, 4), (2, 6))),
+    "cards_clicked": _neighbours("cards_clicked", words.CARDS, 56, ((0, 1), (0, 3), (0, 7))),
 }
 
 
@@ -311,7 +313,7 @@ class Population:
     """Every user that a seed can make."""
 
     def __init__(self, seed: int) -> None:
-        """Choose the people by their seed."""
+        """Derive the users from this seed."""
         self._seed = str(seed).encode()
 
     def line(self, index: int, selection: Selection) -> bytes:

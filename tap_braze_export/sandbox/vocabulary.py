@@ -1,7 +1,7 @@
-"""The words that generated users are made of, rendered as JSON once and for all.
+"""Names, places, events and messages of which generated users are made, already rendered as JSON.
 
-Users pick from these pools, so that a user costs a few joins instead of a walk through nested objects.
-Everything here depends on constants only: the seed decides what a user picks, not what there is.
+A user picks from these pools, which costs a few joins and no rendering of nested objects.
+All values here depend on constants only; the seed decides which of them a user has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _dice = random.Random("tap-braze-export")  # noqa: S311 - made-up people need no
 
 
 def dump(value: Any) -> str:
-    """A value as compact JSON with its letters as they are."""
+    """Render a value as compact JSON, without escapes for letters beyond ASCII."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -32,7 +32,7 @@ def _moment(first_year: int = 2019) -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """The usual form of a date in Braze's exports."""
+    """Format a date as Braze's exports usually do."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

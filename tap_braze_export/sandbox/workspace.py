@@ -1,4 +1,4 @@
-"""What Braze keeps about one workspace: segments, users, running exports, permissions, limits and faults."""
+"""One workspace of Braze: segments, users, exports, permissions, rate limits and faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tap_braze_export.sandbox.attributes import attribute_list
 from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps
 from tap_braze_export.sandbox.faults import Faults
 from tap_braze_export.sandbox.limits import RateLimit
-from tap_braze_export.sandbox.lookup import answers_to, identity, possible_indexes
+from tap_braze_export.sandbox.lookup import identity, is_named_by, possible_indexes
 from tap_braze_export.sandbox.segments import GivenUser, MadeUser, Segment, User
 from tap_braze_export.sandbox.users import Population
 
@@ -41,14 +41,14 @@ PERMISSIONS = (
     "custom_attributes.get",
 )
 CONTROL_GROUP = "global-control-group-segment"
-MOST_EXPORTS = 100  # running at once in a company
-LINK_LIVES = 4 * 3600  # seconds
-_CALLS_KEPT = 50_000
+MOST_EXPORTS = 100  # of a company that run at once
+LINK_SECONDS = 4 * 3600
+_MOST_CALLS_KEPT = 50_000
 
 
 @dataclass
 class Call:
-    """One request that the sandbox received (or, for a callback, sent)."""
+    """One request that the sandbox received or, for a callback, sent."""
 
     service: str  # rest, download or callback
     method: str
@@ -61,7 +61,7 @@ class Call:
 
 @dataclass(kw_only=True)
 class Options:
-    """How a workspace behaves; `Sandbox` takes the same as keywords."""
+    """How a workspace behaves; `Sandbox` has the same keywords."""
 
     users: int = 1000
     seed: int = 1
@@ -70,7 +70,7 @@ class Options:
     api_keys: Collection[str] = ("sandbox-key",)
     deny: Collection[str] = ()
     delay: float = 0.0
-    looks: int = 0
+    empty_polls: int = 0
     hold: bool = False
     ids_limit: int = 250
     ids_per_second: int | None = 40
@@ -83,7 +83,7 @@ class Options:
 
 @dataclass
 class Workspace:
-    """The state behind both servers."""
+    """The state of both servers."""
 
     options: Options
     download_url: str = ""
@@ -94,7 +94,7 @@ class Workspace:
     most_ids_in_flight: int = 0
 
     def __post_init__(self) -> None:
-        """Settle the people and the default segments."""
+        """Make the users and the default segments."""
         options = self.options
         unknown = set(options.deny) - set(PERMISSIONS)
         if unknown:
@@ -108,14 +108,14 @@ class Workspace:
         self.pool_limit = RateLimit(250_000, 3600, self.clock)
         self.catalog_limit = RateLimit(1000, 3600, self.clock)
         self.ids_limit = RateLimit(options.ids_limit, 60, self.clock)
-        # Only a workspace with the default limit has the lane for small requests.
+        # Only a workspace with the default limit has the faster limit for small requests.
         fast = options.ids_per_second if options.ids_limit == Options.ids_limit else None
         self.ids_fast_limit = RateLimit(fast, 1, self.clock) if fast else None
         self._secret = hashlib.sha256(str(self.folder).encode()).digest()
         self._lock = threading.RLock()
         self._due: deque[tuple[str, dict[str, Any]]] = deque()
         self._workers: list[threading.Thread] = []
-        self._in_flight = 0
+        self._running_ids = 0
         self._settle()
 
     def _settle(self) -> None:
@@ -136,7 +136,7 @@ class Workspace:
         self.control_group = Segment(CONTROL_GROUP, "Global Control Group", people, [], made[3::20])
 
     def close(self) -> None:
-        """Stop what is under way and remove the files."""
+        """Cancel the exports and remove their files."""
         self.stopped.set()
         for export in self.exports:
             export.cancelled = True
@@ -145,16 +145,16 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def record(self, call: Call) -> None:
-        """Remember a call; only so many are kept."""
+        """Remember a call; the oldest are dropped beyond 50,000."""
         with self._lock:
             self.calls.append(call)
-            if len(self.calls) > _CALLS_KEPT:
-                del self.calls[: _CALLS_KEPT // 10]
+            if len(self.calls) > _MOST_CALLS_KEPT:
+                del self.calls[: _MOST_CALLS_KEPT // 10]
 
     # Exports
 
     def running(self, segment_id: str | None = None) -> list[Export]:
-        """The exports that run, of one segment or of all."""
+        """The running exports of one segment, or of all."""
         with self._lock:
             return [
                 export
@@ -163,7 +163,7 @@ class Workspace:
             ]
 
     def begin(self, export: Export) -> bool:
-        """Start an export, unless one of the same segment runs."""
+        """Start an export and return True, unless one of the same segment runs."""
         options = self.options
         with self._lock:
             if self.running(export.segment.id):
@@ -177,7 +177,7 @@ class Workspace:
             self._forget_expired()
             self.exports.append(export)
             self.most_running = max(self.most_running, len(self.running()))
-        if options.hold or (options.looks and not options.bucket):
+        if options.hold or (options.empty_polls and not options.bucket):
             return True
         if options.delay:
             worker = threading.Thread(target=self._work, args=(export,), daemon=True)
@@ -189,9 +189,9 @@ class Workspace:
         return True
 
     def _forget_expired(self) -> None:
-        """Keep the disk of a long-lived sandbox free of archives that nobody can fetch any more."""
+        """Remove the archives whose URLs have expired, or they would fill the disk."""
         for export in list(self.exports):
-            if not export.running and self.clock() > export.requested_at + LINK_LIVES:
+            if not export.running and self.clock() > export.requested_at + LINK_SECONDS:
                 self.exports.remove(export)
                 if export.archive:
                     export.archive.unlink(missing_ok=True)
@@ -205,11 +205,11 @@ class Workspace:
             self._note_completion(export)
             self.send_callbacks()
 
-    def look(self, export: Export) -> bool:
-        """Count one look at a download; whether it is there by now."""
+    def poll(self, export: Export) -> bool:
+        """Count a request for a download; return True if it is ready."""
         with self._lock:
-            export.looks += 1
-            if self.options.looks and not self.options.hold and export.looks > self.options.looks:
+            export.polls += 1
+            if self.options.empty_polls and not self.options.hold and export.polls > self.options.empty_polls:
                 export.finish()
                 self._note_completion(export)
             return export.ready
@@ -229,7 +229,7 @@ class Workspace:
         return None
 
     def cancel(self, segment_id: str) -> int:
-        """Cancel the running exports of a segment; how many there were."""
+        """Cancel the running exports of a segment; return their number."""
         running = self.running(segment_id)
         for export in running:
             export.cancelled = True
@@ -245,7 +245,7 @@ class Workspace:
                 export.callback = ""
 
     def send_callbacks(self) -> None:
-        """Post the callbacks of exports that got ready; nobody repeats one that fails."""
+        """Post the callbacks of exports that are ready; one that fails is not repeated."""
         while self._due:
             try:
                 url, body = self._due.popleft()
@@ -260,7 +260,7 @@ class Workspace:
     # Signed addresses
 
     def _signed_url(self, export: Export) -> str:
-        expires_at = int(self.clock()) + LINK_LIVES
+        expires_at = int(self.clock()) + LINK_SECONDS
         day = time.strftime("%Y-%m-%d", time.gmtime(export.requested_at))
         ending = "gz" if export.kind == "gzip" else "zip"
         name = f"{hashlib.sha256(export.object_prefix.encode()).hexdigest()[:32]}.{ending}"
@@ -269,30 +269,30 @@ class Workspace:
         return f"{self.download_url}{path}?X-Amz-Expires={expires_at}&X-Amz-Signature={signature}"
 
     def signature(self, path: str, expires_at: str) -> str:
-        """What proves that the sandbox itself gave an address out."""
+        """The signature of a URL that this sandbox made."""
         return hmac.new(self._secret, f"{path}?{expires_at}".encode(), "sha256").hexdigest()
 
     # People
 
     def people(self, kind: str, wanted: str | tuple[str, str]) -> list[User]:
-        """Everybody whom an identifier names."""
-        told = wanted if isinstance(wanted, str) else wanted[1]
-        # Lists are short but for the population, which is looked up by what its identifiers spell out.
+        """The users that an identifier names."""
+        text = wanted if isinstance(wanted, str) else wanted[1]
+        # The lists are short; generated users are found by the index in their identifiers.
         candidates: list[User] = [
             user
             for segment in [*self.segments.values(), self.control_group]
             for user in [*segment.given, *(user for file in segment.files or [] for user in file)]
         ]
         candidates += [
-            MadeUser(self.population, index) for index in sorted(possible_indexes(told)) if index in self._made
+            MadeUser(self.population, index) for index in sorted(possible_indexes(text)) if index in self._made
         ]
-        return [user for user in candidates if answers_to(identity(user), kind, wanted)]
+        return [user for user in candidates if is_named_by(identity(user), kind, wanted)]
 
     def enter_ids(self, selection: Selection) -> RateLimit:
-        """Count an ids request that begins, and tell which limit holds for it."""
+        """Count an ids request that begins; return its rate limit."""
         with self._lock:
-            self._in_flight += 1
-            self.most_ids_in_flight = max(self.most_ids_in_flight, self._in_flight)
+            self._running_ids += 1
+            self.most_ids_in_flight = max(self.most_ids_in_flight, self._running_ids)
         heavy = {"canvases_received", "campaigns_received"} & selection.names
         return self.ids_limit if heavy or self.ids_fast_limit is None else self.ids_fast_limit
 
@@ -304,4 +304,4 @@ class Workspace:
     def leave_ids(self) -> None:
         """Count an ids request that ends."""
         with self._lock:
-            self._in_flight -= 1
+            self._running_ids -= 1

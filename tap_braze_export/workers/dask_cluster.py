@@ -151,7 +151,7 @@ class DaskCluster:
             ) from None
         except (CancelledError, OSError):
             raise self._lost_connection() from None
-        except Exception as error:  # noqa: BLE001 - a cluster of other versions may raise anything
+        except Exception as error:  # noqa: BLE001 - whatever a cluster of other versions may make of it
             raise ConfigError(
                 f"the Dask workers at {self._address} cannot run the tap: {_in_one_line(error)}. Python, distributed "
                 f"and {_TAP} must have the same versions there as here"
@@ -207,7 +207,7 @@ def _connect(address: str) -> tuple[Any, list[int]]:
             f"the Dask scheduler at {address} cannot be reached ({type(error).__name__}): see that it runs, and that "
             "dask_scheduler names it"
         ) from None
-    except Exception as error:  # noqa: BLE001 - the errors of its many libraries
+    except Exception as error:  # noqa: BLE001 - the run tells of it
         raise ConfigError(f"dask_scheduler {address} cannot be used: {_in_one_line(error)}") from None
 
 
@@ -284,6 +284,6 @@ def read_on_worker(run_id: str, reader: bytes, file: bytes) -> ReadResult | Exce
         return error
     except ImportError as error:
         return ConfigError(f"a Dask worker lacks {error.name}: install {_TAP} there with the same extras as here")
-    except Exception as error:  # noqa: BLE001 - the run reports it
+    except Exception as error:  # noqa: BLE001 - the run tells of it
         return TapError(unforeseen(error))
     return result

@@ -56,6 +56,7 @@ def test_no_window_of_braze_gets_more_than_its_limit(
     assert len(run.users) == requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "seconds"), [(40, 1), (250, 60), (2_500, 60)])
 def test_uses_95_percent_of_what_is_allowed(tmp_path: Path, limit: int, seconds: int) -> None:
     """100,000 external ids in 2,000 requests that take 300 ms each."""

@@ -1,4 +1,4 @@
-"""What the client raises for each response that is no success."""
+"""The error that the client raises for each response that is no success."""
 
 from __future__ import annotations
 

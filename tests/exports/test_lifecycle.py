@@ -55,7 +55,7 @@ def journals(folder: Path) -> list[dict[str, Any]]:
 def test_lost_answer_in_a_bucket(tmp_path: Path) -> None:
     """The export is known again by the time in its folder's name: no second one is started."""
     clock = Steps()
-    with braze(clock, tmp_path, hold=True, faults=["lost-answer"]) as sandbox:
+    with braze(clock, tmp_path, hold=True, faults=["lost-response"]) as sandbox:
         clock.steps = [nothing, nothing, sandbox.finish_exports, nothing]
         run = sync(in_bucket(sandbox, tmp_path), clock=clock, catalog=USERS)
         assert posts(sandbox) == [0, 429, 429]
@@ -73,7 +73,7 @@ def test_lost_answer_is_not_taken_for_the_last_export(tmp_path: Path) -> None:
         config = in_bucket(sandbox, tmp_path, settle_minutes=0)
         first = sync(config, clock=clock, catalog=USERS)
         clock.time += 30
-        sandbox.set_faults("lost-answer")
+        sandbox.set_faults("lost-response")
         sandbox.workspace.options.hold = True
         clock.steps = [nothing, sandbox.finish_exports, nothing]
         second = sync(config, clock=clock, catalog=USERS, state=first.states[-1])
@@ -86,7 +86,7 @@ def test_lost_answer_is_not_taken_for_the_last_export(tmp_path: Path) -> None:
 def test_lost_answer_behind_a_url(tmp_path: Path) -> None:
     """Its link is gone for good: the export is left to end, whatever on_running_export says, and a new one started."""
     clock = Steps()
-    with braze(clock, hold=True, faults=["lost-answer"]) as sandbox:
+    with braze(clock, hold=True, faults=["lost-response"]) as sandbox:
 
         def end() -> None:
             sandbox.workspace.options.hold = False
@@ -103,7 +103,7 @@ def test_lost_answer_behind_a_url(tmp_path: Path) -> None:
 def test_lost_answer_is_remembered_after_a_crash(tmp_path: Path) -> None:
     """The next run knows the export in the bucket, too, and keeps the time of the first request."""
     clock = Steps(crash)
-    with braze(clock, tmp_path, hold=True, faults=["lost-answer"]) as sandbox:
+    with braze(clock, tmp_path, hold=True, faults=["lost-response"]) as sandbox:
         config = in_bucket(sandbox, tmp_path)
         first = sync(config, clock=clock, catalog=USERS, fails=True)
         sandbox.finish_exports()
@@ -336,7 +336,7 @@ def test_second_run_of_the_same_segment(tmp_path: Path) -> None:
     """While a run holds a segment, another one on this machine is refused; of another segment it is not."""
     clock = Steps(now=time.time())
     refused: list[TapError] = []
-    with braze(clock, looks=1, users=20) as sandbox:
+    with braze(clock, empty_polls=1, users=20) as sandbox:
         config = settings(sandbox, tmp_path)
 
         def second_run() -> None:

@@ -443,6 +443,7 @@ def test_broken_download_goes_on_after_a_crash(tmp_path: Path) -> None:
 # Thousands of files
 
 
+@pytest.mark.slow
 def test_four_thousand_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """STATE stays below 64 KB, and all STATE messages of the run below 1 % of its output."""
     clock = Steps()

@@ -1,4 +1,4 @@
-"""What a run makes of what earlier runs left: continue an export, read it again, or start anew."""
+"""A run continues the export of an earlier run, reads it again, or starts anew."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_journal_never_says_what_the_target_has(tmp_path: Path) -> None:
 def test_download_needs_the_journal(tmp_path: Path) -> None:
     """STATE holds no link: on another machine an export behind a URL is left to end, and a new one started."""
     clock = Steps(crash)
-    with braze(clock, looks=1) as sandbox:
+    with braze(clock, empty_polls=1) as sandbox:
         config = settings(sandbox, tmp_path)
         first = sync(config, clock=clock, catalog=NAMES, fails=True)
         sandbox.finish_exports()
@@ -157,7 +157,7 @@ def test_bucket_does_not(tmp_path: Path) -> None:
 
 
 def test_deleting_the_journal_makes_it_forgotten(tmp_path: Path) -> None:
-    """What docs/state.md says: without STATE and journal nothing is known of an export."""
+    """Without STATE and journal nothing is known of an export, as docs/state.md says."""
     clock = Steps()
     with braze(clock, tmp_path, hold=True) as sandbox:
         config = in_bucket(sandbox, tmp_path)

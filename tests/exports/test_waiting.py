@@ -41,7 +41,7 @@ class Meanwhile(FakeClock):
 def test_waits_for_the_download(tmp_path: Path, faults: list[str]) -> None:
     """403 and 404 mean not ready; the interval grows from poll_interval_seconds to a minute at most."""
     clock = FakeClock()
-    with Sandbox(users=5, looks=12, faults=faults) as sandbox:
+    with Sandbox(users=5, empty_polls=12, faults=faults) as sandbox:
         run = sync(settings(sandbox, tmp_path, poll_interval_seconds=4), clock=clock, catalog=USERS)
     assert run.counts["users"] == 5
     assert clock.slept[0] == 4
@@ -52,14 +52,14 @@ def test_waits_for_the_download(tmp_path: Path, faults: list[str]) -> None:
 
 def test_waiting_is_told_now_and_then(tmp_path: Path) -> None:
     """At most one line in ten seconds, and it says for how long."""
-    with Sandbox(users=5, looks=40) as sandbox:
+    with Sandbox(users=5, empty_polls=40) as sandbox:
         run = sync(settings(sandbox, tmp_path, poll_interval_seconds=1), clock=(clock := FakeClock()), catalog=USERS)
     told = [line for line in run.lines if "waiting" in line.lower()]
     assert 3 < len(told) <= sum(clock.slept) / 10
 
 
 def test_answer_of_200_is_a_success(tmp_path: Path) -> None:
-    with Sandbox(users=5, faults=["answer-200"]) as sandbox:
+    with Sandbox(users=5, faults=["status-200"]) as sandbox:
         assert sync(settings(sandbox, tmp_path)).counts["users"] == 5
 
 
@@ -188,7 +188,7 @@ def test_fails_because_of_a_running_export(tmp_path: Path) -> None:
 
 def test_lost_answer_is_not_blindly_repeated(tmp_path: Path) -> None:
     """A POST without an answer may have started an export: 429 tells, and then it is waited for."""
-    with Sandbox(users=5, hold=True, faults=["lost-answer"]) as sandbox:
+    with Sandbox(users=5, hold=True, faults=["lost-response"]) as sandbox:
 
         def end() -> None:
             sandbox.workspace.options.hold = False
@@ -222,7 +222,7 @@ def test_several_segments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_so_many_exports_at_a_time(tmp_path: Path, most: int) -> None:
     """concurrent_exports is how many run in Braze."""
-    with Sandbox(users=5, looks=2) as sandbox:
+    with Sandbox(users=5, empty_polls=2) as sandbox:
         names = [f"segment-{number}" for number in range(5)]
         for name in names:
             sandbox.add_segment(name, [{"braze_id": name}])
@@ -361,7 +361,7 @@ def test_no_activate_version_by_default(tmp_path: Path) -> None:
 
 
 def refused_to_activate(run: Any) -> bool:
-    """Whether a run sent none, and said why in one line."""
+    """True if a run sent none, and said why in one line."""
     told = [line for line in run.warnings if "ACTIVATE_VERSION" in line]
     return not run.of_type("ACTIVATE_VERSION") and len(told) == 1
 

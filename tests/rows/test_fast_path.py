@@ -62,6 +62,7 @@ class Counting(Reader):
         return self.read(Block(1, [*lines]))
 
 
+@pytest.mark.slow
 @given(odd_lines.catalogs(), odd_lines.exports())
 @settings(
     derandomize=True, database=None, deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow]
@@ -72,6 +73,7 @@ def test_both_paths_give_the_same(catalog: dict[str, Any], blocks: list[list[byt
     assert fast == careful
 
 
+@pytest.mark.slow
 def test_both_paths_give_the_same_for_the_users_of_the_sandbox() -> None:
     """Over several chunks of users, some of them twice."""
     with Sandbox(users=700) as sandbox:

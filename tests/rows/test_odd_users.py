@@ -16,14 +16,14 @@ from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.loaders import SCHEMA, load
-from tests.support.postgres import Postgres, postgres
+from tests.support.postgres import Postgres
 from tests.support.rows import HUGE, KEYS, Case, cases, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["postgres"]  # a fixture
+    from tests.support.postgres import Postgres
 
 CASES = [case for case in (*cases("odd_users.json"), *cases("samples.json")) if case.is_plain]
 FORMATS = {
@@ -141,15 +141,14 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module", params=["copy", "insert"])
 def loaded(
-    request: pytest.FixtureRequest, messages: bytes, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, messages: bytes, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Postgres, str]:
     """The server and the schema that target-postgres has loaded the messages into, either way that it can."""
-    server: Postgres = request.getfixturevalue("postgres")
     schema = f"{SCHEMA}_odd_{request.param}"
-    config = {**server.target_config, "default_target_schema": schema, "use_copy": request.param == "copy"}
+    config = {**postgres.target_config, "default_target_schema": schema, "use_copy": request.param == "copy"}
     done = load("target-postgres", config, messages, tmp_path_factory.mktemp("target"))
     assert done.returncode == 0, done.stderr[-3000:]
-    return server, schema
+    return postgres, schema
 
 
 def expected_of(stream: str, exported_at: str) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from singer_sdk.singerlib import SelectionMask
 
-from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.selection import MOST_NAMED_ATTRIBUTES, RequestedFields, Selection
 from tap_braze_export.schema.user_object import CAMPAIGNS_RECEIVED, TABLES, USERS
 from tests.support.rows import select, selected
 from tests.support.runs import discover, settings, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from tap_braze_export.sandbox import Sandbox
     from tests.support.runs import Run
 
 EVERYTHING = [
@@ -187,11 +187,8 @@ def test_a_column_that_the_catalog_lacks_is_deselected() -> None:
 # The whole tap
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    """A Braze with enough users for a control group."""
-    with Sandbox(users=200) as running:
-        yield running
+# Enough users for a control group.
+pytestmark = pytest.mark.sandbox(users=200)
 
 
 def run(

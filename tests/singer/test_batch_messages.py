@@ -27,13 +27,10 @@ from tests.support import batches, clouds
 from tests.support.batches import comparable, config, manifests, records
 from tests.support.fakes import FakeClock
 from tests.support.loaders import load
-from tests.support.postgres import Postgres, postgres
 from tests.support.runs import Run, command, refusal, selecting, settings, sync, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["postgres"]  # a fixture
+    from tests.support.postgres import Postgres
 
 DEFAULT_STREAMS = [stream.table.stream for stream in STREAMS if stream.table.selected_by_default]
 HUGE = 10**40
@@ -50,12 +47,8 @@ PERSON = {
 }
 
 
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A workspace with 40 users, of whom the first eight are odd, in four files."""
-    with Sandbox(users=40, users_per_file=10) as sandbox:
-        sandbox.add_segment("one", [PERSON])
-        yield sandbox
+# 40 users, of whom the first eight are odd, in four files.
+pytestmark = pytest.mark.sandbox(users=40, users_per_file=10, segments={"one": [PERSON]})
 
 
 MAPS = {
@@ -379,12 +372,6 @@ def table(postgres: Postgres, schema: str, name: str) -> list[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clouds.Store]:
-    with clouds.s3(tmp_path_factory.mktemp("s3")) as store:
-        yield store
-
-
 def test_s3(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:
     """Files are written to a bucket; its secrets appear in no output and no log."""
     storage = {"root": store.at("batches"), "prefix": "night/", "params": store.writer}
@@ -409,6 +396,7 @@ def test_storage_that_may_not_be_written(sandbox: Sandbox, store: clouds.Store, 
     assert not run.of_type("BATCH")
 
 
+@pytest.mark.slow
 def test_many_rows_are_written_in_parts(tmp_path: Path) -> None:
     """Of a large group more files than one are written, so that memory stays bounded; one BATCH names them all."""
     people = [{"braze_id": f"b{number}", "custom_attributes": {"text": "x" * 100_000}} for number in range(1000)]

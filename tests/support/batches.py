@@ -1,4 +1,4 @@
-"""How tests read batch files, without the tap's own code."""
+"""Read batch files without the tap's own code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def records(output: Output) -> RowsByStream:
 
 
 def comparable(rows: RowsByStream) -> RowsByStream:
-    """Rows without what differs between two runs of one clock."""
+    """Rows without the columns that differ between two runs of one clock."""
     own = {"export_id", "file"}
     return {
         stream: [{name: value for name, value in row.items() if name not in own} for row in found]

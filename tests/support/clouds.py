@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 WEED = Path(sys.executable).with_name("weed")
 AZURITE = Path(__file__).parents[2] / ".cache" / "azurite" / "node_modules" / ".bin" / "azurite-blob"
-SECONDS = 30
+START_SECONDS = 30
 
 S3_KEY, S3_SECRET = "tap", "s3-topsecret"
 READER_KEY, READER_SECRET = "reader", "s3-readsecret"
-# Azurite takes any account that its environment names.
+# Azurite accepts any account that its environment names.
 AZURE_ACCOUNT, AZURE_KEY = "taptest", "YXp1cmUtdG9wc2VjcmV0LWF6dXJlLXRvcHNlY3JldA=="
 
 
 @dataclass(frozen=True)
 class Store:
-    """A bucket in a cloud: its address, fsspec's options for Braze, who writes, and for the tap, who only reads."""
+    """A bucket in a cloud: its address, fsspec's options for Braze, which writes, and for the tap, which only reads."""
 
     url: str
     writer: dict[str, Any]
@@ -46,23 +46,29 @@ class Store:
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on."""
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
 
 
 @contextlib.contextmanager
 def running(command: list[str], url: str, folder: Path, **variables: str) -> Iterator[None]:
-    """A server, from its first answer to the end of the block; it fails loudly where it cannot be started."""
+    """Run a server from its first response to the end of the block; fail with its log if it does not start."""
     assert Path(command[0]).exists(), f"{command[0]} is missing: make test installs it"
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "HOME": str(folder), **variables}
         )
         try:
-            end = time.monotonic() + SECONDS
-            while not answers(url):
+            end = time.monotonic() + START_SECONDS
+            while not responds(url):
                 assert server.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < end, (folder / "log").read_text()
             yield
@@ -71,8 +77,8 @@ def running(command: list[str], url: str, folder: Path, **variables: str) -> Ite
             server.wait()
 
 
-def answers(url: str) -> bool:
-    """Whether anything answers there, within a moment."""
+def responds(url: str) -> bool:
+    """True if anything responds at an address within 0.2 seconds."""
     try:
         requests.get(url, timeout=0.2)
     except requests.ConnectionError:
@@ -83,7 +89,7 @@ def answers(url: str) -> bool:
 
 
 def pause() -> bool:
-    """A moment on a socket that stays silent, since nothing tells when a server listens."""
+    """Wait 0.05 seconds on a silent socket, since no event says when a server listens; always False."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.settimeout(0.05)
@@ -96,8 +102,8 @@ def pause() -> bool:
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[Store]:
     """SeaweedFS with two accounts: one may do everything, the other only list and read."""
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    grpc = {name: free_port() for name in ports}
+    parts = ("master", "volume", "filer", "s3")
+    ports = free_ports(2 * len(parts))
     accounts = [(S3_KEY, S3_SECRET, ["Admin"]), (READER_KEY, READER_SECRET, ["List:exports", "Read:exports"])]
     identities = [
         {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
@@ -106,9 +112,11 @@ def s3(folder: Path) -> Iterator[Store]:
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={folder / 's3.json'}"]
     command += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false"]
-    command += [f"-{name}.port={port}" for name, port in ports.items()]
-    command += [f"-{name}.port.grpc={port}" for name, port in grpc.items()]
-    url = f"http://127.0.0.1:{ports['s3']}"
+    command += [f"-{part}.port={port}" for part, port in zip(parts, ports, strict=False)]
+    command += [f"-{part}.port.grpc={port}" for part, port in zip(parts, ports[len(parts) :], strict=True)]
+    # These two would listen on fixed ports, so that no two servers could run at once.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+    url = f"http://127.0.0.1:{ports[parts.index('s3')]}"
 
     def options(key: str, secret: str) -> dict[str, Any]:
         return {"key": key, "secret": secret, "endpoint_url": url}
@@ -137,7 +145,7 @@ def gcs(folder: Path) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def azure(folder: Path) -> Iterator[Store]:
-    """Azurite; the tap reads with a signature that allows listing and reading only."""
+    """Azurite; the tap's signature allows listing and reading only."""
     from datetime import UTC, datetime, timedelta
 
     from azure.storage.blob import ContainerSasPermissions, generate_container_sas
@@ -161,9 +169,12 @@ def azure(folder: Path) -> Iterator[Store]:
         yield Store("abfs://exports", writer, reader, (AZURE_KEY, signature))
 
 
+SERVERS = {"s3": s3, "gcs": gcs, "azure": azure}
+
+
 def make(protocol: str, bucket: str, options: dict[str, Any]) -> None:
-    """Make a bucket, as soon as the store is ready for it."""
-    end = time.monotonic() + SECONDS
+    """Make a bucket as soon as the store accepts it."""
+    end = time.monotonic() + START_SECONDS
     while True:
         files = fsspec.filesystem(protocol, **options, skip_instance_cache=True)
         try:

@@ -1,4 +1,4 @@
-"""Stand-ins for what the tap meets outside."""
+"""Stand-ins for time and for HTTP servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FakeClock(Clock):
-    """Sleeping advances the time and takes none; each look at the time advances it by `tick`."""
+    """A clock that sleeping advances at once; each call of `now` advances it by `tick` seconds."""
 
     def __init__(self, now: float = 1_800_000_000.0, *, tick: float = 0.0) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class FakeClock(Clock):
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that a Server got."""
+    """A request that a Server received."""
 
     method: str
     path: str
@@ -50,9 +50,9 @@ class Seen:
 
 
 class Server:
-    """Answers real HTTP requests with what a test lines up; the last answer is repeated.
+    """A real HTTP server that sends the responses of a test in order; it repeats the last one.
 
-    An answer is `(status, headers, body)`, or a function that gets the request's handler.
+    A response is `(status, headers, body)`, or a function of the request's handler.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Server:
                 answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
                 try:
                     self.give(answer)
-                except OSError:  # the client had enough
+                except OSError:  # the client has closed the connection
                     self.close_connection = True
 
             def give(self, answer: Answer) -> None:
@@ -104,12 +104,12 @@ Answer = tuple[int, dict[str, str], bytes] | Callable[[BaseHTTPRequestHandler], 
 
 
 def as_json(answer: object, status: int = 201, **headers: str) -> Answer:
-    """An answer of Braze; `X_RateLimit_Reset="1"` becomes the header of that name."""
+    """A JSON response; `X_RateLimit_Reset="1"` becomes the header X-RateLimit-Reset."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return status, {"Content-Type": "application/json", **named}, json.dumps(answer).encode()
 
 
 def hang_up(handler: BaseHTTPRequestHandler) -> None:
-    """Break the connection without an answer."""
+    """Close the connection without a response."""
     handler.close_connection = True
     handler.connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The loaders that meltano.yml pins, run by themselves or under Meltano, and what they have loaded."""
+"""Run the loaders that meltano.yml pins, alone or under Meltano, and read what they have loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / ".meltano"
 MELTANO = ROOT / ".cache" / "meltano" / "bin" / "meltano"
-SECONDS = 300
+TIMEOUT_SECONDS = 300
 SCHEMA = "braze"
 
 _DUCKDB_ROWS = """
@@ -43,14 +42,14 @@ def loader(name: str, program: str | None = None) -> Path:
 
 
 def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Feed Singer messages to a loader; the caller looks at the exit code and at standard error."""
+    """Run a loader on Singer messages; the caller checks the exit code and standard error."""
     path = folder / f"{name}.config.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     done = subprocess.run(
         [str(loader(name)), "--config", str(path)],
         input=messages,
         capture_output=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
         cwd=folder,
         check=False,
     )
@@ -58,9 +57,9 @@ def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) ->
 
 
 def duckdb_rows(path: Path, query: str) -> list[dict[str, Any]]:
-    """The rows of a query, asked with the DuckDB that wrote the file."""
+    """The rows of a query, run by the DuckDB that wrote the file."""
     command = [str(loader("target-duckdb", "python")), "-c", _DUCKDB_ROWS, str(path), query]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TIMEOUT_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.split("\n") if line]
 
@@ -81,12 +80,6 @@ def jsonl_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def record_counts(messages: bytes) -> Counter[str]:
-    """RECORD messages per stream."""
-    decoded = (json.loads(line) for line in messages.splitlines())
-    return Counter(message["stream"] for message in decoded if message["type"] == "RECORD")
-
-
 def render(messages: Iterable[Mapping[str, Any]]) -> bytes:
     """Messages as a tap prints them."""
     return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
@@ -101,7 +94,7 @@ class Project:
 
     @classmethod
     def copy_to(cls, folder: Path, environment: Mapping[str, str]) -> Project:
-        """Copy meltano.yml and borrow the installed plugins."""
+        """Copy meltano.yml and link to the installed plugins."""
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "meltano.yml", folder)
         (folder / ".meltano").mkdir()
@@ -111,7 +104,7 @@ class Project:
         return cls(folder, environment)
 
     def meltano(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Meltano without the surroundings' settings; a failing run fails the test."""
+        """Run Meltano without the settings of this process; a failing run fails the test."""
         inherited = {key: value for key, value in os.environ.items() if key in {"HOME", "LANG", "PATH", "TMPDIR"}}
         ours = {"MELTANO_CLI_LOG_COLORS": "false", "NO_COLOR": "1", "MELTANO_AUTO_INSTALL": "false"}
         done = subprocess.run(
@@ -120,7 +113,7 @@ class Project:
             cwd=self.folder,
             capture_output=True,
             encoding="utf-8",
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-5000:]

@@ -26,7 +26,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running server: where it listens, and questions to it."""
+    """A running server: its address, and queries to it."""
 
     port: int
     bin_dir: Path
@@ -76,7 +76,7 @@ class Postgres:
 
 
 def _bin_dir() -> Path:
-    """Where initdb is: Debian keeps the server's programs of each version outside of PATH."""
+    """The folder of initdb; Debian keeps the programs of each version outside of PATH."""
     versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     newest = max(versions, key=lambda path: int(re.sub(r"\D", "", path.parts[-3]) or 0), default=None)
     found = newest or shutil.which("initdb")
@@ -112,7 +112,7 @@ def _run(command: Sequence[str], log: Path, identity: dict[str, Any]) -> None:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A server with an empty database; it is stopped, and its files removed, at the end."""
+    """Run a server with an empty database; stop it and remove its files at the end."""
     bin_dir, identity = _bin_dir(), _unprivileged()
     # Not pytest's tmp_path: that is closed to the unprivileged account.
     home = Path(tempfile.mkdtemp(prefix="tap-braze-postgres-"))
@@ -141,10 +141,3 @@ def running_postgres() -> Iterator[Postgres]:
             _run([pg_ctl, "stop", "-w", "-m", "immediate", "-D", str(data)], log, identity)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One server for the whole run; a test keeps to a schema of its own."""
-    with running_postgres() as server:
-        yield server

@@ -1,4 +1,4 @@
-"""How tests run the tap: in process with a clock that takes no time, or as the command that users install."""
+"""Run the tap in this process with a clock that takes no time, or as the installed command."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Run(Output):
 
     @property
     def lines(self) -> list[str]:
-        """What the log says from INFO on."""
+        """The log messages from level INFO on."""
         return [record.getMessage() for record in self.log if record.levelno >= logging.INFO]
 
     @property
@@ -107,7 +107,7 @@ class Run(Output):
 
     @property
     def metrics(self) -> dict[str, int]:
-        """The record counts that the METRIC lines tell, which must be one for each stream."""
+        """The record counts in the METRIC lines, of which there must be one for each stream."""
         points = [json.loads(line.removeprefix("METRIC: ")) for line in self.lines if line.startswith("METRIC: ")]
         counted = [(point["tags"]["stream"], point["value"]) for point in points if point["metric"] == "record_count"]
         assert len(dict(counted)) == len(counted)
@@ -150,7 +150,7 @@ def sync(
     limit: int | None = None,
     fails: bool = False,
 ) -> Run:
-    """Sync in this process; `limit` makes it the SDK's dry run, `fails` says that it ends in an error."""
+    """Sync in this process; with `limit` as the SDK's dry run; it must fail if and only if `fails`."""
     error = ""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with contextlib.redirect_stdout(stdout), _log() as log:
@@ -176,7 +176,7 @@ def sync(
 
 
 def settings(sandbox: Sandbox, spool: Path, **more: Any) -> dict[str, Any]:
-    """A configuration for a sandbox; rows come in an order that two runs have in common, since one process reads."""
+    """Settings for a sandbox; one process reads, so that rows come in the same order in every run."""
     return {**sandbox.config, "spool_dir": str(spool / "spool"), "workers": 1, **more}
 
 
@@ -189,7 +189,7 @@ def discover(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
 def selecting(
     wanted: Iterable[str], fields: Mapping[str, Iterable[str]] | None = None, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A catalog that selects these streams, of some only these fields besides the automatic ones."""
+    """A catalog that selects these streams; of those in `fields`, only these and the automatic fields."""
     catalog, streams = discover(config), set(wanted)
     for entry in catalog["streams"]:
         only = (fields or {}).get(entry["tap_stream_id"])
@@ -203,7 +203,7 @@ def selecting(
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The surroundings of a command without settings of ours, and with warnings as the interpreter has them."""
+    """Environment variables for a command: no settings of the tap, and the interpreter's own warnings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, **more}
 
@@ -222,7 +222,7 @@ class Ended(Output):
 
     @property
     def error(self) -> str:
-        """The one ERROR line of a run that has failed as the contract wants it: code 1, no traceback, line last."""
+        """The one ERROR line of a run that failed as it should: code 1, no traceback, and the line is the last."""
         assert self.code == 1, self.stderr
         assert "Traceback" not in self.stderr
         assert all(re.match(r"\d{4}-\d\d-\d\d .* \| [A-Z]+ +\| ", line) for line in self.stderr.splitlines())
@@ -245,7 +245,7 @@ def command(*arguments: str, **variables: str) -> Ended:
 
 
 def refusal(*arguments: str, **variables: str) -> str:
-    """The ERROR line of a command line that fails, found without a process of its own."""
+    """The ERROR line of a failing command line, run in this process."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
         for name, value in variables.items():
@@ -259,7 +259,7 @@ def refusal(*arguments: str, **variables: str) -> str:
 
 
 def written(folder: Path, content: Any, name: str = "config.json") -> str:
-    """The path of a file with this content as JSON."""
+    """Write content as JSON to a file; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return str(folder / name)

@@ -66,7 +66,7 @@ class SimulatedThreads(RequestThreads):
         complete: Any
         try:
             complete = partial(future.set_result, fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - as DaemonThreads does
+        except Exception as error:  # noqa: BLE001 - tests check it
             complete = partial(future.set_exception, error)
         self._submitted += 1
         latency = 60.0 if self._submitted == self._stuck else self._latency

@@ -1,4 +1,4 @@
-"""Whole runs in which Braze, or a mishap, goes one step further each time the tap waits."""
+"""Whole runs in which Braze goes one step further, or something fails, each time the tap waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STARTED = "/users/export/segment"
 
 
 class Steps(FakeClock):
-    """At each wait the next step is taken; the last one is repeated."""
+    """A clock that runs the next step at each wait; it repeats the last one."""
 
     def __init__(self, *steps: Callable[[], object], now: float = 1_800_000_000.0) -> None:
         super().__init__(now)
@@ -29,7 +29,7 @@ class Steps(FakeClock):
 
 
 def crash() -> None:
-    """End the run as a crash does: nothing is tidied up."""
+    """End the run as a crash does, without cleaning up."""
     raise TapError("crashed")
 
 
@@ -38,7 +38,7 @@ def nothing() -> None:
 
 
 def braze(clock: FakeClock, folder: Path | None = None, **options: Any) -> Sandbox:
-    """A Braze that lives by the tap's clock; with a folder it delivers there, three users a file."""
+    """A sandbox on the tap's clock; with a folder it delivers there, three users a file."""
     if folder:
         (folder / "bucket").mkdir()
     bucket = {"bucket_url": str(folder / "bucket")} if folder else {}

@@ -1,4 +1,4 @@
-"""What a user can cause or mend ends the installed command with one ERROR line, exit code 1 and no traceback."""
+"""An error that a user can cause or mend ends the installed command with one ERROR line, code 1 and no traceback."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from tap_braze_export.sandbox import Sandbox
 from tests.support.runs import command, refusal, selecting, settings, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 VALID = {"api_url": "https://rest.iad-01.braze.com", "api_key": "a-secret-key", "segment_ids": ["one"]}
 MODES: list[tuple[str, ...]] = [(), ("--test",), ("--discover",)]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"]) as sandbox:
-        yield sandbox
+pytestmark = pytest.mark.sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"])
 
 
 def config(folder: Path, **more: Any) -> str:
@@ -30,6 +26,7 @@ def config(folder: Path, **more: Any) -> str:
     return written(folder, {name: value for name, value in given.items() if value is not None})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_one_line_and_an_exit_code(tmp_path: Path, mode: tuple[str, ...]) -> None:
     """The command itself: code 1, one ERROR line that ends the log, no traceback, nothing on standard output."""
@@ -45,7 +42,7 @@ def test_one_line_and_an_exit_code(tmp_path: Path, mode: tuple[str, ...]) -> Non
     assert "TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS" in lines[2]
 
 
-# Answers of Braze
+# Responses of Braze
 
 
 def test_wrong_key(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -104,6 +101,9 @@ def test_rejected_lines(tmp_path: Path) -> None:
         ({"export_timeout_minutes": 1.5}, ["export_timeout_minutes", "an integer"]),
         ({"global_control_group": "perhaps"}, ["global_control_group", "true or false"]),
         ({"custom_attributes": {"plan": "text"}}, ["custom_attributes.plan", "string, integer"]),
+        ({"bucket_url": "https://bucket.s3.amazonaws.com/p"}, ["bucket_url", "s3://bucket/p"]),
+        ({"bucket_url": "s3:///p"}, ["bucket_url", "names no bucket"]),
+        ({"bucket_url": "s3://me:secret@bucket/p"}, ["bucket_url", "bucket_options"]),
         ({"callback_listen": "127.0.0.1:0"}, ["callback_listen", "callback_url"]),
         ({"stream_maps": {"users": {"a": "foo(("}}}, ["stream_maps"]),
         ({"stream_maps": {"users": {"braze_id": None}}}, ["stream_maps", "braze_id"]),
@@ -119,7 +119,7 @@ def test_rejected_lines(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_work(tmp_path: Path, more: dict[str, Any], told: list[str]) -> None:
-    """The error names the setting and what it takes; nothing is written."""
+    """The error names the setting and its possible values; nothing is written."""
     error = refusal("--config", config(tmp_path, **more))
     assert all(word in error for word in told), error
 
@@ -193,7 +193,7 @@ def test_state_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_environment_that_cannot_be_used(mode: tuple[str, ...], variable: str, value: str, told: str) -> None:
-    """The error names the variable and what it takes, not what it holds."""
+    """The error names the variable and its possible values, not its value."""
     error = refusal(*mode, "--config=ENV", **{variable: value})
     assert variable in error
     assert told in error
@@ -218,7 +218,7 @@ def test_unwritable_spool_directory(sandbox: Sandbox, tmp_path: Path) -> None:
     ],
 )
 def test_command_line_that_cannot_be_used(arguments: list[str], told: str) -> None:
-    """Also what click finds is one line."""
+    """An error that click finds is one line, too."""
     assert told in refusal(*arguments)
 
 
@@ -237,7 +237,7 @@ def test_stream_map_that_fails_on_a_row(sandbox: Sandbox, tmp_path: Path) -> Non
 
 
 def test_unknown_log_level_is_no_failure(sandbox: Sandbox, tmp_path: Path) -> None:
-    """LOGLEVEL=verbose is told and ignored."""
+    """LOGLEVEL=verbose is reported and ignored."""
     path = written(tmp_path, settings(sandbox, tmp_path))
     ended = command("--config", path, LOGLEVEL="verbose", TAP_BRAZE_EXPORT_LOGLEVEL="10")
     assert ended.code == 0
@@ -254,6 +254,7 @@ def test_log_level_silences_all_but_errors(tmp_path: Path) -> None:
 # Secrets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "maps"),
     [("LOGLEVEL", {}), ("TAP_BRAZE_EXPORT_LOGLEVEL", {"users": {"mail": "email", "__filter__": "email"}})],
@@ -322,6 +323,7 @@ def test_discovery_without_configuration() -> None:
     assert sorted(deselected) == ["invalid_user_ids", "segment_members"]
 
 
+@pytest.mark.slow
 def test_about() -> None:
     """Text, JSON and markdown, all of them with the settings, marked secret where they are."""
     text, as_json, markdown = (command("--about", *more) for more in ([], ["--format=json"], ["--format=markdown"]))
@@ -339,6 +341,7 @@ def test_version_and_help() -> None:
     assert b"--catalog" in command("--help").stdout
 
 
+@pytest.mark.slow
 def test_settings_from_the_environment(sandbox: Sandbox, tmp_path: Path) -> None:
     """--config=ENV alone is enough: texts, lists as JSON or with commas, integers, booleans, objects."""
     given = {

@@ -1,4 +1,4 @@
-"""What repeats the tap's settings and streams is what `make generate` would write."""
+"""Documents that repeat the tap's settings and streams are as `make generate` would write them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PERSONAL = {
     },
     "devices": {"device_id", "idfv", "idfa", "google_ad_id", "roku_ad_id", "windows_ad_id"},
 }
-"""What identifies a person, besides `_rescued_data` of every stream."""
+"""Columns that identify a person, besides `_rescued_data` of every stream."""
 PERSONAL_STREAMS = {"push_tokens", "user_aliases", "invalid_user_ids"}
 
 
@@ -50,7 +50,7 @@ def test_the_catalog_is_what_discovery_prints() -> None:
 
 
 def test_the_catalog_without_personal_data() -> None:
-    """The same catalog with whatever identifies a person deselected, and nothing else."""
+    """The same catalog, in which exactly the columns that identify a person are deselected."""
     whole, without = (json.loads((ROOT / "catalog" / f"{n}.json").read_text()) for n in ("catalog", "no-personal-data"))
     for entry, changed in zip(whole["streams"], without["streams"], strict=True):
         stream = entry["tap_stream_id"]
@@ -63,7 +63,7 @@ def test_the_catalog_without_personal_data() -> None:
 
 
 def test_a_run_without_personal_data_asks_for_none(tmp_path: Path) -> None:
-    """Braze is not even asked for it, and no row holds it."""
+    """No request names it, and no row holds it."""
     catalog = json.loads((ROOT / "catalog" / "no-personal-data.json").read_text())
     with Sandbox(users=50) as sandbox:
         run = sync({**sandbox.config, "spool_dir": str(tmp_path)}, catalog=catalog)
@@ -77,7 +77,7 @@ def test_a_run_without_personal_data_asks_for_none(tmp_path: Path) -> None:
 
 
 def test_meltano_hides_the_secrets() -> None:
-    """Meltano masks what is marked as sensitive."""
+    """Meltano masks settings that are marked as sensitive."""
     hidden = {setting["name"] for setting in _plugin()["settings"] if setting.get("sensitive")}
     assert hidden == {"api_key", "bucket_options"}
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 USERS, USERS_PER_FILE = 360, 30
 SECONDS = 30
 STARTED = "/users/export/segment"
@@ -30,7 +32,7 @@ SHARES = sorted(round(RANDOM.uniform(0.02, 0.97), 3) for _ in range(6))
 
 @dataclass
 class Killed(Output):
-    """A run that was killed: its output as far as it is whole lines, as a target would have got it."""
+    """A killed run: the whole lines of its output, as a target would have got them, and its journal."""
 
     stdout: bytes = b""
     journal: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +43,7 @@ class Killed(Output):
 
     @property
     def ended(self) -> bool:
-        """Whether its last STATE says that the export was read to its end."""
+        """True if its last STATE says that the export was read to its end."""
         return bool(self.state) and not any(export["running"] for export in exports(self.state))
 
     def rows_until_state(self) -> set[str]:
@@ -56,13 +58,13 @@ def exports(state: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def rows(messages: list[dict[str, Any]]) -> list[str]:
-    """Rows in one line each, without what differs from export to export."""
-    told = []
+    """Rows as one line each, without the column that differs from export to export."""
+    lines = []
     for message in messages:
         if message["type"] == "RECORD" and message["stream"] != "export_files":
             row = {name: value for name, value in message["record"].items() if name != "exported_at"}
-            told.append(message["stream"] + json.dumps(row, sort_keys=True))
-    return told
+            lines.append(message["stream"] + json.dumps(row, sort_keys=True))
+    return lines
 
 
 def exported_at(messages: list[dict[str, Any]]) -> set[str]:
@@ -71,13 +73,13 @@ def exported_at(messages: list[dict[str, Any]]) -> set[str]:
 
 @dataclass
 class Running:
-    """The command, while it runs; its output is taken as it comes, up to `most` bytes until it is killed."""
+    """The running command; a thread reads its output, up to `most` bytes until it is killed."""
 
     process: subprocess.Popen[bytes]
     most: int
 
     def __post_init__(self) -> None:
-        self.taken = bytearray()
+        self.read = bytearray()
         self._moved = threading.Condition()
         self._killed = threading.Event()
         self._reader = threading.Thread(target=self._read)
@@ -86,7 +88,7 @@ class Running:
     def _read(self) -> None:
         assert self.process.stdout is not None
         while True:
-            size = 65_536 if self._killed.is_set() else min(65_536, self.most - len(self.taken))
+            size = 65_536 if self._killed.is_set() else min(65_536, self.most - len(self.read))
             if not size:
                 self._killed.wait()
                 continue
@@ -94,11 +96,11 @@ class Running:
             if not chunk:
                 return
             with self._moved:
-                self.taken += chunk
+                self.read += chunk
                 self._moved.notify_all()
 
     def until(self, moment: Callable[[], object]) -> None:
-        """Wait for a moment: it is looked for whenever output comes, and often besides."""
+        """Wait for a moment; check for it whenever output comes, and every 2 ms."""
         end = time.monotonic() + SECONDS
         with self._moved:
             while not moment():
@@ -113,17 +115,17 @@ class Running:
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        return bytes(self.taken)
+        return bytes(self.read)
 
 
 @dataclass
 class Moment:
-    """When to kill, and what to set up for it."""
+    """When to kill, and how to set the sandbox up for it."""
 
     name: str
     comes: Callable[[Scene], bool] = lambda _: True
     share: float | None = None
-    looks: int = 0
+    empty_polls: int = 0
     hold: bool = False
     delivered: int = 0
     faults: tuple[str, ...] = ()
@@ -134,7 +136,7 @@ class Moment:
 
 @dataclass
 class Scene:
-    """A sandbox, a tap's settings, and what an undisturbed run gives."""
+    """A sandbox, a tap's settings, and the output of an undisturbed run."""
 
     sandbox: Sandbox
     config: dict[str, Any]
@@ -145,9 +147,9 @@ class Scene:
     calls_before: int = 0
 
     @property
-    def taken(self) -> Output:
+    def output(self) -> Output:
         assert self.run is not None
-        return whole(bytes(self.run.taken))
+        return whole(bytes(self.run.read))
 
     def calls(self, path: str) -> list[int]:
         """The statuses of the calls since the moment was set up."""
@@ -155,7 +157,7 @@ class Scene:
 
     @property
     def journal(self) -> dict[str, Any]:
-        """The journal, as it stands on disk."""
+        """The journal on disk."""
         for path in (self.folder / "spool" / "journal").glob("*.json"):
             content: dict[str, Any] = json.loads(path.read_bytes())
             return content
@@ -167,12 +169,12 @@ class Scene:
 
     @property
     def part(self) -> int:
-        """How much of the download has come."""
+        """The bytes of the download that have come."""
         return sum(path.stat().st_size for path in (self.folder / "spool" / "exports").glob("*/download.part"))
 
     def killed_at(self, moment: Moment) -> Killed:
         options = self.sandbox.workspace.options
-        options.looks, options.hold = moment.looks, moment.hold
+        options.empty_polls, options.hold = moment.empty_polls, moment.hold
         self.sandbox.set_faults(*moment.faults)
         self.calls_before = len(self.sandbox.calls)
         most = 10**9 if moment.share is None else int(self.size * moment.share)
@@ -186,13 +188,13 @@ class Scene:
             for number in range(moment.delivered):
                 run.until(lambda: self.export_id)
                 self.sandbox.deliver_next_file()
-                run.until(lambda number=number: self.taken.counts["export_files"] > number)  # type: ignore[misc]
+                run.until(lambda number=number: self.output.counts["export_files"] > number)  # type: ignore[misc]
             if moment.share is not None:
-                run.until(lambda: len(run.taken) >= most)
+                run.until(lambda: len(run.read) >= most)
             run.until(lambda: moment.comes(self))
         finally:
             output = run.kill()
-        options.looks, options.hold = 0, False
+        options.empty_polls, options.hold = 0, False
         self.sandbox.set_faults()
         self.sandbox.finish_exports()
         return Killed(whole(output).stdout, journal=self.journal)
@@ -202,7 +204,7 @@ class Scene:
 
 
 def whole(output: bytes) -> Output:
-    """The lines that have their end."""
+    """The lines that are complete."""
     return Output(output[: output.rfind(b"\n") + 1])
 
 
@@ -238,20 +240,20 @@ def remembered(scene: Scene) -> bool:
     return bool(scene.export_id)
 
 
-def looked(times: int) -> Callable[[Scene], bool]:
+def polled(times: int) -> Callable[[Scene], bool]:
     return lambda scene: len(scene.calls("/segment-export/")) >= times
 
 
 def read(files: int) -> Callable[[Scene], bool]:
-    return lambda scene: scene.taken.counts["export_files"] >= files
+    return lambda scene: scene.output.counts["export_files"] >= files
 
 
 HOSTED = [
-    Moment("POST received", posted, looks=9),
-    Moment("answer saved", remembered, looks=9),
-    Moment("first STATE", lambda scene: bool(scene.taken.states), looks=9),
-    Moment("first look", looked(1), looks=9),
-    Moment("second look", looked(2), looks=9),
+    Moment("POST received", posted, empty_polls=9),
+    Moment("response saved", remembered, empty_polls=9),
+    Moment("first STATE", lambda scene: bool(scene.output.states), empty_polls=9),
+    Moment("first poll", polled(1), empty_polls=9),
+    Moment("second poll", polled(2), empty_polls=9),
     Moment("download begun", lambda scene: scene.part > 0, faults=("slow-download",)),
     Moment("download half done", lambda scene: scene.part > 100_000, faults=("slow-download",)),
     Moment("one file read", read(1), share=0.12),
@@ -259,8 +261,8 @@ HOSTED = [
 ]
 DELIVERED = [
     Moment("POST received", posted, hold=True),
-    Moment("answer saved", remembered, hold=True),
-    Moment("first STATE", lambda scene: bool(scene.taken.states), hold=True),
+    Moment("response saved", remembered, hold=True),
+    Moment("first STATE", lambda scene: bool(scene.output.states), hold=True),
     *(Moment(f"{files} files read, waiting", hold=True, delivered=files) for files in (1, 3)),
     Moment("every file read, waiting for quiet", read(USERS // USERS_PER_FILE)),
     *(Moment(f"{share:.1%} of the output", share=share) for share in SHARES),
@@ -268,7 +270,7 @@ DELIVERED = [
 
 
 def prove(scene: Scene, moment: Moment) -> Output:
-    """Kill, run again, and hold both runs to what is promised."""
+    """Kill a run, run again, and check both runs."""
     killed = scene.killed_at(moment)
     unsaved = killed.journal.get("bookmark", {}).get("export_id") == "" and not killed.states
     assert not killed.ended
@@ -291,13 +293,13 @@ def prove(scene: Scene, moment: Moment) -> Output:
 def test_killed_with_a_download(hosted: Scene, moment: Moment) -> None:
     """The union of rows is one run's, one POST started one export, and no file that STATE covers comes twice."""
     prove(hosted, moment)
-    looks = hosted.calls("/segment-export/")
-    assert looks[-1:] in ([200], [206])
+    polls = hosted.calls("/segment-export/")
+    assert polls[-1:] in ([200], [206])
     if moment.name == "download half done":
-        assert looks == [200, 206]
+        assert polls == [200, 206]
 
 
 @pytest.mark.parametrize("moment", DELIVERED, ids=str)
 def test_killed_with_a_bucket(delivered: Scene, moment: Moment) -> None:
-    """The same; and a POST whose answer was never saved is known again by the time in its folder's name."""
+    """The same; and a POST whose response was never saved is recognised by the time in its folder's name."""
     prove(delivered, moment)

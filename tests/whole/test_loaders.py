@@ -1,12 +1,9 @@
-"""What the pinned loaders make of the tap's messages: row for row, and a second time."""
+"""The pinned loaders load the tap's messages row for row, and a second time."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,15 +16,17 @@ from tests.support.loaders import (
     duckdb_rows,
     jsonl_rows,
     load,
-    record_counts,
     render,
 )
-from tests.support.postgres import Postgres, postgres
+from tests.support.runs import command, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["postgres"]  # a fixture
+    from tests.support.postgres import Postgres
+
+pytestmark = [pytest.mark.external, pytest.mark.sandbox(users=300, delay=0)]
 
 AT = "2026-11-20T03:00:00.000000Z"
 TEXT = {"type": ["string", "null"]}
@@ -135,7 +134,7 @@ class Destination:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings as Meltano takes them."""
+        """The settings as environment variables for Meltano."""
         prefix = self.loader.upper().replace("-", "_")
         return {
             f"{prefix}_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
@@ -200,9 +199,9 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     return {"target-jsonl": _to_jsonl, "target-duckdb": _to_duckdb}[request.param](tmp_path)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 10_000])
+@pytest.mark.parametrize("rows", [1, 2, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_every_row_arrives_as_it_was_sent(destination: Destination, rows: int, tmp_path: Path) -> None:
-    """No row is taken for a header or split; text, numbers and objects are what they were."""
+    """No row is mistaken for a header or split; text, numbers and objects are unchanged."""
     sent = _sent(rows)
     done = load(destination.loader, destination.config, _messages(sent), tmp_path)
     assert done.returncode == 0, done.stderr
@@ -224,13 +223,6 @@ def test_duckdb_refuses_an_empty_key_aloud(tmp_path: Path) -> None:
     assert done.stdout == "", "no STATE for rows that were not loaded"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    """A Braze with some hundred users."""
-    with Sandbox(users=300, delay=0) as running:
-        yield running
-
-
 def _tap_settings(sandbox: Sandbox, spool: Path) -> dict[str, Any]:
     return {**sandbox.config, "spool_dir": str(spool), "poll_interval_seconds": 1}
 
@@ -243,15 +235,13 @@ def _as_environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def records(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, int]:
-    """RECORD messages per stream of one run of the tap."""
+def records(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, int]:
+    """RECORD messages per stream of one run, with a sandbox of the same users as the tests'."""
     folder = tmp_path_factory.mktemp("tap")
-    config = folder / "config.json"
-    config.write_text(json.dumps(_tap_settings(sandbox, folder / "spool")), encoding="utf-8")
-    command = [str(Path(sys.executable).with_name("tap-braze-export")), "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    return record_counts(done.stdout)
+    with Sandbox(users=300) as sandbox:
+        done = command("--config", written(folder, _tap_settings(sandbox, folder / "spool")))
+    assert done.code == 0, done.stderr
+    return done.counts
 
 
 # The log of exports, and when each row was exported, differ from run to run.
@@ -259,13 +249,14 @@ VOLATILE = {"exported_at"}
 
 
 def _content(destination: Destination, stream: str) -> set[str]:
-    """The rows of a table as a set, without what differs from run to run."""
+    """The rows of a table as a set, without the columns that differ from run to run."""
     return {
         json.dumps({name: value for name, value in row.items() if name not in VOLATILE and name[:5] != "_sdc_"})
         for row in destination.rows(stream)
     }
 
 
+@pytest.mark.slow
 def test_meltano_runs_twice_and_the_tables_stay(
     destination: Destination, sandbox: Sandbox, records: Mapping[str, int], tmp_path: Path
 ) -> None:
@@ -287,8 +278,9 @@ def test_meltano_runs_twice_and_the_tables_stay(
     assert {stream: _content(destination, stream) for stream in before} == before
 
 
+@pytest.mark.slow
 def test_a_resync_is_one_variable(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Prefetcher the settings of the nightly run, the README's variable names the people; its job loads them."""
+    """Besides the settings of the nightly run, the README's variable names the people; its job loads them."""
     database = tmp_path / "resync.duckdb"
     names = {
         "TAP_BRAZE_EXPORT__RESYNC_EXTERNAL_IDS": '["A8i3mkd99", "100194", "nobody"]',

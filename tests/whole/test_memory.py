@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tap_braze_export.sandbox import Sandbox
 from tests.support.runs import COMMAND, environment, settings, written
 
@@ -16,7 +18,7 @@ FEW, MANY = 5_000, 25_000
 
 
 def peak(folder: Path, users: int) -> int:
-    """The most memory, in KiB, that the command took for so many users."""
+    """The peak memory of the command, in KiB, for a number of users."""
     with Sandbox(users=users) as sandbox:
         path = written(folder, settings(sandbox, folder))
         with (folder / "stderr.txt").open("wb") as log:
@@ -33,8 +35,9 @@ def peak(folder: Path, users: int) -> int:
     return usage.ru_maxrss
 
 
+@pytest.mark.slow
 def test_memory_is_constant(tmp_path: Path) -> None:
-    """Five times the users, in five files instead of one, take at most a fifth more."""
+    """Five times the users, in five files instead of one, need at most a fifth more memory."""
     few, many = (peak(tmp_path / str(users), users) for users in (FEW, MANY))
     assert few > 20_000
     assert many < few * 1.2

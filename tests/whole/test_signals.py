@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and a closed pipe, as the installed command takes them."""
+"""SIGTERM, SIGINT and a closed pipe end the installed command as they should."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PATIENCE = 30
+pytestmark = pytest.mark.slow
+
+TIMEOUT_SECONDS = 30
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 _SMALLEST_PIPE = 4096
 
 
 class Running:
-    """The command at work, its standard output in a small pipe that is read only when a test says so."""
+    """The running command; its standard output is a small pipe, which is read only when a test says so."""
 
     def __init__(self, folder: Path, config: dict[str, Any], *arguments: str) -> None:
         self.log = folder / "stderr.txt"
@@ -53,12 +55,12 @@ class Running:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=PATIENCE)
+        self.process.wait(timeout=TIMEOUT_SECONDS)
         self.close()
 
     def read(self, enough: Callable[[], bool] = lambda: False) -> None:
         """Read until there is enough, or to the end."""
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + TIMEOUT_SECONDS
         while not enough():
             ready, _, _ = select.select([self._pipe], [], [], 0.05)
             if ready:
@@ -69,28 +71,28 @@ class Running:
             assert time.monotonic() < give_up, self.stderr
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that the pipe does not tell, without reading from it."""
-        give_up = time.monotonic() + PATIENCE
+        """Wait for a condition without reading from the pipe."""
+        give_up = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
             select.select([], [], [], 0.05)
             assert time.monotonic() < give_up, self.stderr
 
     def until_stuck(self) -> None:
         """Wait until the pipe has been full for a while, so that the command hangs in a write."""
-        looks: list[int] = []
+        sizes: list[int] = []
 
         def full() -> bool:
-            looks.append(int.from_bytes(fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(4)), sys.byteorder))
-            return len(looks) > 10 and looks[-1] > 0 and set(looks[-10:]) == {looks[-1]}
+            sizes.append(int.from_bytes(fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(4)), sys.byteorder))
+            return len(sizes) > 10 and sizes[-1] > 0 and set(sizes[-10:]) == {sizes[-1]}
 
         self.until(full)
 
     @contextlib.contextmanager
     def ending_within(self, seconds: float) -> Iterator[None]:
-        """The block sees the command to its end."""
+        """Check that the command ends in this time after the block."""
         started = time.monotonic()
         yield
-        self.process.wait(timeout=PATIENCE)
+        self.process.wait(timeout=TIMEOUT_SECONDS)
         assert time.monotonic() - started < seconds
 
     def close(self) -> None:
@@ -105,11 +107,11 @@ class Running:
     @property
     def kinds(self) -> list[str]:
         """The types of the messages read so far, which must be whole lines."""
-        assert self.output.endswith(b"\n")
+        assert not self.output or self.output.endswith(b"\n")
         return [json.loads(line)["type"] for line in self.output.splitlines()]
 
     def ended_quietly(self) -> bool:
-        """Whether the log has no error and no traceback."""
+        """True if the log has no error and no traceback."""
         log = self.stderr
         return not any(word in log for word in ("| ERROR", "Traceback", "Exception", "Unforeseen"))
 
@@ -136,7 +138,7 @@ def test_while_waiting_for_braze(tmp_path: Path, number: signal.Signals, code: i
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_while_downloading(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """A download that drips does not hold the run up; the next run continues from the STATE."""
+    """A slow download does not delay the end; the next run continues from the STATE."""
     with (
         Sandbox(users=9000, faults=["slow-download"]) as sandbox,
         Running(tmp_path, settings(sandbox, tmp_path)) as tap,
@@ -171,14 +173,14 @@ def test_while_writing(tmp_path: Path, number: signal.Signals, code: int) -> Non
     assert tap.ended_quietly()
 
 
-def test_while_the_answer_does_not_come(tmp_path: Path) -> None:
-    """A call that hangs is broken off."""
+def test_while_no_response_comes(tmp_path: Path) -> None:
+    """A request that hangs is broken off."""
     with (
         Sandbox(users=5) as sandbox,
         Silent() as address,
         Running(tmp_path, settings(sandbox, tmp_path, api_url=address.url)) as tap,
     ):
-        tap.read(address.has_called)
+        tap.read(address.has_connection)
         with tap.ending_within(6):
             tap.process.send_signal(signal.SIGTERM)
             tap.read()
@@ -188,24 +190,24 @@ def test_while_the_answer_does_not_come(tmp_path: Path) -> None:
 
 
 class Silent:
-    """A server that takes calls and never answers."""
+    """A server that accepts connections and never responds."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(0)
-        self._calls: list[socket.socket] = []
+        self._connections: list[socket.socket] = []
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
-    def has_called(self) -> bool:
+    def has_connection(self) -> bool:
         with contextlib.suppress(BlockingIOError):
-            self._calls.append(self._socket.accept()[0])
-        return bool(self._calls)
+            self._connections.append(self._socket.accept()[0])
+        return bool(self._connections)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for opened in (*self._calls, self._socket):
+        for opened in (*self._connections, self._socket):
             opened.close()
 
 
@@ -289,7 +291,7 @@ def test_run_after_a_signal_continues(tmp_path: Path) -> None:
         path = written(tmp_path, json.loads(state)["value"], "state.json")
         with Running(tmp_path, config, "--state", path) as again:
             again.read()
-            again.process.wait(timeout=PATIENCE)
+            again.process.wait(timeout=TIMEOUT_SECONDS)
         assert len([call for call in sandbox.calls if call.method == "POST"]) == 1
     assert again.process.returncode == 0, again.stderr
     assert again.kinds.count("STATE") >= 1

@@ -1,4 +1,4 @@
-"""What ships is the wheel: it is built, installed alone, and works."""
+"""The wheel, which is what ships, is built, installed alone, and works."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.external
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +27,7 @@ def uv() -> str:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[bytes]:
-    """A command's end, without the surroundings' virtual environment and settings."""
+    """Run a command without the virtual environment and settings of this process."""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_", "TAP_"))}
     return subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, timeout=300, check=False)
 
@@ -37,7 +39,7 @@ def output(done: subprocess.CompletedProcess[bytes]) -> bytes:
 
 
 def with_uv(*arguments: str) -> None:
-    """Let uv do something with what it has, which `make setup` has fetched; only else ask the package index."""
+    """Run uv with the packages that `make setup` has fetched, and with the package index only if that fails."""
     done = run(uv(), *arguments, "--quiet", "--offline")
     output(done if done.returncode == 0 else run(uv(), *arguments, "--quiet"))
 
@@ -61,7 +63,7 @@ def test_contents(wheel: Path) -> None:
 
 
 def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
-    """In an empty environment, with nothing but what it asks for: --about and --discover."""
+    """--about and --discover work in an environment with the wheel and its dependencies only."""
     python = tmp_path / "venv" / "bin" / "python"
     with_uv("venv", "--python", sys.executable, str(tmp_path / "venv"))
     with_uv("pip", "install", "--python", str(python), str(wheel))

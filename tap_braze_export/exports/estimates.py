@@ -1,0 +1,65 @@
+"""Braze's estimates of segment sizes: they are rough, so a difference is a warning, never a failure."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from tap_braze_export.errors import BrazeError
+from tap_braze_export.schema.user_object import SEGMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tap_braze_export.braze.client import Braze
+    from tap_braze_export.state import Bookmark
+
+_TOLERANCE = 0.2
+_log = logging.getLogger(__name__)
+
+
+class Estimates:
+    """Compares exports with Braze's estimates, where the key may request them.
+
+    Args:
+        client: Braze.
+        bucket_url: The setting, for the error that names it; empty if it is not set.
+    """
+
+    def __init__(self, client: Braze, bucket_url: str) -> None:
+        self._client = client
+        self._bucket_url = bucket_url
+
+    def review(self, bookmarks: Iterable[Bookmark]) -> None:
+        """Warn of exports whose users are far more or fewer than Braze estimates."""
+        for bookmark in bookmarks:
+            if bookmark.running or not bookmark.export_id:
+                continue
+            estimate = self._estimate(bookmark)
+            if estimate and abs(bookmark.users - estimate) > estimate * _TOLERANCE:
+                _log.warning(
+                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
+                    bookmark.segment_id,
+                    f"{bookmark.users:,}",
+                    f"{estimate:,}",
+                )
+
+    def reason_for_files(self, bookmark: Bookmark) -> str:
+        """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty."""
+        expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
+        if not expected and (estimate := self._estimate(bookmark)):
+            expected = f"Braze estimates {estimate:,} users"
+        found = f"Braze says that it is complete, and not one file is in {self._bucket_url}"
+        if expected:
+            return f"{found}, though {expected}: bucket_url must be the bucket and prefix of Braze's partner settings"
+        _log.warning("Export %s: %s; it counts as empty", bookmark.export_id, found)
+        return ""
+
+    def _estimate(self, bookmark: Bookmark) -> int | None:
+        if bookmark.source != SEGMENT:
+            return None
+        try:
+            return self._client.segment_size(bookmark.segment_id)
+        except BrazeError as error:
+            _log.debug("No estimate to compare with: %s", error)
+            return None

@@ -1,0 +1,90 @@
+"""Fixtures that several test modules share, and the marks that follow from them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tap_braze_export.sandbox import Sandbox
+from tests.support import clouds
+from tests.support.fakes import FakeClock, Server
+from tests.support.postgres import Postgres, running_postgres
+from tests.support.sandbox_client import CallbackReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SERVERS = ("cloud", "cluster", "postgres")
+"""Fixtures that start servers: a test that uses one is external."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server; put the long ones first, so that all processes end at about the same time."""
+    for item in items:
+        if not {*SERVERS}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.external)
+    items.sort(key=lambda item: not (item.get_closest_marker("slow") or item.get_closest_marker("external")))
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A local Braze with 40 users, or with the options of the mark `sandbox`.
+
+    The mark takes the arguments of `Sandbox`, and `segments`: lists of users by the id of their segment.
+    """
+    mark = request.node.get_closest_marker("sandbox")
+    options = {"users": 40, **(mark.kwargs if mark else {})}
+    segments = options.pop("segments", {})
+    with Sandbox(**options) as sandbox:
+        for segment_id, users in segments.items():
+            sandbox.add_segment(segment_id, users)
+        yield sandbox
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock on which waiting takes no time."""
+    return FakeClock()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An HTTP server that gives the responses that a test lines up."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def listener() -> Iterator[CallbackReceiver]:
+    """A server that receives the callbacks of a sandbox."""
+    with CallbackReceiver() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], clouds.Store]]:
+    """Give the store of a cloud, s3, gcs or azure; its server starts when it is first needed."""
+    with contextlib.ExitStack() as servers:
+
+        @functools.cache
+        def store(name: str) -> clouds.Store:
+            return servers.enter_context(clouds.SERVERS[name](tmp_path_factory.mktemp(name)))
+
+        yield store
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, cloud: Callable[[str], clouds.Store]) -> clouds.Store:
+    """The store of one cloud: S3's, unless the test is parametrized with another."""
+    return cloud(getattr(request, "param", "s3"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the whole run; each test keeps to a schema of its own."""
+    with running_postgres() as server:
+        yield server
