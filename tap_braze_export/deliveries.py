@@ -83,6 +83,9 @@ class Deliveries(Protocol):
             What can be read now, in order. Each stays listed until it is `done` or `failed`.
         """
 
+    def advance(self) -> None:
+        """Start and look for transfers that are due while a delivery is emitted; called between its blocks."""
+
     @property
     def ended(self) -> bool:
         """True once nothing more will come."""

@@ -9,6 +9,7 @@ TapError                 ends the run: one ERROR line, exit code 1
 │   └── LostResponseError  a POST was sent and no answer came back: it may have started something
 └── ExportError          this export is given up; the others go on and the run fails at its end
     ├── InterruptedExportError  not for good: the next run continues the export
+    │   └── DiskFullError  the disk of spool_dir has no room: it may have once other exports are read
     └── DamagedFileError a delivered file cannot be read; it is fetched once more first
 
 The message is the whole error for the person on call: what, which, why, what to do. It never holds the API
@@ -19,10 +20,14 @@ from __future__ import annotations
 
 import re
 import traceback
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+_NAME = re.compile(r"\s*[A-Za-z_][\w .-]{0,63}", re.ASCII)
+_MAX_NAMES = 10
 
 
 class TapError(Exception):
@@ -77,6 +82,10 @@ class InterruptedExportError(ExportError):
     """This run cannot get an export's files, because of the network or the disk; the next one may continue it."""
 
 
+class DiskFullError(InterruptedExportError):
+    """The disk of spool_dir has no room for an export's files."""
+
+
 class DamagedFileError(ExportError):
     """A delivered file is truncated, has a wrong checksum or is no archive."""
 
@@ -100,6 +109,21 @@ def described(error: Exception, secrets: Iterable[str] = ()) -> str:
     """An error of another library in one line: its type, and its text unless that is secret."""
     text = foreign_text(str(error), secrets)
     return f"{type(error).__name__}{f' ({text})' if text else ''}"
+
+
+def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Names that are not known, each with the nearest known one; what may be a value and no name is only counted."""
+    by_spelling = {name.lower(): name for name in known}
+    unknown = sorted(set(names))
+    shown = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
+    result = []
+    for name in shown:
+        spelling = re.sub(r"\W+", "_", name.strip().lower())
+        nearest = get_close_matches(spelling, by_spelling, n=1)
+        result.append(f"{name.strip()} (did you mean {by_spelling[nearest[0]]}?)" if nearest else name.strip())
+    if more := len(unknown) - len(shown):
+        result.append(f"{more} more")
+    return result
 
 
 def texts_in(value: object, *, min_chars: int) -> Iterator[str]:

@@ -140,6 +140,7 @@ class Run:
                         self._batches.add_file(name, file)
                         self._streams[name].count(file.count)
                 self._parent.emit_to_children(block.rows, delivery.exported_at)
+                self._deliveries.advance()
         except ExportError as error:
             delivery.failed(error)
             return None

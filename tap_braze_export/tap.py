@@ -12,6 +12,7 @@ from typing_extensions import override
 from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
+from tap_braze_export.files.bucket_url import read_bucket_url
 from tap_braze_export.preflight import check
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
@@ -252,6 +253,11 @@ class TapBrazeExport(Plugin):
             errors.append(
                 "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
             )
+        if isinstance(bucket_url := config.get("bucket_url"), str) and bucket_url.strip():
+            try:
+                read_bucket_url(bucket_url)
+            except ConfigError as error:
+                errors.append(str(error))
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):

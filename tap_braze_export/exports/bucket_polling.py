@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
 from tap_braze_export.files.objects import DeliveredFile, LocalObject
 from tap_braze_export.report.progress import duration
@@ -126,7 +126,7 @@ class BucketExport:
     @property
     def complete(self) -> bool:
         """True once every file was read."""
-        return self._ended and not self._objects and not self._gone
+        return self._ended and not (self._objects or self._gone or self._is_too_late)
 
     @property
     def has_found_files(self) -> bool:
@@ -137,6 +137,16 @@ class BucketExport:
     def transfers(self) -> Iterable[Future[Any]]:
         """See `ExportPoller`."""
         return [waiting.fetching for waiting in self._objects.values() if waiting.fetching]
+
+    @property
+    def received_bytes(self) -> int:
+        """See `ExportPoller`; a copy from the bucket says nothing before its end."""
+        return 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """See `ExportPoller`."""
+        return sum(waiting.listed.size for waiting in self._objects.values() if waiting.fetching)
 
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""
@@ -167,6 +177,9 @@ class BucketExport:
         now = self._clock.now()
         listed = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
         new = {found.path: found for found in listed if self._seen.get(found.path) != found}
+        for found in new.values():
+            if found.path in self._seen:
+                self.bookmark.forget(found.name)  # it has changed since it was read: it is read again
         if new:
             self._seen |= new
             self._last_new_at, self._not_before = now, self._listed_at
@@ -192,8 +205,8 @@ class BucketExport:
 
     @property
     def _is_too_late(self) -> bool:
-        """True if the newest file came after the deadline."""
-        return self._not_before > self._deadline
+        """True if files still come after the deadline, and Braze has not said that they are the last ones."""
+        return self._not_before > self._deadline and not self.proven
 
     def _fetch_next(self) -> None:
         busy = sum(waiting.is_busy for waiting in self._objects.values())
@@ -210,7 +223,11 @@ class BucketExport:
         are_files_before = False
         for waiting in list(self._objects.values()):
             if waiting.fetching and waiting.fetching.done():
-                if waiting.fetching.exception() and are_files_before:
+                if (problem := waiting.fetching.exception()) and are_files_before:
+                    if isinstance(problem, DiskFullError):
+                        name = waiting.listed.name
+                        _log.warning("%s: %s; else it is copied once the files before it are read", name, problem)
+                        waiting.fetching, self._max_objects = None, 1
                     return
                 fetching, waiting.fetching = waiting.fetching, None
                 try:

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.callback import Callbacks
-from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
-from tap_braze_export.errors import AuthError, BrazeError, DamagedFileError, ExportError, InterruptedExportError
-from tap_braze_export.exports.bucket_polling import BucketExport
+from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
+from tap_braze_export.errors import (
+    AuthError,
+    BrazeError,
+    ConfigError,
+    DamagedFileError,
+    DiskFullError,
+    ExportError,
+    InterruptedExportError,
+)
 from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.estimates import Estimates
 from tap_braze_export.exports.journal import Journal
+from tap_braze_export.exports.pollers import Pollers
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
 from tap_braze_export.exports.resume import KnownExport, Status
+from tap_braze_export.exports.running import RunningExport
 from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.download import Download
-from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
-from tap_braze_export.sessions import Session
+from tap_braze_export.files.spool import free_bytes
 from tap_braze_export.state import VERSION, read_bookmarks
-from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
@@ -36,26 +43,7 @@ if TYPE_CHECKING:
     from tap_braze_export.report.progress import Progress
     from tap_braze_export.settings import Settings
 
-_MAX_TRANSFERS = 8
-_SHORTEST_LATE_SECONDS = 120.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _RunningExport:
-    """An export whose files are waited for, or read.
-
-    Attributes:
-        source: What is exported.
-        poller: Finds its files.
-        is_late: True if it ended in an earlier run, and only files that came afterwards are read.
-        files_read: Files that this run has emitted.
-    """
-
-    source: Source
-    poller: ExportPoller
-    is_late: bool = False
-    files_read: int = 0
 
 
 class Exports:
@@ -72,6 +60,7 @@ class Exports:
         rows_signature: Hash of everything that shapes rows.
         files_ahead: Files beyond the current one that workers can read.
         write_state: Writes STATE; called as soon as an export has been started, before any waiting.
+        free: Free space of the disk that holds a directory.
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
@@ -91,6 +80,7 @@ class Exports:
         rows_signature: str,
         files_ahead: int,
         write_state: Callable[[], None],
+        free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
         self.failures: list[str] = []
@@ -98,17 +88,22 @@ class Exports:
         self._client = client
         self._clock = clock
         self._spool = spool
-        self._session = Session()
-        self._threads = DaemonThreads(_MAX_TRANSFERS)
         self._progress = progress
         self._settings = settings
-        self._files_ahead = files_ahead
         self._write_state = write_state
         self._started_at = clock.now()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
         self._estimates = Estimates(client, url or "")
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
+        self._pollers = Pollers(
+            settings,
+            callbacks=self._callbacks,
+            spool=spool,
+            clock=clock,
+            files_ahead=files_ahead,
+            free=free,
+        )
         self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
         self._requests = [
             ExportRequest(
@@ -124,12 +119,18 @@ class Exports:
             )
             for source in sources
         ]
-        self._running: list[_RunningExport] = []
+        self._running: list[RunningExport] = []
         self._is_whole: dict[tuple[str, str], bool] = {}
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
 
     def __enter__(self) -> Self:
-        """Lock the segments, listen for callbacks, and continue what earlier runs left."""
+        """Lock the segments, listen for callbacks, and continue what earlier runs left.
+
+        Raises:
+            ConfigError: The bucket cannot be listed: nothing is started.
+        """
+        if self._bucket is not None and (problem := self._bucket.check()):
+            raise ConfigError(problem)
         for journal in self._journals.values():
             journal.lock()
         self._callbacks.__enter__()
@@ -139,8 +140,7 @@ class Exports:
 
     def __exit__(self, *_: object) -> None:
         """Release the locks and the port; transfers under way end with the process."""
-        self._threads.shutdown()
-        self._session.close()
+        self._pollers.close()
         self._callbacks.__exit__(None, None, None)
         for journal in self._journals.values():
             journal.unlock()
@@ -160,6 +160,12 @@ class Exports:
             for file in self._poll(export)
         ]
 
+    def advance(self) -> None:
+        """See `Deliveries`: links to downloads expire while a slow loader takes a huge file."""
+        for export in list(self._running):
+            if isinstance(export.poller, HostedExport) and not export.poller.has_found_files:
+                self._poll(export)
+
     @property
     def ended(self) -> bool:
         """See `Deliveries`."""
@@ -168,10 +174,11 @@ class Exports:
     def wait(self) -> None:
         """See `Deliveries`."""
         if transfers := [transfer for export in self._running for transfer in export.poller.transfers]:
+            self._report_transfers()
             wait(transfers, WAIT_SLICE_SECONDS, FIRST_COMPLETED)
             return
         times = [request.timer.next for request in self._requests if self._may_start(request)]
-        times += [export.poller.timer.next for export in self._running]
+        times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.now()) > 0:
             names = [export.poller.bookmark.export_id for export in self._running]
             self._progress.waiting(names or [str(request.source) for request in self._requests], self._started_at)
@@ -210,8 +217,8 @@ class Exports:
         if known.status is Status.RUNNING:
             self._follow(request, known)
         elif self._bucket is not None:
-            poller = self._bucket_export(known, self._bucket, settle_seconds=None)
-            self._running.insert(0, _RunningExport(request.source, poller, is_late=True))
+            poller = self._pollers.late_files(known, self._bucket)
+            self._running.insert(0, RunningExport(request.source, poller, is_late=True))
 
     def _may_start(self, request: ExportRequest) -> bool:
         if any(export.is_late for export in self._running):
@@ -242,13 +249,13 @@ class Exports:
         poller: ExportPoller
         if known.url is not None:
             try:
-                poller = self._hosted_export(known, known.url)
+                poller = self._pollers.hosted(known, known.url)
             except ExportError as error:
                 journal.forget()
                 self._fail(source, f"export {bookmark.export_id}: {error}")
                 return
         elif self._bucket is not None:
-            poller = self._bucket_export(known, self._bucket, settle_seconds=self._settings.settle_seconds)
+            poller = self._pollers.in_bucket(known, self._bucket)
         else:
             self._fail(
                 source,
@@ -258,48 +265,32 @@ class Exports:
             return
         self.bookmarks[bookmark.key] = bookmark
         self._is_whole[bookmark.key] = not bookmark.files
-        self._running.append(_RunningExport(source, poller))
+        self._running.append(RunningExport(source, poller))
         self._write_state()
 
-    def _hosted_export(self, known: KnownExport, url: str) -> HostedExport:
-        path = self._spool.folder(known.bookmark.export_id) / "download"
-        deadline = known.bookmark.requested_at + self._settings.export_timeout_seconds
-        download = Download(url, path=path, session=self._session, clock=self._clock, deadline=deadline)
-        return HostedExport(
-            known.bookmark,
-            download,
-            path,
-            timer=self._new_timer(),
-            threads=self._threads,
-            clock=self._clock,
-            deadline=deadline,
-            max_files=1 + self._files_ahead,
-        )
+    def _report_transfers(self) -> None:
+        """Report the bytes that have come; a request for a file that is not there yet has none."""
+        pollers = [export.poller for export in self._running]
+        names = [poller.bookmark.export_id for poller in pollers if poller.received_bytes or poller.expected_bytes]
+        if names:
+            received = sum(poller.received_bytes for poller in pollers)
+            self._progress.downloading(names, received, sum(poller.expected_bytes for poller in pollers))
 
-    def _bucket_export(self, known: KnownExport, bucket: Bucket, *, settle_seconds: float | None) -> BucketExport:
-        folder = self._spool.folder(known.bookmark.export_id)
-        return BucketExport(
-            known.bookmark,
-            bucket,
-            ReadInPlace(bucket) if self._settings.dask_scheduler else CopyToDisk(bucket, folder),
-            timer=self._new_timer(),
-            threads=self._threads,
-            clock=self._clock,
-            settle_seconds=settle_seconds,
-            deadline=self._deadline(known, settle_seconds),
-            called_back=lambda: self._callbacks.received(known.token),
-            max_objects=1 + max(1, self._files_ahead),
-        )
-
-    def _deadline(self, known: KnownExport, settle_seconds: float | None) -> float:
-        """When an export is given up, in epoch seconds; late files have `settle_minutes` to become complete."""
-        if settle_seconds is None:
-            return self._clock.now() + max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
-        return known.bookmark.requested_at + self._settings.export_timeout_seconds
-
-    def _poll(self, export: _RunningExport) -> Sequence[DeliveredFile]:
+    def _poll(self, export: RunningExport) -> Sequence[DeliveredFile]:
+        others_hold_space = any(other.holds_space for other in self._running if other is not export)
+        if export.waits_for_space and others_hold_space:
+            return ()
+        export.waits_for_space = False
         try:
             files = export.poller.poll()
+        except DiskFullError as error:
+            if not others_hold_space:
+                self._give_up(export, error)
+                return ()
+            name = export.poller.bookmark.export_id
+            _log.warning("Export %s: %s; else it is fetched once the exports before it are read", name, error)
+            export.waits_for_space = True
+            return ()
         except ExportError as error:
             self._give_up(export, error)
             return ()
@@ -314,11 +305,11 @@ class Exports:
                 self._complete(export)
         return files
 
-    def _done(self, export: _RunningExport, file: DeliveredFile, users: int) -> None:
+    def _done(self, export: RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)
         export.files_read += 1
 
-    def _failed(self, export: _RunningExport, file: DeliveredFile, error: ExportError) -> None:
+    def _failed(self, export: RunningExport, file: DeliveredFile, error: ExportError) -> None:
         """Have a file fetched once more if it is damaged for the first time, else give its export up."""
         try:
             if not isinstance(error, DamagedFileError):
@@ -327,7 +318,7 @@ class Exports:
         except ExportError as final:
             self._give_up(export, final)
 
-    def _complete(self, export: _RunningExport) -> None:
+    def _complete(self, export: RunningExport) -> None:
         bookmark = export.poller.bookmark
         self._running.remove(export)
         if export.is_late and export.files_read:
@@ -338,7 +329,7 @@ class Exports:
         self._write_state()  # before the journal and the download go: a run that is killed here continues with them
         self._clear(export)
 
-    def _give_up(self, export: _RunningExport, error: ExportError) -> None:
+    def _give_up(self, export: RunningExport, error: ExportError) -> None:
         if self._clock.stopped:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
         bookmark = export.poller.bookmark
@@ -353,7 +344,7 @@ class Exports:
                 self.bookmarks[bookmark.key] = replace(none_running, users=bookmark.last_users)
         self._clear(export)
 
-    def _clear(self, export: _RunningExport) -> None:
+    def _clear(self, export: RunningExport) -> None:
         bookmark = export.poller.bookmark
         if not export.is_late:
             self._journals[bookmark.key].forget()
@@ -362,6 +353,3 @@ class Exports:
     def _fail(self, source: Source, reason: str) -> None:
         _log.warning("Giving up %s: %s", source, reason)
         self.failures.append(f"{source}: {reason}")
-
-    def _new_timer(self) -> PollTimer:
-        return PollTimer(self._clock, self._settings.poll_interval_seconds)

@@ -56,6 +56,14 @@ class ExportPoller(Protocol):
     def transfers(self) -> Iterable[Future[Any]]:
         """The transfers under way."""
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that have come of the transfers under way, as far as that is known."""
+
+    @property
+    def expected_bytes(self) -> int:
+        """All bytes of the transfers under way, as far as that is known."""
+
     def done(self, file: DeliveredFile, users: int) -> None:
         """Note that a file's rows are written."""
 
@@ -121,6 +129,16 @@ class HostedExport:
     def transfers(self) -> Iterable[Future[Any]]:
         """See `ExportPoller`."""
         return [self._attempt] if self._attempt else []
+
+    @property
+    def received_bytes(self) -> int:
+        """See `ExportPoller`."""
+        return self._download.received if self._attempt else 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """See `ExportPoller`."""
+        return (self._download.expected or 0) if self._attempt else 0
 
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""

@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
-from tap_braze_export.files.fast_zlib import fast_zlib as inflating
+from tap_braze_export.files import inflate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 BLOCK_BYTES = 64 * 2**20
 _MAX_LINE_BYTES = 64 * 2**20
 # Millions of tiny lines cost far more memory than their bytes. A line with a braze_id has 40 bytes or more,
 # so a file of users below BLOCK_BYTES still makes one block.
 _MAX_BLOCK_LINES = 2**21
-_CHUNK_BYTES = 2**20
 _BOM = b"\xef\xbb\xbf"
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP_MAGIC = b"\x1f\x8b"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END_RECORD_BYTES = 22
 _ENCRYPTED_FLAG = 0x1
-_DAMAGE_ERRORS: tuple[type[Exception], ...] = (
-    zlib.error,
-    cast("type[Exception]", inflating.error),
-    EOFError,
-    struct.error,
-)
-_RAW_DEFLATE_WBITS, _GZIP_WBITS = -15, 31
+_OTHER_ARCHIVES = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xff\x06\x00\x00sNaPpY": "snappy",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+}
+"""How the content of a member begins that is compressed in a way that is not read, and its name; no JSON begins so."""
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_HEAD_BYTES = 512
+_MAX_INNER_ZIP_RATIO = 32
+"""An inner zip may be this many times longer than the member that holds it: its own members are compressed mostly."""
 
 
 @dataclass(frozen=True)
@@ -80,27 +88,33 @@ def members(file: BinaryIO, object_name: str) -> list[Member]:
         entries = _entries(file, object_name)
     except OSError as error:
         raise DamagedFileError(f"{object_name} cannot be read: {error.strerror}") from None
-    return [
-        _member(object_name, index, entry)
-        for index, entry in enumerate(entries)
-        if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
-    ]
+    return _members_of(entries, object_name)
 
 
-def blocks(file: BinaryIO, member: Member, *, limit: int = BLOCK_BYTES) -> Iterator[Block]:
+def blocks(
+    file: BinaryIO, member: Member, *, limit: int = BLOCK_BYTES, spool_folder: Path | None = None
+) -> Iterator[Block]:
     """The lines of a member of an object, in blocks of at most `limit` inflated bytes; a longer line is its own block.
 
     Blank lines are kept as `b""`, so that line numbers hold. The last block comes only after the whole member
-    was checked.
+    was checked. A member that is itself a gzip stream or a zip gives the lines inside, member after member.
+
+    Args:
+        file: The object.
+        member: The member.
+        limit: Bytes.
+        spool_folder: Private folder where a zip inside an archive is kept for the time it is read, as its directory is
+            at its end; None for the system's folder of temporary files. A small one stays in memory.
 
     Raises:
-        DamagedFileError: The member is truncated, its checksum is wrong, or a line is longer than 64 MiB.
+        DamagedFileError: The member is truncated, its checksum is wrong, a line is longer than 64 MiB, or it holds
+            archives in archives.
     """
     splitter = _LineSplitter(member.name, limit)
     try:
-        for chunk in _inflated(file, member):
+        for chunk in _content(file, member, spool_folder):
             yield from splitter.add(chunk)
-    except _DAMAGE_ERRORS as error:
+    except inflate.DAMAGE_ERRORS as error:
         raise DamagedFileError(f"{member.name} is damaged: {error}") from None
     except OSError as error:
         raise DamagedFileError(f"{member.name} cannot be read: {error.strerror}") from None
@@ -185,6 +199,15 @@ def _entries(file: BinaryIO, object_name: str) -> list[zipfile.ZipInfo]:
         raise DamagedFileError(f"{object_name} is damaged: the zip's directory is truncated or wrong") from None
 
 
+def _members_of(entries: Iterable[zipfile.ZipInfo], object_name: str) -> list[Member]:
+    """The members of a zip but for directories and what macOS adds."""
+    return [
+        _member(object_name, index, entry)
+        for index, entry in enumerate(entries)
+        if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
+    ]
+
+
 def _member(object_name: str, index: int, entry: zipfile.ZipInfo) -> Member:
     shown = "".join(char if char.isprintable() else "\ufffd" for char in entry.filename[:255])
     name = f"{object_name}!{index}-{shown}"
@@ -205,7 +228,7 @@ def _member(object_name: str, index: int, entry: zipfile.ZipInfo) -> Member:
 def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     """The inflated bytes of a member, in chunks of at most 1 MiB."""
     if member.offset is None:
-        yield from _gunzipped(file)
+        yield from inflate.gunzipped(inflate.chunks_to_end(file))
         return
     if member.offset < 0:
         raise EOFError("its header is not where the zip's directory says")
@@ -215,8 +238,9 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
         raise EOFError("its header is not where the zip's directory says")
     file.seek(name_bytes + extra_bytes, 1)
     crc = size = 0
-    for chunk in _raw(file, member.size) if member.stored else _deflated(file, member.size):
-        crc = inflating.crc32(chunk, crc)
+    read = inflate.stored if member.stored else inflate.deflated
+    for chunk in read(file, member.size):
+        crc = inflate.crc32(chunk, crc)
         size += len(chunk)
         if size > member.inflated:
             break
@@ -227,66 +251,75 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
         raise EOFError("wrong checksum")
 
 
-def _raw(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The next `size` bytes of a file."""
-    while size:
-        chunk = file.read(min(_CHUNK_BYTES, size))
-        if not chunk:
-            raise EOFError("it is truncated")
-        size -= len(chunk)
-        yield chunk
+# Archives inside archives
 
 
-def _deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """One raw deflate stream that takes up exactly `size` bytes."""
-    inflater = _Inflater(_RAW_DEFLATE_WBITS)
-    for chunk in _raw(file, size):
-        if inflater.eof:
-            raise EOFError("bytes after the end of its data")
-        yield from inflater.feed(chunk)
-    if not inflater.eof:
-        raise EOFError("it is truncated")
-    if inflater.unused:
-        raise EOFError("bytes after the end of its data")
+def _content(file: BinaryIO, member: Member, spool_folder: Path | None) -> Iterator[bytes]:
+    """The lines of a member in chunks; if it is compressed once more, the lines inside."""
+    head, chunks = _peeked(_inflated(file, member))
+    _refuse_other_archives(head, member.name)
+    if head.startswith(_GZIP_MAGIC):
+        return _flat(inflate.gunzipped(chunks), member.name)
+    if head.startswith(_ZIP_MAGIC):
+        return _unzipped(chunks, member, spool_folder)
+    return chunks
 
 
-def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
-    """Gzip members one after another, then nothing but zeros: tapes and some storages pad with them."""
-    inflater = _Inflater(_GZIP_WBITS)
-    while chunk := file.read(_CHUNK_BYTES):
-        while chunk:
-            if inflater.eof:
-                chunk = chunk.lstrip(b"\0")
-                if not chunk:
-                    break
-                inflater = _Inflater(_GZIP_WBITS)
-            yield from inflater.feed(chunk)
-            chunk = inflater.unused
-    if not inflater.eof:
-        raise EOFError("it is truncated")
+def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The beginning of a file, and all its chunks."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head, chain((head,), chunks)
 
 
-class _Inflater:
-    """Decompresses one stream with isal or zlib, which check the CRC of gzip themselves."""
+def _flat(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The chunks of a file inside an archive inside an archive, which must be no archive."""
+    head, chunks = _peeked(chunks)
+    _refuse_other_archives(head, name)
+    if head.startswith((_GZIP_MAGIC, *_ZIP_MAGIC)):
+        raise DamagedFileError(f"{name} is compressed more than twice: put the files there as Braze writes them")
+    return chunks
 
-    def __init__(self, wbits: int) -> None:
-        self._zlib = inflating.decompressobj(wbits)
 
-    @property
-    def eof(self) -> bool:
-        """True once the stream has ended."""
-        return self._zlib.eof
+def _unzipped(chunks: Iterable[bytes], member: Member, spool_folder: Path | None) -> Iterator[bytes]:
+    """The lines of all members of a zip inside an archive."""
+    with tempfile.SpooledTemporaryFile(BLOCK_BYTES, dir=str(spool_folder) if spool_folder else None) as spooled:
+        left = max(BLOCK_BYTES, member.size * _MAX_INNER_ZIP_RATIO)
+        for chunk in chunks:
+            left -= len(chunk)
+            if left < 0:
+                raise DamagedFileError(
+                    f"{member.name} is a zip inside an archive, and far longer than that: it is refused"
+                )
+            try:
+                spooled.write(chunk)
+            except OSError as error:
+                folder = spool_folder or tempfile.gettempdir()
+                raise DamagedFileError(
+                    f"{member.name} is a zip inside an archive, which needs room in {folder} while it is read"
+                    f" ({error.strerror}): free some there"
+                ) from None
+        file = cast("BinaryIO", spooled)
+        for inner in _members_of(_entries(file, member.name), member.name):
+            end = b"\n"
+            for number, chunk in enumerate(_flat(_inflated(file, inner), inner.name)):
+                yield chunk if number else chunk.removeprefix(_BOM)
+                end = chunk[-1:] or end
+            if end != b"\n":
+                yield b"\n"  # else the next member's first line would be joined to this one's last
 
-    @property
-    def unused(self) -> bytes:
-        """Bytes that were fed after the stream's end."""
-        return self._zlib.unused_data
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the inflated bytes, at most 1 MiB at a time whatever the ratio."""
-        chunk = b""
-        # A full chunk may leave output waiting inside it though all input is consumed.
-        while not self._zlib.eof and (data or len(chunk) == _CHUNK_BYTES):
-            chunk = self._zlib.decompress(data, _CHUNK_BYTES)
-            data = self._zlib.unconsumed_tail
-            yield chunk
+def _refuse_other_archives(head: bytes, name: str) -> None:
+    """Refuse a file whose first bytes are those of a compression that is not read.
+
+    Raises:
+        DamagedFileError: It names it.
+    """
+    found = next((known for magic, known in _OTHER_ARCHIVES.items() if head.startswith(magic)), "")
+    if head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
+        found = "tar"
+    if found:
+        raise DamagedFileError(f"{name} holds a {found} archive, which is not read: only zip and gzip are")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
+import stat
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
 from tap_braze_export.errors import DamagedFileError, ExportError, TapError
+from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
 from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.files.spool import file_name, private_file
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
@@ -31,27 +35,59 @@ _MAX_DATES_ALWAYS_LISTED = 10
 _RECENT_DAYS = 3
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified")
 """Members of a listing that change with a file's content, the best one first."""
-_LABELS = StorageLabels("the bucket", url="bucket_url", options="bucket_options", needed="list and get objects")
+_TEMPORARY_NAME = re.compile(
+    r"""
+    \.                                            # rsync, azcopy, s3cmd and others hide what they write
+    | .*(
+        \.(tmp|temp|part|partial|filepart|crdownload|download|incomplete|inprogress|uploading|aria2|swp)
+        | _\.gstmp(_\d+)?                         # gsutil and gcloud
+        | \._COPYING_                             # hadoop
+        | ~
+        | \.(zip|gz|gzip)\.(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9]{6,10}        # aws, mktemp
+        | \.(zip|gz|gzip)\.(?=.*[a-z])(?=.*[A-Z])[A-Za-z]{6,10}
+        | \.(zip|gz|gzip)\d{5,}                   # s5cmd
+    )$
+    """,
+    re.VERBOSE,
+)
+"""How the names of files look that a copy tool has not finished: it renames them then. Braze's names do not."""
+_log = logging.getLogger(__name__)
 
 
 class Bucket:
     """The customer's own bucket, where Braze writes `segment-export/<segment>/<date>/<export>/<file>`.
 
     Args:
-        bucket_url: `s3://bucket/prefix`, `gs://…`, `abfs://…` or a local directory.
+        bucket_url: `s3://bucket/prefix`, `gs://…`, `abfs://…` or a local directory, whose symbolic links are followed.
         options: fsspec's options for it, secrets.
         clock: Time, and the waits between tries.
+
+    Attributes:
+        shown_url: Its address for logs and errors, without secrets.
+
+    Raises:
+        ConfigError: There can be no such bucket.
     """
 
     def __init__(self, bucket_url: str, options: Mapping[str, Any], *, clock: Clock) -> None:
         self._clock = clock
+        url = read_bucket_url(bucket_url)
+        self.shown_url = shown_bucket_url(url)
+        labels = StorageLabels(
+            "the bucket",
+            url="bucket_url",
+            options="bucket_options",
+            needed="list and get objects",
+            shown_url=self.shown_url,
+        )
         # Listings are not cached: fsspec would keep one for ever.
-        self._storage = Storage(bucket_url, {**options, "use_listings_cache": False}, _LABELS, clock=clock)
+        self._storage = Storage(url, {**options, "use_listings_cache": False}, labels, clock=clock)
         self._files, self._root = self._storage.files, self._storage.root
         self._dates_without_files: dict[str, set[str]] = {}
+        self._left_alone: set[str] = set()
 
     def objects(self, export_id: str, segment_id: str | None) -> list[BucketObject]:
-        """The files of an export that are there now, by name.
+        """The files of an export that are there now, by name, but for those that a copy tool has not finished.
 
         The folder of the date is not computed: documentation and practice disagree about which date it is.
 
@@ -67,7 +103,9 @@ class Bucket:
                 continue
             infos = [info for info in self._list(f"{date}/{export_id}") if info["type"] == "file" and info["size"]]
             objects += [
-                BucketObject(file_name(info["name"]), info["name"], info["size"], _version(info)) for info in infos
+                BucketObject(file_name(info["name"]), info["name"], info["size"], _version(info))
+                for info in infos
+                if not self._is_unfinished(info["name"])
             ]
             if not infos and not self._is_recent(date):
                 skipped.add(date)
@@ -120,6 +158,15 @@ class Bucket:
             return str(error)
         return None
 
+    def _is_unfinished(self, path: str) -> bool:
+        """True if a file has the temporary name that a copy tool gives it until it is whole; logged once."""
+        if not _TEMPORARY_NAME.match(path.rpartition("/")[2]):
+            return False
+        if path not in self._left_alone:
+            self._left_alone.add(path)
+            _log.warning("%s is left alone: a copy tool names a file so until it is whole", file_name(path))
+        return True
+
     def _dates(self, segment_id: str | None) -> list[str]:
         """The folders of dates, of one segment or of all."""
         top = f"{self._root}/segment-export"
@@ -138,9 +185,10 @@ class Bucket:
     def _list_once(self, path: str) -> list[dict[str, Any]]:
         """The content of a folder; in an object store a folder exists only while something is in it."""
         try:
-            return list(self._files.ls(path, detail=True))
+            infos = list(self._files.ls(path, detail=True))
         except FileNotFoundError:
             return []
+        return [_followed(info) if info.get("islink") else info for info in infos]
 
     def _is_recent(self, date: str) -> bool:
         first = datetime.fromtimestamp(self._clock.now() - _RECENT_DAYS * 86_400, UTC).date()
@@ -172,7 +220,7 @@ class Bucket:
                     target.write(chunk)
                     size += len(chunk)
         except FileNotFoundError:
-            raise _deleted() from None
+            raise _deleted(stored) from None
         if size != stored.size:
             raise DamagedFileError(f"{stored.name} has another length than the {stored.size} bytes listed")
 
@@ -229,14 +277,25 @@ class _RangedFile(io.RawIOBase):
                     if isinstance(piece, Exception):
                         raise piece
             except FileNotFoundError:
-                raise _deleted() from None
+                raise _deleted(self._stored) from None
             return list(pieces)
 
         return self._storage.retrying("read", fetch) if ranges else []
 
 
-def _deleted() -> ExportError:
-    return ExportError("a delivered file was deleted from the bucket before it was read")
+def _deleted(stored: BucketObject) -> DamagedFileError:
+    """The error of a file that is gone: renamed or repaired, as the next listing will show, or lost."""
+    return DamagedFileError(f"{stored.name} was deleted from the bucket before it was read")
+
+
+def _followed(info: dict[str, Any]) -> dict[str, Any]:
+    """The listing of the target of a symbolic link in a local directory."""
+    try:
+        found = os.stat(info["name"])  # noqa: PTH116 - a path of fsspec
+    except OSError:
+        return info  # to nowhere, or in a circle
+    kind = "directory" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "other"
+    return {**info, "type": kind, "size": found.st_size, "mtime": found.st_mtime}
 
 
 def _version(info: Mapping[str, Any]) -> str:

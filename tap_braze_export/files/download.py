@@ -42,6 +42,10 @@ class Download:
         clock: Time.
         deadline: Epoch seconds after which a transfer is given up.
         free: Free space of the disk.
+
+    Attributes:
+        received: Bytes that have come, of the transfer under way or the last one.
+        expected: Bytes of the whole file; None if the store does not announce them.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Download:
         self._deadline = deadline
         self._free = free
         self._failures = 0
+        self.received = 0
+        self.expected: int | None = None
         self._part = path.with_name(f"{path.name}.part")
         self._sidecar = path.with_name(f"{path.name}.part.json")
 
@@ -158,11 +164,13 @@ class Download:
             with private_file(self._sidecar) as file:
                 file.write(json.dumps({"etag": etag, "length": length}).encode())
         size, problem = offset, ""
+        self.received, self.expected = offset, length
         with private_file(self._part, append=offset > 0) as file:
             try:
                 for chunk in self._body(response, offset, length):
                     file.write(chunk)
                     size += len(chunk)
+                    self.received = size
             except urllib3.exceptions.HTTPError as error:
                 problem = type(error).__name__
         if self._clock.stopped:

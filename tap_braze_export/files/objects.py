@@ -95,7 +95,8 @@ class DeliveredFile:
             ExportError: If it cannot be read to its end.
         """
         with _opened(self.stored, opener) as file:
-            yield from archive.blocks(file, self.member)
+            folder = self.stored.path.parent if isinstance(self.stored, LocalObject) else None
+            yield from archive.blocks(file, self.member, spool_folder=folder)
 
 
 def _opened(stored: StoredObject, opener: Opener | None) -> BinaryIO:

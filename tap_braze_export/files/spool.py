@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from tap_braze_export.errors import ConfigError, InterruptedExportError
+from tap_braze_export.errors import ConfigError, DiskFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +32,9 @@ _MAX_ID_CHARS = 200  # of an export's id in a file name, which gets a suffix
 class Spool:
     """A directory that only the tap's user can read (0700, files 0600).
 
+    A directory of another owner, as Kubernetes (`fsGroup`) and network mounts provide it, cannot be given that mode.
+    It is used if other users cannot write to it and the tap's folders in it, or a directory above it, keep them out.
+
     Args:
         directory: The setting `spool_dir`; None for the user's cache directory.
         clock: Time.
@@ -48,19 +51,18 @@ class Spool:
         """Make the directory, and remove old files of earlier runs.
 
         Raises:
-            ConfigError: If it cannot be made or written.
+            ConfigError: If it cannot be made or written, or others could read or replace what is in it.
         """
+        folder = self.root
         try:
             if self.root.exists() and self.root.stat().st_mode & stat.S_ISVTX:
                 raise ConfigError(f"spool_dir {self.root} is shared by all users: name a directory of the tap's own")
-            for folder in (self.root, *(self.root / name for name in ("exports", "journal", "rejected"))):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder.chmod(0o700)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
+            _make_private(folder, shut_out=stat.S_IWOTH)
+            for folder in (self.root / name for name in ("exports", "journal", "rejected")):
+                _make_private(folder, shut_out=stat.S_IRWXO)
         except OSError as error:
             raise ConfigError(
-                f"spool_dir {self.root} cannot be written ({error.strerror}): name a directory of the tap's own user"
+                f"spool_dir {folder} cannot be written ({error.strerror}): name a directory of the tap's own user"
             ) from None
         self._remove_older("exports", _KEEP_DOWNLOADS_SECONDS)
         self._remove_older("rejected", _KEEP_REJECTED_SECONDS)
@@ -92,17 +94,51 @@ class Spool:
                         path.unlink()
 
 
+def _make_private(folder: Path, *, shut_out: int) -> None:
+    """Make a directory that only its owner can use, as far as its file system and its owner let it.
+
+    Args:
+        folder: The directory.
+        shut_out: Permissions that other users must not have, unless a directory above keeps them out.
+
+    Raises:
+        ConfigError: They have them all the same.
+        OSError: It cannot be written.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(OSError):  # only its owner may, and some mounts let nobody: what counts is the mode
+        folder.chmod(0o700)
+    found = folder.stat()
+    if found.st_mode & shut_out and all(above.stat().st_mode & stat.S_IXOTH for above in folder.resolve().parents):
+        with tempfile.TemporaryDirectory(dir=folder) as probe:
+            has_modes = not Path(probe).stat().st_mode & stat.S_IRWXO
+        if found.st_uid != os.geteuid() and has_modes:
+            raise ConfigError(
+                f"spool_dir: {folder} belongs to another user (uid {found.st_uid}), who lets all users into it (mode"
+                f" {found.st_mode & 0o777:o}): name a directory below it that does not exist yet, such as"
+                f" {folder / 'spool'}, or have its owner take these permissions away"
+            )
+        raise ConfigError(
+            f"spool_dir: the file system of {folder} lets all users into it (mode {found.st_mode & 0o777:o}) and cannot"
+            " change that: mount it for the tap's user alone (options such as uid, dir_mode=0700, file_mode=0600), or"
+            " name a directory on another file system"
+        )
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def private_file(path: Path, *, append: bool = False, durable: bool = True) -> Iterator[BufferedWriter]:
     """A file that only its owner can read; if `durable`, it is on disk when the block ends.
 
     Raises:
-        InterruptedExportError: The disk is full; the file is removed then, so that other exports can go on.
+        DiskFullError: The disk is full; the file is removed then, so that other exports can go on.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
     try:
         with os.fdopen(os.open(path, flags, 0o600), "ab" if append else "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
+            with suppress(PermissionError):  # the file system has given it another owner; its folder is private
+                os.fchmod(file.fileno(), 0o600)
             yield file
             if durable:
                 file.flush()
@@ -119,11 +155,9 @@ def free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
 
 
-def disk_full_error(directory: Path) -> InterruptedExportError:
+def disk_full_error(directory: Path) -> DiskFullError:
     """The error of a disk without room."""
-    return InterruptedExportError(
-        f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk"
-    )
+    return DiskFullError(f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk")
 
 
 def file_name(text: str) -> str:

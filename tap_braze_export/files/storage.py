@@ -64,6 +64,7 @@ class StorageLabels:
         needed: What its credentials must allow.
         kind: What the URL names.
         unreachable_error: The error of a storage that cannot be reached for now.
+        shown_url: Its URL without secrets, if errors are to hold it.
     """
 
     name: str
@@ -72,6 +73,12 @@ class StorageLabels:
     needed: str
     kind: str = "a bucket or directory"
     unreachable_error: type[TapError] = InterruptedExportError
+    shown_url: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The name and the URL."""
+        return f"{self.name} {self.shown_url}".rstrip()
 
 
 class Storage:
@@ -117,6 +124,11 @@ class Storage:
             command = f"pip install 'tap-braze-export[{extra}]'" if extra else "the library that fsspec needs for it"
             raise ConfigError(f"{labels.url} starts with {parts.scheme}://, which needs: {command}") from None
         except Exception as error:  # noqa: BLE001  each cloud library has its own
+            if parts.scheme and parts.scheme not in fsspec.available_protocols() and "::" not in url:
+                raise ConfigError(
+                    f"{labels.url} starts with {parts.scheme}://, which names no storage: use s3://, gs://, abfs://"
+                    " or a local path"
+                ) from None
             problem = described(error, self._secrets)
             raise ConfigError(f"{labels.url} or {labels.options} cannot be used: {problem}") from None
         self.files: Any = files
@@ -139,7 +151,7 @@ class Storage:
             except Exception as error:  # noqa: BLE001  each cloud library has its own
                 raise self._error(error, done) from None
 
-        failed = f"{self._labels.name} could not be {done}"
+        failed = f"{self._labels.full_name} could not be {done}"
         try:
             return _RETRIES.call(attempt, failed=failed[0].upper() + failed[1:], clock=self._clock)
         except GaveUpError as error:
@@ -167,7 +179,7 @@ class Storage:
         except Exception as error:  # noqa: BLE001  each cloud library has its own
             raised = self._error(error, done)
         if isinstance(raised, RetryableError):
-            raised = self._labels.unreachable_error(f"{self._labels.name} cannot be {done}: {raised.problem}")
+            raised = self._labels.unreachable_error(f"{self._labels.full_name} cannot be {done}: {raised.problem}")
         raise raised
 
     def _error(self, error: Exception, done: str) -> TapError | RetryableError:
@@ -177,12 +189,13 @@ class Storage:
             return error
         if self._certificates and (problem := certificate_problem(error, labels.name, self._certificates)):
             return labels.unreachable_error(f"{labels.name} cannot be {done}: {problem}")
-        if isinstance(error, FileNotFoundError):
-            return ConfigError(f"{labels.url} names {labels.kind} that does not exist")
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            where = f": {labels.shown_url}" if labels.shown_url else ""
+            return ConfigError(f"{labels.url} names {labels.kind} that does not exist{where}")
         problem = described(error, self._secrets)
         if is_refusal(error):
             return ConfigError(
-                f"{labels.name} cannot be {done}: {problem}. Check the credentials ({labels.options} or the"
+                f"{labels.full_name} cannot be {done}: {problem}. Check the credentials ({labels.options} or the"
                 f" environment) and that they may {labels.needed}"
             )
         return RetryableError(problem)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _LOG_INTERVAL_SECONDS = 10.0
 _MIN_REPORTED_WAIT_SECONDS = 1.0
+_MAX_NAMED_EXPORTS = 3
 
 
 class Progress:
@@ -45,11 +46,18 @@ class Progress:
             self._bar.set_description(f"waiting for {len(export_ids)} export(s)")
         elif self._due():
             self._logger.info(
-                "Waiting for Braze since %s: %s%s",
-                duration(self._clock.now() - since),
-                ", ".join(export_ids[:3]),
-                ", …" if len(export_ids) > 3 else "",  # noqa: PLR2004
+                "Waiting for Braze since %s: %s", duration(self._clock.now() - since), _listed(export_ids)
             )
+
+    def downloading(self, export_ids: list[str], received: int, expected: int) -> None:
+        """Report that files come; 0 for bytes that are not known."""
+        size = f"{megabytes(received)} of {megabytes(expected)} MB" if expected else f"{megabytes(received)} MB so far"
+        if not received:
+            size = f"{megabytes(expected)} MB"
+        if self._bar is not None:
+            self._bar.set_description(f"downloading {size}")
+        elif self._due():
+            self._logger.info("Downloading %s: %s", size, _listed(export_ids))
 
     def read(self, file: str, *, users: int, seconds: float, waited: float) -> None:
         """Count an emitted file; `waited` is the part of its seconds in which the loader kept the run waiting."""
@@ -83,6 +91,16 @@ class Progress:
             return False
         self._reported = self._clock.now()
         return True
+
+
+def _listed(export_ids: list[str]) -> str:
+    return ", ".join(export_ids[:_MAX_NAMED_EXPORTS]) + (", …" if len(export_ids) > _MAX_NAMED_EXPORTS else "")
+
+
+def megabytes(size: int) -> str:
+    """Format bytes for people, in millions: `0.3`, `15`, `1,204`."""
+    millions = size / 1e6
+    return f"{millions:,.0f}" if round(millions) >= 10 else f"{millions:.1f}"  # noqa: PLR2004
 
 
 def duration(seconds: float) -> str:

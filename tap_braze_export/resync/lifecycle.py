@@ -195,6 +195,9 @@ class Resync:
             self._fill(self._group)
         return [self._group] if self._group.is_complete else []
 
+    def advance(self) -> None:
+        """See `Deliveries`; a group has one block."""
+
     @property
     def ended(self) -> bool:
         """See `Deliveries`."""

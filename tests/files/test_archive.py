@@ -15,7 +15,7 @@ import pytest
 from isal import isal_zlib
 
 from tap_braze_export.errors import DamagedFileError
-from tap_braze_export.files import archive
+from tap_braze_export.files import archive, inflate
 from tap_braze_export.files.archive import BLOCK_BYTES, Block, Member
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True, params=[isal_zlib, zlib], ids=["isal", "zlib"])
 def _inflating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test once with either library."""
-    monkeypatch.setattr(archive, "inflating", request.param)
+    monkeypatch.setattr(inflate, "inflating", request.param)
 
 
 def zipped(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

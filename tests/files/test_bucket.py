@@ -79,6 +79,98 @@ def test_new_and_changed_files_are_seen_at_the_next_listing(bucket: Bucket, tmp_
     assert before.version != after.version
 
 
+UNFINISHED = [
+    ".b.zip.Ab12Cd",  # rsync
+    ".azDownload-0f1e-b.zip",
+    ".b.zip",
+    "b.zip.6eF9aC2b",  # aws
+    "b.zip.aBcDeFab",
+    "b.gz.0123456f",
+    "b.zip_.gstmp",  # gsutil, gcloud
+    "b.zip_.gstmp_12",
+    "b.zip.1a2b3c4d.partial",  # rclone
+    "b.zip.partial",
+    "b.zip.tmp",
+    "b.temp",
+    "b.zip.part",
+    "b.zip.filepart",  # WinSCP
+    "b.zip.crdownload",
+    "b.zip._COPYING_",
+    "b.zip2873465081",  # s5cmd
+    "b.zip~",
+]
+BRAZES = [
+    "0123456789abcdef0123456789abcdef.zip",
+    "0123456789abcdef0123456789abcdef.gz",
+    "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab-1464728599.zip",
+    "users",
+    "users.20260102",
+    "a.zip.gz",
+    "a.gz.zip",
+    "a.zip.1",
+    "a.zip.20260102",
+    "a.zip.backup",
+    "part-0001",
+    "temp.zip",
+    "a.partial.zip",
+    "0123456789abcdef0123456789abcdef",
+    "odd name (1).zip",
+]
+
+
+def test_files_that_a_copy_tool_has_not_finished_are_left_alone(
+    bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their temporary names are not read, which is logged once; names of Braze and odd ones are."""
+    for name in UNFINISHED + BRAZES:
+        deliver(tmp_path, f"seg/2026-01-02/{EXPORT}/{name}")
+
+    for _ in range(3):
+        assert names(bucket.objects(EXPORT, "seg")) == sorted(BRAZES)
+    assert len([line for line in caplog.messages if "is left alone" in line]) == len(UNFINISHED)
+
+
+def test_symbolic_links_in_a_directory_are_followed(bucket: Bucket, tmp_path: Path, clock: FakeClock) -> None:
+    """To files, folders and the bucket itself; what leads nowhere or in a circle is left alone."""
+    deliver(tmp_path / "real", f"seg/2026-01-02/{EXPORT}/a.zip", CONTENT)
+    real = tmp_path / "real" / "segment-export" / "seg"
+    folder = tmp_path / "segment-export" / "seg" / "2026-01-03" / EXPORT
+    folder.mkdir(parents=True)
+    (folder / "b.zip").symlink_to(real / "2026-01-02" / EXPORT / "a.zip")
+    (folder / "nowhere.zip").symlink_to(tmp_path / "none")
+    (folder / "circle.zip").symlink_to(folder / "circle.zip")
+    (tmp_path / "segment-export" / "linked").symlink_to(real)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    (found,) = bucket.objects(EXPORT, "seg")
+    bucket.fetch(found, tmp_path / "object")
+
+    assert (found.name, found.size) == ("b.zip", len(CONTENT))
+    assert (tmp_path / "object").read_bytes() == CONTENT
+    assert names(bucket.objects(EXPORT, "linked")) == ["a.zip"]
+    assert names(Bucket(str(tmp_path / "link"), {}, clock=clock).objects(EXPORT, None)) == ["a.zip"]
+
+
+def test_target_of_a_symbolic_link_that_changes_is_seen(bucket: Bucket, tmp_path: Path) -> None:
+    deliver(tmp_path, f"seg/2026-01-02/{EXPORT}/.real", b"half")
+    folder = tmp_path / "segment-export" / "seg" / "2026-01-02" / EXPORT
+    (folder / "a.zip").symlink_to(folder / ".real")
+    (before,) = bucket.objects(EXPORT, "seg")
+    (folder / ".real").write_bytes(b"whole")
+    (after,) = bucket.objects(EXPORT, "seg")
+
+    assert (before.size, after.size) == (4, 5)
+
+
+def test_file_in_place_of_the_directory_is_refused(tmp_path: Path, clock: FakeClock) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    problem = Bucket(str(tmp_path / "file"), {}, clock=clock).check()
+
+    assert problem == f"bucket_url names a bucket or directory that does not exist: {tmp_path / 'file'}"
+    assert clock.slept == []
+
+
 def test_control_characters_in_a_name_are_replaced(bucket: Bucket, tmp_path: Path) -> None:
     deliver(tmp_path, f"seg/2026-01-02/{EXPORT}/a\n\x1b.zip")
 
@@ -108,10 +200,11 @@ def test_file_of_another_length_is_damaged(bucket: Bucket, tmp_path: Path, conte
     assert [item.name for item in tmp_path.iterdir()] == ["segment-export"]
 
 
-def test_file_that_is_gone_is_an_export_error(bucket: Bucket, tmp_path: Path) -> None:
+def test_file_that_is_gone_is_a_damaged_file(bucket: Bucket, tmp_path: Path) -> None:
+    """The next listing shows if it was renamed, or is lost."""
     found = BucketObject("a.zip", str(tmp_path / "none"), 3, "")
 
-    with pytest.raises(ExportError, match="deleted from the bucket before it was read"):
+    with pytest.raises(DamagedFileError, match=r"^a\.zip was deleted from the bucket before it was read$"):
         bucket.fetch(found, tmp_path / "object")
 
 
@@ -127,7 +220,7 @@ def test_told_to_end_fetching_stops(bucket: Bucket, clock: FakeClock, tmp_path: 
 def test_check_of_a_directory(clock: FakeClock, tmp_path: Path) -> None:
     """A bucket without an export yet is fine, one that is not there is not."""
     missing = Bucket(str(tmp_path / "none"), {}, clock=clock)
-    error = "bucket_url names a bucket or directory that does not exist"
+    error = f"bucket_url names a bucket or directory that does not exist: {tmp_path / 'none'}"
 
     assert Bucket(str(tmp_path), {}, clock=clock).check() is None
     assert missing.check() == error
@@ -190,7 +283,7 @@ def test_object_that_is_gone_or_shorter(store: ScriptedS3, s3: Bucket) -> None:
         with pytest.raises(ValueError, match="before the start"):
             file.seek(-1)
     del store.objects[key]
-    with s3.open(found) as file, pytest.raises(ExportError, match="deleted from the bucket before it was read"):
+    with s3.open(found) as file, pytest.raises(DamagedFileError, match="deleted from the bucket before it was read"):
         file.read()
 
 
@@ -205,6 +298,6 @@ def test_s3_check(store: ScriptedS3, s3: Bucket, options: dict[str, Any], clock:
     store.objects[f"{DATE}/x/a.zip"] = b"zip"
     assert s3.check() is None
     missing = Bucket("s3://nosuch/braze", options, clock=clock)
-    assert missing.check() == "bucket_url names a bucket or directory that does not exist"
+    assert missing.check() == "bucket_url names a bucket or directory that does not exist: s3://nosuch/braze"
     with pytest.raises(ConfigError, match="does not exist"):
         missing.objects(EXPORT, "seg")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.errors import ExportError
-from tap_braze_export.files.spool import private_file
+from tap_braze_export.errors import ConfigError, ExportError
+from tap_braze_export.files.spool import Spool, private_file
+from tap_braze_export.sandbox import Sandbox
+from tests.support.fakes import FakeClock
+from tests.support.runs import sync
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 def test_full_disk_names_the_directory_and_frees_what_it_took(tmp_path: Path) -> None:
@@ -27,3 +33,169 @@ def fill(path: Path) -> None:
     with private_file(path) as file:
         file.write(b"x")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# Directories of another owner
+
+
+NOBODY = 65534
+GROUP = 2000
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Go on as a user who owns nothing here and is in one group, as in a container with `fsGroup`."""
+    groups = os.getgroups()
+    os.setgroups([GROUP])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A directory of root's that everybody can reach; pytest's own lie below one that only its user can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        (path / "volume").mkdir()
+        yield path / "volume"
+
+
+def given(volume: Path, mode: int, *, owner: int = 0, group: int = GROUP) -> Path:
+    os.chown(volume, owner, group)
+    volume.chmod(mode)
+    return volume
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+PRIVATE = {"exports": 0o700, "journal": 0o700, "rejected": 0o700}
+
+
+def refusal(folder: Path, clock: FakeClock) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Spool(str(folder), clock=clock).open()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o2770, 0o2775, 0o770, 0o777 & ~0o002])
+def test_directory_of_another_owner_is_used(volume: Path, clock: FakeClock, mode: int) -> None:
+    """Its mode cannot be changed, but nobody outside the group can write to it, and what is in it is private."""
+    given(volume, mode)
+    with another_user():
+        spool = Spool(str(volume), clock=clock)
+        spool.open()
+        spool.open()
+        rejected = spool.reject("e", [b"line"])
+        with private_file(spool.folder("e") / "download") as file:
+            file.write(b"x")
+
+    assert volume.stat().st_mode & 0o7777 == mode
+    assert modes(volume) == PRIVATE
+    assert rejected.stat().st_mode & 0o777 == 0o600
+    assert modes(volume / "exports" / "e") == {"download": 0o600}
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o777, 0o2777])
+def test_directory_of_another_owner_that_all_can_write_to_is_refused(volume: Path, clock: FakeClock, mode: int) -> None:
+    """As an emptyDir of Kubernetes has it; the error names a directory that works."""
+    given(volume, mode)
+    with another_user():
+        error = refusal(volume, clock)
+        Spool(str(volume / "spool"), clock=clock).open()
+
+    assert error == (
+        f"spool_dir: {volume} belongs to another user (uid 0), who lets all users into it (mode 777): name a directory"
+        f" below it that does not exist yet, such as {volume / 'spool'}, or have its owner take these permissions away"
+    )
+    assert modes(volume) == {"spool": 0o700}
+
+
+@as_root
+def test_directory_below_one_that_keeps_others_out_is_used(volume: Path, clock: FakeClock) -> None:
+    """Whatever its own mode: nobody else gets there."""
+    os.chown(volume.parent, 0, GROUP)
+    volume.parent.chmod(0o770)
+    given(volume, 0o777)
+    with another_user():
+        Spool(str(volume), clock=clock).open()
+
+    assert modes(volume) == PRIVATE
+
+
+@as_root
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o755), (0, 0o700), (NOBODY, 0o500)])
+def test_directory_that_cannot_be_written_is_refused(volume: Path, clock: FakeClock, owner: int, mode: int) -> None:
+    """Of another owner; one's own is made writable."""
+    given(volume, mode, owner=owner)
+    with another_user():
+        if owner == NOBODY:
+            Spool(str(volume), clock=clock).open()
+            return
+        error = refusal(volume, clock)
+
+    assert error.startswith(f"spool_dir {volume}")
+    assert error.endswith("cannot be written (Permission denied): name a directory of the tap's own user")
+
+
+@as_root
+def test_folder_that_another_user_has_left_is_refused(volume: Path, clock: FakeClock) -> None:
+    """A run as root before this one: the error names the folder."""
+    given(volume, 0o2770)
+    (volume / "journal").mkdir(mode=0o700)
+    with another_user():
+        error = refusal(volume, clock)
+
+    assert error.startswith(f"spool_dir {volume / 'journal'} cannot be written (Permission denied)")
+
+
+@as_root
+def test_folder_of_another_user_that_all_can_read_is_refused(volume: Path, clock: FakeClock) -> None:
+    """It would hold what is personal, or somebody else's journal."""
+    given(volume, 0o2775)
+    (volume / "journal").mkdir()
+    (volume / "journal").chmod(0o777)
+    with another_user():
+        assert f"{volume / 'journal'} belongs to another user (uid 0)" in refusal(volume, clock)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o770])
+def test_mount_that_ignores_modes(volume: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    """Such as CIFS or vfat: refused where the mount lets all users in, with the true reason; else used."""
+    for folder in (volume, *(volume / name for name in PRIVATE)):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+    monkeypatch.setattr(os, "chmod", lambda *_args, **_options: None)  # what such a mount makes of it
+    if mode == 0o770:
+        Spool(str(volume), clock=clock).open()
+        return
+    error = refusal(volume, clock)
+
+    assert error.startswith("spool_dir: the file system of ")
+    assert f"lets all users into it (mode {mode:o}) and cannot change that: mount it for the tap's user alone" in error
+
+
+@as_root
+def test_whole_run_in_a_directory_of_another_owner(volume: Path, tmp_path: Path) -> None:
+    """A run before it has imported all modules, which the other user may not read."""
+    given(volume, 0o2775)
+    options: dict[str, Any] = {"users": 20, "odd_users": False, "users_per_file": 5}
+    with Sandbox(**options) as sandbox:
+        sync({**sandbox.config, "spool_dir": str(tmp_path), "workers": 1}, clock=FakeClock())
+    with another_user(), Sandbox(**options) as sandbox:
+        run = sync({**sandbox.config, "spool_dir": str(volume), "workers": 1}, clock=FakeClock())
+
+    assert run.counts["users"] == 20
+    assert modes(volume) == PRIVATE

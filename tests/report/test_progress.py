@@ -46,6 +46,20 @@ def test_waiting_names_three_exports(clock: FakeClock, caplog: pytest.LogCapture
     assert caplog.messages == ["Waiting for Braze since 10 s: a, b, c, …", "Waiting for Braze since 20 s: a, b, c, …"]
 
 
+@pytest.mark.parametrize(
+    ("received", "expected", "told"),
+    [(15_200_000, 38_000_000, "15 of 38 MB"), (300_000, 4_000_000, "0.3 of 4.0 MB"), (2_000_000, 0, "2.0 MB so far")],
+)
+def test_download_under_way_is_reported_by_its_bytes(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, received: int, expected: int, told: str
+) -> None:
+    progress = Progress(clock, LOGGER)
+    for _ in range(15):
+        clock.sleep(1)
+        progress.downloading(["a"], received, expected)
+    assert caplog.messages == [f"Downloading {told}: a"]
+
+
 def test_summary_leaves_out_the_time_that_the_loader_took(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """Users a second are the tap's own; the loader's time is named where it is worth it."""
     progress = Progress(clock, LOGGER)

@@ -1,0 +1,90 @@
+"""The setting `bucket_url`: read in the forms that people paste, else refused with the form to use."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+from tap_braze_export.errors import ConfigError
+
+_CLOUD_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+_DIRECTORY_SCHEMES = frozenset({"file", "local"})
+_WANTED = "the bucket as s3://bucket/prefix, gs://bucket/prefix or abfs://container/prefix, or a local directory"
+_BRAZES_FOLDER = re.compile(r"(^|/+)segment-export(/+[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?)?/*$")
+"""Path that Braze appends to the prefix: its folder, and perhaps a segment's folder in it."""
+
+
+def read_bucket_url(text: str) -> str:
+    """The address of the bucket and the prefix, without what Braze appends to it.
+
+    Raises:
+        ConfigError: It cannot be a bucket.
+    """
+    url = text.strip()
+    scheme, separator, path = url.partition("://")
+    scheme = scheme.lower()
+    if not separator:
+        if url.startswith("arn:"):
+            raise _refusal("is an ARN", f"s3://{url.rpartition(':')[2]}")
+        if re.match(r"(?!file:/)[A-Za-z][\w+.-]+:", url):
+            raise _refusal("has no :// after its scheme", "")
+        return _cut(url)
+    if scheme in {"http", "https"}:
+        raise _refusal("is a web address", _form_of_web_address(url))
+    if scheme in _DIRECTORY_SCHEMES:
+        if not path.startswith(("/", "~")):
+            raise _refusal("names a directory without a slash before it", f"{scheme}:///{path}")
+    elif scheme in _CLOUD_SCHEMES:
+        bucket = path.partition("/")[0]
+        if not bucket.strip():
+            raise _refusal("names no bucket", "")
+        if ":" in bucket:
+            raise _refusal("holds credentials, which go into bucket_options", "")
+        if "?" in path:
+            raise _refusal("holds a query: credentials go into bucket_options", "")
+    return _cut(f"{scheme}://{path}")
+
+
+def shown_bucket_url(url: str) -> str:
+    """The address for logs and errors: without a password and a query."""
+    address, _, _ = url.partition("?")
+    return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", address)
+
+
+def _cut(url: str) -> str:
+    """The address up to Braze's folder; of nothing but that folder, the directory that it is in."""
+    return _BRAZES_FOLDER.sub("", url) or ("/" if url.startswith("/") else ".")
+
+
+def _refusal(problem: str, form: str) -> ConfigError:
+    return ConfigError(f"bucket_url {problem}: name {form or _WANTED}")
+
+
+def _form_of_web_address(url: str) -> str:
+    """The form to write instead of the address of a bucket's page or file."""
+    address = urlsplit(url)
+    host, query = address.hostname or "", parse_qs(address.query)
+    parts = [part for part in address.path.split("/") if part]
+    scheme, at = "", parts
+    if host.endswith("console.aws.amazon.com"):
+        scheme, at = "s3", [*parts[2:3], *query.get("prefix", [])]
+    elif host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        bucket = re.match(r"(.+)\.s3[.-]", host)
+        scheme, at = "s3", [bucket[1], *parts] if bucket else parts
+    elif host == "console.cloud.google.com":
+        scheme, at = "gs", parts[2:]
+    elif host in {"storage.googleapis.com", "storage.cloud.google.com"}:
+        scheme = "gs"
+    elif host.endswith(".storage.googleapis.com"):
+        scheme, at = "gs", [host.removesuffix(".storage.googleapis.com"), *parts]
+    if scheme:
+        return _form(scheme, at)
+    if azure := re.fullmatch(r"([^.]+)\.(?:blob|dfs)\.core\.[a-z.]+", host):
+        return f"{_form('abfs', parts)}, with account_name {azure[1]} in bucket_options"
+    port = f":{address.port}" if address.port else ""
+    return f"{_form('s3', parts)}, with endpoint_url {address.scheme}://{host}{port} in bucket_options"
+
+
+def _form(scheme: str, parts: list[str]) -> str:
+    path = "/".join(part.strip("/") for part in parts) or "bucket/prefix"
+    return f"the bucket as {_cut(f'{scheme}://{path}')}"

@@ -1,0 +1,99 @@
+"""Deflate and gzip streams, stored bytes: inflated a mebibyte at a time, their ends and checksums verified."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from tap_braze_export.files.fast_zlib import fast_zlib as inflating
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CHUNK_BYTES = 2**20
+DAMAGE_ERRORS: tuple[type[Exception], ...] = (
+    zlib.error,
+    cast("type[Exception]", inflating.error),
+    EOFError,
+    struct.error,
+)
+"""Raised when a stream is truncated, wrong, or followed by other bytes."""
+_RAW_DEFLATE_WBITS, _GZIP_WBITS = -15, 31
+
+
+def crc32(data: bytes, before: int) -> int:
+    """The CRC-32 of data that follows data with the CRC-32 `before`."""
+    return inflating.crc32(data, before)
+
+
+def chunks_to_end(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a file from here to its end."""
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+def stored(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file."""
+    while size:
+        chunk = file.read(min(CHUNK_BYTES, size))
+        if not chunk:
+            raise EOFError("it is truncated")
+        size -= len(chunk)
+        yield chunk
+
+
+def deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """One raw deflate stream that takes up exactly `size` bytes."""
+    inflater = _Inflater(_RAW_DEFLATE_WBITS)
+    for chunk in stored(file, size):
+        if inflater.eof:
+            raise EOFError("bytes after the end of its data")
+        yield from inflater.feed(chunk)
+    if not inflater.eof:
+        raise EOFError("it is truncated")
+    if inflater.unused:
+        raise EOFError("bytes after the end of its data")
+
+
+def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Gzip members one after another, then nothing but zeros: tapes and some storages pad with them."""
+    inflater = _Inflater(_GZIP_WBITS)
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            if inflater.eof:
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    break
+                inflater = _Inflater(_GZIP_WBITS)
+            yield from inflater.feed(rest)
+            rest = inflater.unused
+    if not inflater.eof:
+        raise EOFError("it is truncated")
+
+
+class _Inflater:
+    """Decompresses one stream with isal or zlib, which check the CRC of gzip themselves."""
+
+    def __init__(self, wbits: int) -> None:
+        self._zlib = inflating.decompressobj(wbits)
+
+    @property
+    def eof(self) -> bool:
+        """True once the stream has ended."""
+        return self._zlib.eof
+
+    @property
+    def unused(self) -> bytes:
+        """Bytes that were fed after the stream's end."""
+        return self._zlib.unused_data
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the inflated bytes, at most 1 MiB at a time whatever the ratio."""
+        chunk = b""
+        # A full chunk may leave output waiting inside it though all input is consumed.
+        while not self._zlib.eof and (data or len(chunk) == CHUNK_BYTES):
+            chunk = self._zlib.decompress(data, CHUNK_BYTES)
+            data = self._zlib.unconsumed_tail
+            yield chunk

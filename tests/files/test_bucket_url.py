@@ -1,0 +1,122 @@
+"""The setting `bucket_url`: forms that are read, and forms that are refused with the right one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tap_braze_export.errors import ConfigError
+from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
+from tests.files.test_bucket import deliver
+from tests.support.s3 import EXPORT, names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.fakes import FakeClock
+
+SEGMENT = "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
+
+
+@pytest.mark.parametrize("tail", ["", "/", "//", "/segment-export", "/segment-export/", f"/segment-export/{SEGMENT}"])
+@pytest.mark.parametrize(
+    "bucket", ["s3://bucket", "gs://bucket/a/prefix", "abfs://container@account.dfs.core.windows.net/p"]
+)
+def test_what_braze_appends_is_cut_off(bucket: str, tail: str) -> None:
+    assert read_bucket_url(f" {bucket}{tail}\n").rstrip("/") == bucket
+
+
+@pytest.mark.parametrize("url", ["s3://my-segment-export", "s3://segment-export-eu/x", "s3://b/segment-export/emea"])
+def test_what_a_customer_calls_so_is_kept(url: str) -> None:
+    assert read_bucket_url(url) == url
+
+
+def test_scheme_may_be_in_capitals() -> None:
+    assert read_bucket_url("S3://Bucket/Prefix") == "s3://Bucket/Prefix"
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "{}/", "{}/segment-export", "{}/segment-export/", "file://{}", "file:{}", "local://{}"]
+)
+def test_directory_in_any_form(tmp_path: Path, clock: FakeClock, form: str) -> None:
+    deliver(tmp_path, f"seg/2026-01-02/{EXPORT}/a.zip")
+
+    assert names(Bucket(form.format(tmp_path), {}, clock=clock).objects(EXPORT, "seg")) == ["a.zip"]
+
+
+def test_directory_of_the_home_directory(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    deliver(tmp_path / "exports", f"seg/2026-01-02/{EXPORT}/a.zip")
+
+    for url in ("~/exports", "file://~/exports", "~/exports/segment-export"):
+        assert names(Bucket(url, {}, clock=clock).objects(EXPORT, "seg")) == ["a.zip"]
+
+
+def test_directory_of_the_working_directory(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    deliver(tmp_path, f"seg/2026-01-02/{EXPORT}/a.zip")
+
+    for url in (".", "segment-export"):
+        assert names(Bucket(url, {}, clock=clock).objects(EXPORT, "seg")) == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    ("url", "form"),
+    [
+        ("https://bucket.s3.amazonaws.com/a/prefix", "s3://bucket/a/prefix"),
+        ("https://my.bucket.s3.eu-west-1.amazonaws.com/", "s3://my.bucket"),
+        ("https://bucket.s3-eu-west-1.amazonaws.com/p?X-Amz-Signature=secret", "s3://bucket/p"),
+        ("https://s3.eu-west-1.amazonaws.com/bucket/p/segment-export/", "s3://bucket/p"),
+        ("https://s3.amazonaws.com", "s3://bucket/prefix"),
+        ("https://eu-west-1.console.aws.amazon.com/s3/buckets/bucket?region=eu-west-1&prefix=a/b/", "s3://bucket/a/b"),
+        ("arn:aws:s3:::bucket/prefix", "s3://bucket/prefix"),
+        ("https://storage.googleapis.com/bucket/p", "gs://bucket/p"),
+        ("https://bucket.storage.googleapis.com/p", "gs://bucket/p"),
+        ("https://console.cloud.google.com/storage/browser/bucket/p", "gs://bucket/p"),
+        ("https://account.blob.core.windows.net/box/p?sv=1&sig=secret", "abfs://box/p, with account_name account in"),
+        (
+            "https://user:secret@minio.example:9000/bucket/p",
+            "s3://bucket/p, with endpoint_url https://minio.example:9000",
+        ),
+        ("HTTP://minio/bucket", "s3://bucket, with endpoint_url http://minio in bucket_options"),
+    ],
+)
+def test_web_address_is_refused_with_the_form_to_use(url: str, form: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_bucket_url(url)
+    assert f"name the bucket as {form}" in str(caught.value) or f"name {form}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("s3://", "names no bucket"),
+        ("s3:///prefix", "names no bucket"),
+        ("gs:// /prefix", "names no bucket"),
+        ("s3:/bucket/prefix", "has no :// after its scheme"),
+        ("s3:bucket", "has no :// after its scheme"),
+        ("foo:bar", "has no :// after its scheme"),
+        ("s3://key:secret@bucket/prefix", "holds credentials, which go into bucket_options"),
+        ("abfs://box/p?sv=1&sig=secret", "holds a query: credentials go into bucket_options"),
+        ("file://exports/x", "names a directory without a slash before it: name file:///exports/x"),
+    ],
+)
+def test_what_names_no_bucket_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^bucket_url {problem}") as caught:
+        read_bucket_url(url)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["foo", "s4", "aws"])
+def test_unknown_scheme_is_refused(clock: FakeClock, scheme: str) -> None:
+    with pytest.raises(ConfigError, match=f"^bucket_url starts with {scheme}://, which names no storage: use s3://"):
+        Bucket(f"{scheme}://bucket", {}, clock=clock)
+
+
+def test_address_is_shown_without_secrets() -> None:
+    assert shown_bucket_url("sftp://user:secret@host/exports?key=secret") == "sftp://host/exports"
+    assert shown_bucket_url("abfs://box@account.dfs.core.windows.net/p") == "abfs://box@account.dfs.core.windows.net/p"
