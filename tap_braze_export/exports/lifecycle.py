@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import requests
 
 from tap_braze_export.braze.callback import Callbacks
-from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption, PollTimer
+from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -21,16 +21,14 @@ from tap_braze_export.errors import (
     ExportError,
     InterruptedExportError,
 )
-from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.estimates import Estimates
 from tap_braze_export.exports.journal import Journal
+from tap_braze_export.exports.pollers import Pollers
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
 from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.download import Download
-from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
 from tap_braze_export.files.spool import free_bytes
 from tap_braze_export.state import VERSION, read_bookmarks
 from tap_braze_export.threads import DaemonThreads
@@ -48,7 +46,6 @@ if TYPE_CHECKING:
     from tap_braze_export.settings import Settings
 
 _MAX_TRANSFERS = 8
-_SHORTEST_LATE_SECONDS = 120.0
 _log = logging.getLogger(__name__)
 
 
@@ -122,14 +119,22 @@ class Exports:
         self._threads = DaemonThreads(_MAX_TRANSFERS)
         self._progress = progress
         self._settings = settings
-        self._files_ahead = files_ahead
         self._write_state = write_state
-        self._free = free
         self._started_at = clock.now()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
-        self._estimates = Estimates(client, url or "")
+        self._estimates = Estimates(client, self._bucket.shown_url if self._bucket else "")
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
+        self._pollers = Pollers(
+            settings,
+            clock=clock,
+            spool=spool,
+            session=self._session,
+            threads=self._threads,
+            callbacks=self._callbacks,
+            files_ahead=files_ahead,
+            free=free,
+        )
         self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
         self._requests = [
             ExportRequest(
@@ -244,7 +249,7 @@ class Exports:
         if known.status is Status.RUNNING:
             self._follow(request, known)
         elif self._bucket is not None:
-            poller = self._bucket_export(known, self._bucket, settle_seconds=None)
+            poller = self._pollers.of_late_files(known, self._bucket)
             self._running.insert(0, _RunningExport(request.source, poller, is_late=True))
 
     def _may_start(self, request: ExportRequest) -> bool:
@@ -276,13 +281,13 @@ class Exports:
         poller: ExportPoller
         if known.url is not None:
             try:
-                poller = self._hosted_export(known, known.url)
+                poller = self._pollers.of_hosted_export(known, known.url)
             except ExportError as error:
                 journal.forget()
                 self._fail(source, f"export {bookmark.export_id}: {error}")
                 return
         elif self._bucket is not None:
-            poller = self._bucket_export(known, self._bucket, settle_seconds=self._settings.settle_seconds)
+            poller = self._pollers.of_bucket_export(known, self._bucket)
         else:
             self._fail(
                 source,
@@ -294,44 +299,6 @@ class Exports:
         self._is_whole[bookmark.key] = not bookmark.files
         self._running.append(_RunningExport(source, poller))
         self._write_state()
-
-    def _hosted_export(self, known: KnownExport, url: str) -> HostedExport:
-        path = self._spool.folder(known.bookmark.export_id) / "download"
-        deadline = known.bookmark.requested_at + self._settings.export_timeout_seconds
-        download = Download(
-            url, path=path, session=self._session, clock=self._clock, deadline=deadline, free=self._free
-        )
-        return HostedExport(
-            known.bookmark,
-            download,
-            path,
-            timer=self._new_timer(),
-            threads=self._threads,
-            clock=self._clock,
-            deadline=deadline,
-            max_files=1 + self._files_ahead,
-        )
-
-    def _bucket_export(self, known: KnownExport, bucket: Bucket, *, settle_seconds: float | None) -> BucketExport:
-        folder = self._spool.folder(known.bookmark.export_id)
-        return BucketExport(
-            known.bookmark,
-            bucket,
-            ReadInPlace(bucket) if self._settings.dask_scheduler else CopyToDisk(bucket, folder),
-            timer=self._new_timer(),
-            threads=self._threads,
-            clock=self._clock,
-            settle_seconds=settle_seconds,
-            deadline=self._deadline(known, settle_seconds),
-            called_back=lambda: self._callbacks.received(known.token),
-            max_objects=1 + max(1, self._files_ahead),
-        )
-
-    def _deadline(self, known: KnownExport, settle_seconds: float | None) -> float:
-        """When an export is given up, in epoch seconds; late files have `settle_minutes` to become complete."""
-        if settle_seconds is None:
-            return self._clock.now() + max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
-        return known.bookmark.requested_at + self._settings.export_timeout_seconds
 
     def _report_transfers(self) -> None:
         """Report the bytes that have come; a request for a file that is not there yet has none."""
@@ -418,6 +385,3 @@ class Exports:
     def _fail(self, source: Source, reason: str) -> None:
         _log.warning("Giving up %s: %s", source, reason)
         self.failures.append(f"{source}: {reason}")
-
-    def _new_timer(self) -> PollTimer:
-        return PollTimer(self._clock, self._settings.poll_interval_seconds)
