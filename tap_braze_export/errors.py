@@ -63,7 +63,11 @@ class RunningExportError(BrazeError):
 
 
 class LostResponseError(BrazeError):
-    """A POST was sent but its answer never came, so it must not be repeated blindly."""
+    """A POST was sent at `sent_at` (epoch seconds) but no response came, so it must not be repeated blindly."""
+
+    def __init__(self, message: str, sent_at: float) -> None:
+        super().__init__(message)
+        self.sent_at = sent_at
 
 
 class ExportError(TapError):

@@ -71,6 +71,10 @@ class Bookmark:
         self.digests[_digest(file)] = None
         self.users += users
 
+    def forget(self, file: str) -> None:
+        """Note that a file is to be emitted again."""
+        self.digests.pop(_digest(file), None)
+
     def emitted_whole(self, name: str, files: list[str]) -> None:
         """Note that an object was emitted to its end: one digest stands for all its files."""
         for file in files:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-import msgspec
 import requests
-import requests.adapters
 
+from tap_braze_export.braze.ids_body import NoUsersError, UnreadableBodyError, read_ids_body
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.braze.responses import (
     SHORTEST_IDENTIFIER_CHARS,
@@ -23,6 +22,7 @@ from tap_braze_export.braze.responses import (
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
 from tap_braze_export.retry import GaveUpError, RetryPolicy
+from tap_braze_export.sessions import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,6 @@ _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')
 _CONNECT_SECONDS = 10
 _MAX_TRIES = 8
 _PATIENCE_SECONDS = 600
-_MAX_CONNECTIONS = 64
 _FOLDER_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
 
 _SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True)
@@ -56,10 +55,12 @@ class Started:
     Attributes:
         object_prefix: The export's id, and the name of its folder in a bucket.
         url: Signed address of the download, a secret; None when the files go to the customer's bucket.
+        sent_at: When the request that Braze accepted was sent, in epoch seconds: not an earlier, refused try.
     """
 
     object_prefix: str
     url: str | None = field(repr=False)
+    sent_at: float
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ class IdsResponse:
     limit: RateLimit
 
 
-class _IdsBody(msgspec.Struct):
-    users: list[msgspec.Raw] | None
-    invalid_user_ids: list[Any] | None = None
+class _Accepted(NamedTuple):
+    """A response of success, and when its request was sent in epoch seconds."""
+
+    response: requests.Response
+    sent_at: float
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -120,11 +123,7 @@ class Braze:
         self._key = api_key
         self._clock = clock
         self._retries = RetryPolicy(_MAX_TRIES, patience)
-        if session is None:
-            session = requests.Session()
-            for scheme in ("https://", "http://"):
-                session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_MAX_CONNECTIONS))
-        self._session = session
+        self._session = session or Session()
 
     def start_segment_export(
         self,
@@ -186,7 +185,7 @@ class Braze:
         seen: set[str] = set()
         while url is not None and url not in seen:
             seen.add(url)
-            response = self._request(_ATTRIBUTES, "the custom attributes", url=url)
+            response, _ = self._request(_ATTRIBUTES, "the custom attributes", url=url)
             attributes = self._object(_ATTRIBUTES, response).get("attributes")
             for attribute in attributes if isinstance(attributes, list) else ():
                 if isinstance(attribute, dict):
@@ -206,18 +205,22 @@ class Braze:
             RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        response = self._request(_IDS, "identifiers", personal=True, body=body)
+        response, _ = self._request(_IDS, "identifiers", personal=True, body=body)
         try:
-            content = msgspec.json.decode(response.content, type=_IdsBody)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            users, invalid_user_ids = read_ids_body(response.content)
+        except UnreadableBodyError:
+            raise BrazeError(
+                f"{_IDS} responded {response.status_code} with unreadable JSON ({len(response.content)} bytes): run"
+                " again; if it stays so, check that api_url is the REST endpoint and that no proxy changes responses"
+            ) from None
+        except NoUsersError:
             raise BrazeError(f"{_IDS} responded {response.status_code} without users") from None
-        users = [bytes(user) for user in content.users or ()]
-        return IdsResponse(users, content.invalid_user_ids or [], RateLimit.of(response))
+        return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
-        response = self._request(endpoint, what, body=body)
+        response, sent_at = self._request(endpoint, what, body=body)
         content = self._object(endpoint, response)
         prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
@@ -230,10 +233,10 @@ class Braze:
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if not isinstance(url, str | None):
             raise BrazeError(f"Braze named a url for the export of {what} that is no text")
-        return Started(prefix, url)
+        return Started(prefix, url, sent_at)
 
     def _json(self, endpoint: Endpoint, what: str, *, params: dict[str, str]) -> dict[str, Any]:
-        return self._object(endpoint, self._request(endpoint, what, params=params))
+        return self._object(endpoint, self._request(endpoint, what, params=params).response)
 
     def _object(self, endpoint: Endpoint, response: requests.Response) -> dict[str, Any]:
         content = decoded(response)
@@ -253,7 +256,7 @@ class Braze:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         personal: bool = False,
-    ) -> requests.Response:
+    ) -> _Accepted:
         """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
 
         Args:
@@ -277,7 +280,8 @@ class Braze:
                 reason = f"failed, also when repeated for {error.seconds / 60:.0f} min"
             raise BrazeError(f"{call} {reason}: {error.problem}") from None
 
-    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> requests.Response:
+    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> _Accepted:
+        sent_at = self._clock.now()
         try:
             response = self._session.request(
                 endpoint.method,
@@ -287,11 +291,11 @@ class Braze:
                 allow_redirects=False,
                 **request,
             )
-        except requests.RequestException as error:
-            raise failed(endpoint, what, error) from None
+        except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
+            raise failed(endpoint, what, error, sent_at) from None
         if succeeded(response):
-            return response
+            return _Accepted(response, sent_at)
         identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if personal else ()
-        raise refused(
-            endpoint, what, response, secrets=[self._key, *identifiers], personal=personal, now=self._clock.now()
-        )
+        secrets = [self._key, *identifiers]
+        now = self._clock.now()
+        raise refused(endpoint, what, response, secrets=secrets, personal=personal, sent_at=sent_at, now=now)

@@ -11,6 +11,7 @@ import requests
 import urllib3.exceptions
 
 from tap_braze_export.braze.rate_limit import RateLimit, retry_at
+from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -66,6 +67,7 @@ def refused(
     *,
     secrets: Iterable[str],
     personal: bool,
+    sent_at: float,
     now: float,
 ) -> Exception:
     """The error to raise for a response that is no success.
@@ -76,6 +78,7 @@ def refused(
         response: The response.
         secrets: Texts that no message may hold.
         personal: True if the request was about single people.
+        sent_at: When the request was sent, in epoch seconds.
         now: Epoch seconds.
     """
     status = response.status_code
@@ -103,7 +106,7 @@ def refused(
         )
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         problem = f"Braze responded {status}"
-        error = _lost(what, problem) if endpoint.starts_export else RetryableError(problem)
+        error = _lost(what, problem, sent_at) if endpoint.starts_export else RetryableError(problem)
     elif status == HTTPStatus.NOT_FOUND:
         error = BrazeError(
             f"{refusal}: there is no such thing, or api_url is not the REST endpoint of your instance"
@@ -116,20 +119,17 @@ def refused(
     return error
 
 
-def failed(endpoint: Endpoint, what: str, error: requests.RequestException) -> Exception:
+def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exception:
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
     if isinstance(error, ValueError):
         return BrazeError(f"{endpoint} cannot be sent ({name}): api_url is no proper address")
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return BrazeError(
-            f"{endpoint}: the server's certificate is not trusted: check api_url, or set REQUESTS_CA_BUNDLE"
-            " to your proxy's certificate"
-        )
+    if problem := certificate_problem(error, "the host of api_url", OVER_REQUESTS):
+        return BrazeError(f"{endpoint} ({what}) cannot be sent: {problem}")
     if _never_sent(error):
         return RetryableError(f"no connection to the host of api_url ({name})")
     if endpoint.starts_export:
-        return _lost(what, name)
+        return _lost(what, name, sent_at)
     return RetryableError(f"no response came ({name})")
 
 
@@ -159,7 +159,7 @@ def _is_running(status: int, message: str, rate_limit: RateLimit) -> bool:
     return status == HTTPStatus.BAD_REQUEST and ("in progress" in text or "already running" in text)
 
 
-def _never_sent(error: requests.RequestException) -> bool:
+def _never_sent(error: OSError) -> bool:
     """True if the connection failed before the request was sent."""
     if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
         return True
@@ -169,8 +169,9 @@ def _never_sent(error: requests.RequestException) -> bool:
     return isinstance(cause, urllib3.exceptions.NewConnectionError)
 
 
-def _lost(what: str, problem: str) -> LostResponseError:
+def _lost(what: str, problem: str, sent_at: float) -> LostResponseError:
     return LostResponseError(
         f"the export of {what} was requested, but the response was lost ({problem}): it may be running, so it"
-        " is not requested again blindly"
+        " is not requested again blindly",
+        sent_at,
     )

@@ -126,7 +126,7 @@ class BucketExport:
     @property
     def complete(self) -> bool:
         """True once every file was read."""
-        return self._ended and not self._objects and not self._gone
+        return self._ended and not (self._objects or self._gone or self._is_too_late)
 
     @property
     def has_found_files(self) -> bool:
@@ -177,6 +177,9 @@ class BucketExport:
         now = self._clock.now()
         listed = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
         new = {found.path: found for found in listed if self._seen.get(found.path) != found}
+        for found in new.values():
+            if found.path in self._seen:
+                self.bookmark.forget(found.name)  # it has changed since it was read: it is read again
         if new:
             self._seen |= new
             self._last_new_at, self._not_before = now, self._listed_at
@@ -202,8 +205,8 @@ class BucketExport:
 
     @property
     def _is_too_late(self) -> bool:
-        """True if the newest file came after the deadline."""
-        return self._not_before > self._deadline
+        """True if files still come after the deadline, and Braze has not said that they are the last ones."""
+        return self._not_before > self._deadline and not self.proven
 
     def _fetch_next(self) -> None:
         busy = sum(waiting.is_busy for waiting in self._objects.values())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
-
-import requests
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
@@ -28,10 +26,10 @@ from tap_braze_export.exports.pollers import Pollers
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
 from tap_braze_export.exports.resume import KnownExport, Status
+from tap_braze_export.exports.running import RunningExport
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import free_bytes
 from tap_braze_export.state import VERSION, read_bookmarks
-from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,32 +43,7 @@ if TYPE_CHECKING:
     from tap_braze_export.report.progress import Progress
     from tap_braze_export.settings import Settings
 
-_MAX_TRANSFERS = 8
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _RunningExport:
-    """An export whose files are waited for, or read.
-
-    Attributes:
-        source: What is exported.
-        poller: Finds its files.
-        is_late: True if it ended in an earlier run, and only files that came afterwards are read.
-        files_read: Files that this run has emitted.
-        waits_for_space: True if its files found the disk full, and are fetched once other exports are read.
-    """
-
-    source: Source
-    poller: ExportPoller
-    is_late: bool = False
-    files_read: int = 0
-    waits_for_space: bool = False
-
-    @property
-    def holds_space(self) -> bool:
-        """True if its files take up space on the disk until they are read."""
-        return not self.waits_for_space and (self.poller.has_found_files or any(self.poller.transfers))
 
 
 class Exports:
@@ -115,8 +88,6 @@ class Exports:
         self._client = client
         self._clock = clock
         self._spool = spool
-        self._session = requests.Session()
-        self._threads = DaemonThreads(_MAX_TRANSFERS)
         self._progress = progress
         self._settings = settings
         self._write_state = write_state
@@ -127,11 +98,9 @@ class Exports:
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
         self._pollers = Pollers(
             settings,
-            clock=clock,
-            spool=spool,
-            session=self._session,
-            threads=self._threads,
             callbacks=self._callbacks,
+            spool=spool,
+            clock=clock,
             files_ahead=files_ahead,
             free=free,
         )
@@ -150,7 +119,7 @@ class Exports:
             )
             for source in sources
         ]
-        self._running: list[_RunningExport] = []
+        self._running: list[RunningExport] = []
         self._is_whole: dict[tuple[str, str], bool] = {}
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
 
@@ -171,8 +140,7 @@ class Exports:
 
     def __exit__(self, *_: object) -> None:
         """Release the locks and the port; transfers under way end with the process."""
-        self._threads.shutdown()
-        self._session.close()
+        self._pollers.close()
         self._callbacks.__exit__(None, None, None)
         for journal in self._journals.values():
             journal.unlock()
@@ -249,8 +217,8 @@ class Exports:
         if known.status is Status.RUNNING:
             self._follow(request, known)
         elif self._bucket is not None:
-            poller = self._pollers.of_late_files(known, self._bucket)
-            self._running.insert(0, _RunningExport(request.source, poller, is_late=True))
+            poller = self._pollers.late_files(known, self._bucket)
+            self._running.insert(0, RunningExport(request.source, poller, is_late=True))
 
     def _may_start(self, request: ExportRequest) -> bool:
         if any(export.is_late for export in self._running):
@@ -281,13 +249,13 @@ class Exports:
         poller: ExportPoller
         if known.url is not None:
             try:
-                poller = self._pollers.of_hosted_export(known, known.url)
+                poller = self._pollers.hosted(known, known.url)
             except ExportError as error:
                 journal.forget()
                 self._fail(source, f"export {bookmark.export_id}: {error}")
                 return
         elif self._bucket is not None:
-            poller = self._pollers.of_bucket_export(known, self._bucket)
+            poller = self._pollers.in_bucket(known, self._bucket)
         else:
             self._fail(
                 source,
@@ -297,7 +265,7 @@ class Exports:
             return
         self.bookmarks[bookmark.key] = bookmark
         self._is_whole[bookmark.key] = not bookmark.files
-        self._running.append(_RunningExport(source, poller))
+        self._running.append(RunningExport(source, poller))
         self._write_state()
 
     def _report_transfers(self) -> None:
@@ -308,7 +276,7 @@ class Exports:
             received = sum(poller.received_bytes for poller in pollers)
             self._progress.downloading(names, received, sum(poller.expected_bytes for poller in pollers))
 
-    def _poll(self, export: _RunningExport) -> Sequence[DeliveredFile]:
+    def _poll(self, export: RunningExport) -> Sequence[DeliveredFile]:
         others_hold_space = any(other.holds_space for other in self._running if other is not export)
         if export.waits_for_space and others_hold_space:
             return ()
@@ -337,11 +305,11 @@ class Exports:
                 self._complete(export)
         return files
 
-    def _done(self, export: _RunningExport, file: DeliveredFile, users: int) -> None:
+    def _done(self, export: RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)
         export.files_read += 1
 
-    def _failed(self, export: _RunningExport, file: DeliveredFile, error: ExportError) -> None:
+    def _failed(self, export: RunningExport, file: DeliveredFile, error: ExportError) -> None:
         """Have a file fetched once more if it is damaged for the first time, else give its export up."""
         try:
             if not isinstance(error, DamagedFileError):
@@ -350,7 +318,7 @@ class Exports:
         except ExportError as final:
             self._give_up(export, final)
 
-    def _complete(self, export: _RunningExport) -> None:
+    def _complete(self, export: RunningExport) -> None:
         bookmark = export.poller.bookmark
         self._running.remove(export)
         if export.is_late and export.files_read:
@@ -361,7 +329,7 @@ class Exports:
         self._write_state()  # before the journal and the download go: a run that is killed here continues with them
         self._clear(export)
 
-    def _give_up(self, export: _RunningExport, error: ExportError) -> None:
+    def _give_up(self, export: RunningExport, error: ExportError) -> None:
         if self._clock.stopped:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
         bookmark = export.poller.bookmark
@@ -376,7 +344,7 @@ class Exports:
                 self.bookmarks[bookmark.key] = replace(none_running, users=bookmark.last_users)
         self._clear(export)
 
-    def _clear(self, export: _RunningExport) -> None:
+    def _clear(self, export: RunningExport) -> None:
         bookmark = export.poller.bookmark
         if not export.is_late:
             self._journals[bookmark.key].forget()

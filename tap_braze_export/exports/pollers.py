@@ -1,4 +1,4 @@
-"""Makes the poller of an export: of its download, or of its files in the bucket."""
+"""Makes the poller of an export: for a download, for a bucket, for files that came late."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
+from tap_braze_export.sessions import Session
+from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor
     from pathlib import Path
-
-    import requests
 
     from tap_braze_export.braze.callback import Callbacks
     from tap_braze_export.clock import Clock
@@ -24,19 +23,19 @@ if TYPE_CHECKING:
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.settings import Settings
 
+_MAX_TRANSFERS = 8
 _SHORTEST_LATE_SECONDS = 120.0
+"""Seconds that late files have at least to become complete."""
 
 
 class Pollers:
-    """Makes pollers that share threads, connections and settings.
+    """Makes pollers, whose transfers share connections and threads.
 
     Args:
         settings: The tap's settings.
-        clock: Time.
+        callbacks: Knows if Braze has called back.
         spool: Has the downloads.
-        session: Connections to the stores of downloads.
-        threads: Runs the transfers.
-        callbacks: Tells which exports Braze has said to be complete.
+        clock: Time.
         files_ahead: Files beyond the current one that workers can read.
         free: Free space of the disk that holds a directory.
     """
@@ -45,28 +44,31 @@ class Pollers:
         self,
         settings: Settings,
         *,
-        clock: Clock,
-        spool: Spool,
-        session: requests.Session,
-        threads: Executor,
         callbacks: Callbacks,
+        spool: Spool,
+        clock: Clock,
         files_ahead: int,
         free: Callable[[Path], int],
     ) -> None:
         self._settings = settings
-        self._clock = clock
-        self._spool = spool
-        self._session = session
-        self._threads = threads
         self._callbacks = callbacks
+        self._spool = spool
+        self._clock = clock
         self._files_ahead = files_ahead
         self._free = free
+        self._session = Session()
+        self._threads = DaemonThreads(_MAX_TRANSFERS)
 
-    def of_hosted_export(self, known: KnownExport, url: str) -> HostedExport:
+    def close(self) -> None:
+        """Begin no transfer any more; those under way end with the process."""
+        self._threads.shutdown()
+        self._session.close()
+
+    def hosted(self, known: KnownExport, url: str) -> HostedExport:
         """The poller of an export behind a signed URL.
 
         Raises:
-            ExportError: The URL is no http address.
+            ExportError: The URL is no address.
         """
         path = self._spool.folder(known.bookmark.export_id) / "download"
         deadline = self._deadline(known)
@@ -77,33 +79,31 @@ class Pollers:
             known.bookmark,
             download,
             path,
-            timer=self._new_timer(),
+            timer=self._timer(),
             threads=self._threads,
             clock=self._clock,
             deadline=deadline,
             max_files=1 + self._files_ahead,
         )
 
-    def of_bucket_export(self, known: KnownExport, bucket: Bucket) -> BucketExport:
-        """The poller of an export that Braze writes into the bucket."""
-        return self._in_bucket(
-            known, bucket, settle_seconds=self._settings.settle_seconds, deadline=self._deadline(known)
-        )
+    def in_bucket(self, known: KnownExport, bucket: Bucket) -> BucketExport:
+        """The poller of an export that Braze delivers to the bucket."""
+        return self._bucket_export(known, bucket, self._settings.settle_seconds, self._deadline(known))
 
-    def of_late_files(self, known: KnownExport, bucket: Bucket) -> BucketExport:
-        """The poller of files that came after an export had ended; they have `settle_minutes` to become complete."""
-        deadline = self._clock.now() + max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
-        return self._in_bucket(known, bucket, settle_seconds=None, deadline=deadline)
+    def late_files(self, known: KnownExport, bucket: Bucket) -> BucketExport:
+        """The poller of an ended export: it lists the bucket once, and late files have `settle_minutes`."""
+        patience = max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
+        return self._bucket_export(known, bucket, None, self._clock.now() + patience)
 
-    def _in_bucket(
-        self, known: KnownExport, bucket: Bucket, *, settle_seconds: float | None, deadline: float
+    def _bucket_export(
+        self, known: KnownExport, bucket: Bucket, settle_seconds: float | None, deadline: float
     ) -> BucketExport:
         folder = self._spool.folder(known.bookmark.export_id)
         return BucketExport(
             known.bookmark,
             bucket,
             ReadInPlace(bucket) if self._settings.dask_scheduler else CopyToDisk(bucket, folder),
-            timer=self._new_timer(),
+            timer=self._timer(),
             threads=self._threads,
             clock=self._clock,
             settle_seconds=settle_seconds,
@@ -113,8 +113,7 @@ class Pollers:
         )
 
     def _deadline(self, known: KnownExport) -> float:
-        """When an export is given up, in epoch seconds."""
         return known.bookmark.requested_at + self._settings.export_timeout_seconds
 
-    def _new_timer(self) -> PollTimer:
+    def _timer(self) -> PollTimer:
         return PollTimer(self._clock, self._settings.poll_interval_seconds)

@@ -142,7 +142,9 @@ class ExportRequest:
         except RunningExportError:
             self._wait_for_other()
         except LostResponseError as error:
-            self._unanswered = self._unanswered or requested
+            if self._unanswered is None:
+                self._unanswered = _sent(requested, error.sent_at)
+                self._journal.write(self._unanswered)
             self._lost_responses += 1
             if self._lost_responses >= _MAX_LOST_RESPONSES:
                 raise InterruptedExportError(
@@ -154,10 +156,11 @@ class ExportRequest:
                 self._journal.forget()
             raise
         else:
-            bookmark = replace(requested.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
+            accepted = _sent(requested, started.sent_at)
+            bookmark = replace(accepted.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
             fields = len(self.source.fields.requested_fields)
             _log.info("Requested the export of %s: export %s, %d fields", self.source, bookmark.export_id, fields)
-            return replace(requested, bookmark=bookmark, url=started.url)
+            return replace(accepted, bookmark=bookmark, url=started.url)
         self.timer.polled(found=False)
         return None
 
@@ -227,3 +230,8 @@ class ExportRequest:
         export_id = by_difference[min(by_difference)]
         _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
         return replace(requested, bookmark=replace(requested.bookmark, export_id=export_id, in_bucket=True))
+
+
+def _sent(requested: KnownExport, at: float) -> KnownExport:
+    """The request, dated by the try that Braze accepted or did not answer: refused tries before it started nothing."""
+    return replace(requested, bookmark=replace(requested.bookmark, requested_at=at))

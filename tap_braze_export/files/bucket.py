@@ -289,7 +289,7 @@ def _deleted(stored: BucketObject) -> DamagedFileError:
 
 
 def _followed(info: dict[str, Any]) -> dict[str, Any]:
-    """What a listing says of the target of a symbolic link in a local directory."""
+    """The listing of the target of a symbolic link in a local directory."""
     try:
         found = os.stat(info["name"])  # noqa: PTH116 - a path of fsspec
     except OSError:

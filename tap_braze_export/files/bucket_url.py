@@ -11,7 +11,7 @@ _CLOUD_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _DIRECTORY_SCHEMES = frozenset({"file", "local"})
 _WANTED = "the bucket as s3://bucket/prefix, gs://bucket/prefix or abfs://container/prefix, or a local directory"
 _BRAZES_FOLDER = re.compile(r"(^|/+)segment-export(/+[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?)?/*$")
-"""What Braze appends to the prefix: its folder, and perhaps a segment's folder in it."""
+"""Path that Braze appends to the prefix: its folder, and perhaps a segment's folder in it."""
 
 
 def read_bucket_url(text: str) -> str:
@@ -61,7 +61,7 @@ def _refusal(problem: str, form: str) -> ConfigError:
 
 
 def _form_of_web_address(url: str) -> str:
-    """What to write instead of the address of a bucket's page or file."""
+    """The form to write instead of the address of a bucket's page or file."""
     address = urlsplit(url)
     host, query = address.hostname or "", parse_qs(address.query)
     parts = [part for part in address.path.split("/") if part]

@@ -10,15 +10,17 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import requests
 import urllib3.exceptions
 
+from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import ExportError, InterruptedExportError
 from tap_braze_export.files.spool import disk_full_error, file_name, free_bytes, private_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import requests
 
     from tap_braze_export.clock import Clock
 
@@ -36,7 +38,7 @@ class Download:
     Args:
         url: The signed address, a secret.
         path: Where the file goes; `<path>.part` holds it while it comes, `<path>.part.json` its ETag and length.
-        session: Connections without Braze's key: the store would refuse it, and must not see it.
+        session: Connections without credentials: the store would refuse Braze's key, and must not see it.
         clock: Time.
         deadline: Epoch seconds after which a transfer is given up.
         free: Free space of the disk.
@@ -96,9 +98,10 @@ class Download:
                 headers=headers,
                 stream=True,
                 timeout=_CONNECT_AND_READ_SECONDS,
-                auth=_unchanged,  # else requests would send what a .netrc holds for the host
             )
-        except requests.RequestException as error:
+        except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
+            if problem := certificate_problem(error, "the store", OVER_REQUESTS):
+                raise InterruptedExportError(f"{self.name} cannot be fetched: {problem}") from None
             return self._failed(type(error).__name__)
         with response:
             return self._receive(response, partial)
@@ -227,10 +230,6 @@ class _Partial:
             and int(span[2]) == self.length
             and response.headers.get("ETag") == self.etag
         )
-
-
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _length(response: requests.Response) -> int | None:

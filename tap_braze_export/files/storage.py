@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import fsspec
 from typing_extensions import override
 
+from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
 from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 
@@ -37,6 +38,9 @@ _EXTRAS = {
     "az": "azure",
 }
 """The package's extra that brings the library for a scheme."""
+_CERTIFICATES = {"s3": OVER_BOTO}
+"""The environment variables that name trusted certificates, by extra; the other libraries use aiohttp."""
+_ENDPOINT_VARIABLES = ("STORAGE_EMULATOR_HOST", "AZURE_STORAGE_CONNECTION_STRING")
 # By name: the libraries that raise these are optional.
 _CREDENTIAL_ERRORS = frozenset(
     {
@@ -101,6 +105,15 @@ class Storage:
         self._clock = clock
         self._secrets = [*texts_in(dict(options), min_chars=_SHORTEST_SECRET_CHARS), parts.query, parts.password or ""]
         self.has_folders = parts.scheme not in _EXTRAS
+        is_local = parts.scheme in {"", "file", "local"}
+        self._certificates = () if is_local else _CERTIFICATES.get(_EXTRAS.get(parts.scheme, ""), OVER_AIOHTTP)
+        # aiohttp ignores a file of certificates that it cannot load, and trusts others or none.
+        if (
+            self._certificates == OVER_AIOHTTP
+            and not _is_plain(url, options)
+            and (fault := variable_fault(OVER_AIOHTTP))
+        ):
+            raise ConfigError(f"{labels.name} cannot be reached: {fault}")
         # gcsfs would first ask over gRPC for the bucket's kind, for a minute where a proxy lets only HTTP pass.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
@@ -174,6 +187,8 @@ class Storage:
         labels = self._labels
         if isinstance(error, TapError):
             return error
+        if self._certificates and (problem := certificate_problem(error, labels.name, self._certificates)):
+            return labels.unreachable_error(f"{labels.name} cannot be {done}: {problem}")
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
             where = f": {labels.shown_url}" if labels.shown_url else ""
             return ConfigError(f"{labels.url} names {labels.kind} that does not exist{where}")
@@ -210,6 +225,12 @@ class _Stream(io.RawIOBase):
         if not self.closed:
             self._close()
         super().close()
+
+
+def _is_plain(url: str, options: Mapping[str, Any]) -> bool:
+    """True if a storage is reached without TLS."""
+    named = (url, *texts_in(dict(options), min_chars=1), *(os.environ.get(name, "") for name in _ENDPOINT_VARIABLES))
+    return any("http://" in text or "protocol=http;" in text.lower() for text in named)
 
 
 def is_refusal(error: Exception) -> bool:

@@ -105,21 +105,21 @@ def test_impossible_key_is_refused_without_being_shown(key: str) -> None:
 @pytest.mark.parametrize("status", [200, 201, 202])
 @pytest.mark.parametrize("url", [{}, {"url": None}, {"url": ""}])
 def test_any_2xx_starts_and_a_missing_url_means_the_bucket(
-    server: Server, braze: Braze, status: int, url: dict[str, None]
+    server: Server, braze: Braze, clock: FakeClock, status: int, url: dict[str, None]
 ) -> None:
     server.answers = [as_json({"object_prefix": PREFIX, **url}, status)]
 
-    assert start(braze) == Started(PREFIX, None)
+    assert start(braze) == Started(PREFIX, None, clock.time)
 
 
-def test_url_is_given_but_never_shown(server: Server, braze: Braze) -> None:
+def test_url_is_given_but_never_shown(server: Server, braze: Braze, clock: FakeClock) -> None:
     url = "https://store.example.org/a.zip?Signature=topsecret"
     server.answers = [as_json({"object_prefix": PREFIX, "url": url})]
 
     started = start(braze)
 
     assert started.url == url
-    assert repr(started) == f"Started(object_prefix='{PREFIX}')"
+    assert repr(started) == f"Started(object_prefix='{PREFIX}', sent_at={clock.time})"
 
 
 def test_queued_start_without_object_prefix_is_an_error(server: Server, braze: Braze) -> None:
@@ -136,7 +136,7 @@ def test_object_prefix_that_is_no_folder_name_is_refused(server: Server, braze: 
     assert "is no folder's name" in refused(start, braze, BrazeError)
 
 
-@pytest.mark.parametrize("call", [start, details, size, attributes, export_ids])
+@pytest.mark.parametrize("call", [start, details, size, attributes])
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1]", b"\xff"])
 def test_success_that_is_no_json_object_is_an_error(
     server: Server, braze: Braze, call: Callable[[Braze], object], body: bytes
