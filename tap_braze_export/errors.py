@@ -20,10 +20,14 @@ from __future__ import annotations
 
 import re
 import traceback
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+_NAME = re.compile(r"\s*[A-Za-z_][\w .-]{0,63}", re.ASCII)
+_MAX_NAMES = 10
 
 
 class TapError(Exception):
@@ -105,6 +109,21 @@ def described(error: Exception, secrets: Iterable[str] = ()) -> str:
     """An error of another library in one line: its type, and its text unless that is secret."""
     text = foreign_text(str(error), secrets)
     return f"{type(error).__name__}{f' ({text})' if text else ''}"
+
+
+def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Names that are not known, each with the nearest known one; what may be a value and no name is only counted."""
+    by_spelling = {name.lower(): name for name in known}
+    unknown = sorted(set(names))
+    shown = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
+    result = []
+    for name in shown:
+        spelling = re.sub(r"\W+", "_", name.strip().lower())
+        nearest = get_close_matches(spelling, by_spelling, n=1)
+        result.append(f"{name.strip()} (did you mean {by_spelling[nearest[0]]}?)" if nearest else name.strip())
+    if more := len(unknown) - len(shown):
+        result.append(f"{more} more")
+    return result
 
 
 def texts_in(value: object, *, min_chars: int) -> Iterator[str]:

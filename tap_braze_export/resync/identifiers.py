@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import logging
 import re
 from collections import Counter
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.files.storage import Storage, StorageLabels
+from tap_braze_export.resync.identifiers_file import (
+    ALIAS_COLUMNS,
+    EXTERNAL_ID,
+    PLAIN_KINDS,
+    USER_ALIAS,
+    IdentifiersFile,
+)
 from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
 
-EXTERNAL_ID, USER_ALIAS, EMAIL, PHONE = "external_id", "user_alias", "email", "phone"
-_PLAIN_KINDS = tuple(kind for kind in IDENTIFIER_KINDS.values() if kind != USER_ALIAS)
-"""Kinds that are a single text; each is a column of the file."""
-_ALIAS_COLUMNS = ("alias_name", "alias_label")
-_JSON_LINES_ENDINGS = (".jsonl", ".ndjson", ".json")
-_MAX_LINE_CHARS = 2**20
+EMAIL, PHONE = "email", "phone"
 _MAX_IDENTIFIER_CHARS = 2_000
-_CHUNK_BYTES = 2**20
 _DIGEST_BYTES = 8
 _MAX_LOGGED_ROWS = 5
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -89,8 +88,8 @@ class Identifiers:
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
-        self._clock = clock
         self._url = settings.identifiers_url or ""
+        self._file = IdentifiersFile(self._url, self._options(), clock=clock) if self._url else None
 
     def fingerprint(self, key: bytes) -> str:
         """A hash of all of them, keyed, so that nobody without the key can find out an address by trying.
@@ -100,11 +99,10 @@ class Identifiers:
         """
         result = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
         result.update(msgspec.json.encode([getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]))
-        if self._url:
-            result.update(f"\n{self._is_json_lines_by_name()}\n".encode())
-            with self._file("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    result.update(chunk)
+        if self._file:
+            result.update(f"\n{self._file.is_json_lines_by_name()}\n".encode())
+            for chunk in self._file.chunks():
+                result.update(chunk)
         return result.hexdigest()
 
     def __iter__(self) -> Iterator[Identifier]:
@@ -137,52 +135,9 @@ class Identifiers:
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
     def _from_file(self) -> Iterator[tuple[str, int, _Cells]]:
-        if not self._url:
-            return
-        lines = self._lines()
-        is_json_lines = self._is_json_lines_by_name()
-        if is_json_lines is None:
-            first = next(lines, "")
-            is_json_lines = first.lstrip()[:1] in {"{", '"'}
-            lines = itertools.chain([first] if first else [], lines)
-        for row, cells in _json_lines(lines) if is_json_lines else _csv(lines):
-            yield "identifiers_url", row, cells
-
-    def _is_json_lines_by_name(self) -> bool | None:
-        """True or False by the file's extension, None if it is another one."""
-        path = self._url.lower().partition("?")[0]
-        return True if path.endswith(_JSON_LINES_ENDINGS) else False if path.endswith(".csv") else None
-
-    def _lines(self) -> Iterator[str]:
-        """The file's lines, of bounded length; bytes that are not UTF-8 become lone surrogates."""
-        with self._file("r", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for number in itertools.count(1):
-                line = file.readline(_MAX_LINE_CHARS)
-                if not line:
-                    return
-                if len(line) == _MAX_LINE_CHARS:
-                    raise ConfigError(
-                        f"line {number} of identifiers_url is longer than 1 MiB: is it CSV or JSON lines?"
-                    )
-                yield line
-
-    def _file(self, mode: str, **text_options: str) -> IO[Any]:
-        """The opened file.
-
-        Raises:
-            ConfigError: If it cannot be opened; reading it may raise this, too.
-        """
-        address = f"identifiers_url {_without_secrets(self._url)}"
-        labels = StorageLabels(
-            name=address,
-            url=address,
-            options="bucket_options, sent only where the scheme is that of bucket_url,",
-            needed="read it",
-            kind="a file",
-            unreachable_error=ConfigError,
-        )
-        storage = Storage(self._url, self._options(), labels, clock=self._clock)
-        return storage.open(storage.root, mode, **text_options)
+        if self._file:
+            for row, cells in self._file.rows():
+                yield "identifiers_url", row, _Fault.MALFORMED if cells is None else cells
 
     def _options(self) -> dict[str, Any]:
         """The bucket's credentials, for its own scheme only: another place must not be sent them."""
@@ -191,51 +146,18 @@ class Identifiers:
         return dict(self._settings.bucket_options) if scheme and is_of_bucket else {}
 
 
-def _json_lines(lines: Iterable[str]) -> Iterator[tuple[int, _Cells]]:
-    for row, line in enumerate(lines, 1):
-        try:
-            value = msgspec.json.decode(line) if line.strip() else {}
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            value = None
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
-            value = {EXTERNAL_ID: value}
-        yield row, value if isinstance(value, dict) else _Fault.MALFORMED
-
-
-def _csv(lines: Iterator[str]) -> Iterator[tuple[int, _Cells]]:
-    header = next(lines, None)
-    if header is None:
-        return
-    delimiter = max(",;\t", key=header.count)
-    rows = csv.reader(itertools.chain([header], lines), delimiter=delimiter)
-    names = [name.strip().lower() for name in next(rows)]
-    columns = (*_PLAIN_KINDS, *_ALIAS_COLUMNS)
-    if not {*columns} & {*names}:
-        raise ConfigError(f"the first line of identifiers_url names none of {', '.join(columns)}: a CSV needs a header")
-    while True:
-        row = rows.line_num + 1
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield row, _Fault.MALFORMED
-            continue
-        yield row, dict(zip(names, cells, strict=False)) if len(cells) <= len(names) else _Fault.MALFORMED
-
-
 def _identifiers(cells: _Cells, setting: str, row: int) -> list[Identifier] | _Fault:
     """A row's identifiers, or why there are none."""
     if isinstance(cells, _Fault):
         return cells
     found = []
-    for kind in _PLAIN_KINDS:
+    for kind in PLAIN_KINDS:
         value = _text(cells.get(kind), strip=kind != EXTERNAL_ID)
         if value is None or (value and not _is_plausible(kind, value)):
             return _Fault.MALFORMED
         if value:
             found.append(Identifier(kind, value, "", setting, row))
-    name, label = (_text(cells.get(column)) for column in _ALIAS_COLUMNS)
+    name, label = (_text(cells.get(column)) for column in ALIAS_COLUMNS)
     if name is None or label is None or bool(name) != bool(label):
         return _Fault.MALFORMED
     if name and label:
@@ -287,12 +209,3 @@ class _LeftOutRows:
             more = ", …" if count > _MAX_LOGGED_ROWS else ""
             parts.append(f"{setting}: {count:,} {fault} (row{'s' if count > 1 else ''} {shown}{more})")
         return "; ".join(parts)
-
-
-def _without_secrets(url: str) -> str:
-    """An address without user, password and query."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -10,6 +10,8 @@ from tap_braze_export.rows.exact_json import DECODER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    import msgspec
+
 _PIECE_BYTES = 2**20
 
 
@@ -55,6 +57,6 @@ class Rows:
                 yield part[start:end]
                 start = end
 
-    def objects(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows as objects, for stream maps and flattening."""
-        return (DECODER.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])
+    def objects(self, decoder: msgspec.json.Decoder[Any] = DECODER) -> Iterator[dict[str, Any]]:
+        """Yield the rows as objects, for stream maps and flattening; the decoder chooses the type of numbers."""
+        return (decoder.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])

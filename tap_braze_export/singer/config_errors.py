@@ -6,14 +6,16 @@ import io
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from singer_sdk.configuration._dict_config import TRUTHY
 from singer_sdk.plugin_base import JSONSchemaValidator
 from singer_sdk.singerlib import Catalog
 
-from tap_braze_export.errors import ConfigError
+from tap_braze_export.errors import ConfigError, unknown_names
+from tap_braze_export.files.formats import HEAD_BYTES, encoding_of, foreign_format
+from tap_braze_export.singer.config_values import read_text, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +23,9 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
     from singer_sdk import Tap
 
-_TYPE_NAMES = {
-    "integer": "an integer",
-    "array": "a list",
-    "object": "an object",
-    "string": "a text",
-    "boolean": "true or false",
-}
-_BOOLEAN_WORDS = {*TRUTHY, "false", "0", "no", "off"}
-"""The SDK reads every word that it does not know as false."""
+_NOT_JSON = re.compile(r"#|---|[\w.-]+\s*[:=]")
+"""Matches the beginning of YAML and of a .env file."""
+_NAMES_OF_ORCHESTRATORS = ("_", "MELTANO_")
 
 
 def describe_errors(tap: Tap) -> tuple[list[str], list[str]]:
@@ -57,35 +53,41 @@ def variables(tap: Tap | type[Tap]) -> Iterator[tuple[str, dict[str, Any], str, 
             yield setting, definition, variable, text
 
 
-def environment_errors(tap: Tap | type[Tap]) -> list[str]:
-    """List the environment variables whose text the SDK cannot convert."""
-    return [
-        f"the environment variable {variable} must hold {wanted}"
-        for _, definition, variable, text in variables(tap)
-        if (wanted := _unmet(text, definition.get("type", ())))
-    ]
+def read_environment(tap: Tap | type[Tap]) -> tuple[dict[str, Any], list[str]]:
+    """Read the settings that the environment holds.
+
+    Returns:
+        The settings, and an error for each variable whose text cannot be converted.
+    """
+    settings, errors = {}, []
+    for setting, definition, variable, text in variables(tap):
+        try:
+            settings[setting] = read_text(text, definition)
+        except ValueError as error:
+            errors.append(f"the environment variable {variable} must hold {error}")
+    return settings, errors
+
+
+def unknown_settings(tap: Tap, *, with_environment: bool) -> list[str]:
+    """Name the settings of the configuration, and of the environment, that the tap does not know, never their values.
+
+    Orchestrators add names of their own: Meltano's begin with an underscore or MELTANO_.
+    """
+    known = [*tap.config_jsonschema["properties"]]
+    given = [name for name in tap.config if name not in known and not name.upper().startswith(_NAMES_OF_ORCHESTRATORS)]
+    described = unknown_names(given, known)
+    if with_environment:
+        prefix = _variable(tap.name, "")
+        known_variables = {_variable(tap.name, name) for name in [*known, "loglevel"]}
+        strangers = [name for name in os.environ if name.startswith(prefix) and name not in known_variables]
+        strangers = [name for name in strangers if not name.removeprefix(prefix).startswith(_NAMES_OF_ORCHESTRATORS)]
+        described += unknown_names(strangers, known_variables)
+    return described
 
 
 def _variable(tap_name: str, setting: str) -> str:
     """The environment variable of a setting."""
     return f"{tap_name}_{setting}".upper().replace("-", "_")
-
-
-def _unmet(text: str, kinds: list[str]) -> str:
-    """The kind of value that a text should hold and does not; empty if the SDK can convert it."""
-    if "integer" in kinds:
-        try:
-            int(text)
-        except ValueError:
-            return "an integer"
-    elif "boolean" in kinds:
-        return "" if text.lower() in _BOOLEAN_WORDS else "true or false"
-    elif "object" in kinds or ("array" in kinds and text.lstrip().startswith(("[", "{"))):
-        try:
-            json.loads(text)
-        except ValueError:
-            return "JSON"
-    return ""
 
 
 def forget_unknown_log_levels(name: str) -> list[str]:
@@ -98,8 +100,8 @@ def forget_unknown_log_levels(name: str) -> list[str]:
     return unknown
 
 
-def check_config_file(path: str) -> None:
-    """Check a file given with --config.
+def read_config_file(path: str) -> dict[str, Any]:
+    """Read a file given with --config, in any of the encodings of Unicode.
 
     Raises:
         ConfigError: If it cannot be used.
@@ -109,7 +111,7 @@ def check_config_file(path: str) -> None:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{label} cannot be read ({error.strerror})") from None
-    _json_object(content, label)
+    return _json_object(_text(content, label), label)
 
 
 def checked_state(file: IO[str] | None) -> IO[str] | None:
@@ -145,20 +147,29 @@ def checked_catalog(file: IO[str] | None) -> IO[str] | None:
 
 def _read(file: IO[str], option: str) -> tuple[str, dict[str, Any]]:
     label = f"{option}: {file.name}"
-    try:
-        text = file.read()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{label} is no UTF-8 text") from None
+    content: bytes = file.buffer.read()  # type: ignore[attr-defined]  # as text it would have the locale's encoding
+    text = _text(content, label)
     return text, _json_object(text, label)
 
 
-def _json_object(content: str | bytes, label: str) -> dict[str, Any]:
+def _text(content: bytes, label: str) -> str:
+    """Decode a file: Windows programs write UTF-16, or UTF-8 with a byte order mark."""
+    if name := foreign_format(content[:HEAD_BYTES]):
+        raise ConfigError(f"{label} is {name}, not JSON")
     try:
-        value = json.loads(content)
+        return content.decode(encoding_of(content))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{label} is no text in UTF-8 or UTF-16: save it as UTF-8") from None
+
+
+def _json_object(text: str, label: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{label} is not JSON (line {error.lineno}, column {error.colno})") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise ConfigError(f"{label} is not JSON in UTF-8") from None
+        hint = ": it looks like YAML or a list of variables" if _NOT_JSON.match(text.lstrip()) else ""
+        raise ConfigError(f"{label} is not JSON (line {error.lineno}, column {error.colno}){hint}") from None
+    except RecursionError:
+        raise ConfigError(f"{label} is not JSON that can be read: it is too deep") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{label} must hold a JSON object")
     return value
@@ -176,8 +187,7 @@ def _describe(error: ValidationError, tap_name: str) -> Iterator[str]:
                 yield f"{setting + '.' if setting else ''}{missing} is missing: set it{where}"
         return
     if error.validator == "type":
-        names = [rule] if isinstance(rule, str) else rule
-        yield f"{setting} must be {' or '.join(_TYPE_NAMES.get(kind, kind) for kind in names if kind != 'null')}"
+        yield f"{setting} must be {wanted(error.schema)}"
     elif error.validator == "enum":
         yield f"{setting} must be one of {', '.join(str(allowed) for allowed in rule if allowed is not None)}"
     elif error.validator in {"minimum", "maximum"}:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from singer_sdk import Stream
 from singer_sdk.exceptions import MapExpressionError
 from singer_sdk.helpers.conform import TypeConformanceLevel
-from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
+from singer_sdk.mapper import CustomStreamMap, RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib.catalog import Metadata
 from singer_sdk.singerlib.messages import ActivateVersionMessage
 from typing_extensions import override
@@ -21,6 +21,7 @@ from typing_extensions import override
 from tap_braze_export.errors import TapError
 from tap_braze_export.schema.selection import Selection
 from tap_braze_export.schema.table import EXPORTED_AT
+from tap_braze_export.singer import map_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -99,7 +100,7 @@ class FileStream(Stream):
             self.count(rows.count)
             return
         time_extracted = datetime.fromisoformat(exported_at)
-        for record in rows.objects():
+        for record in rows.objects(map_numbers.DECODER) if self._has_expressions else rows.objects():
             if self.limit_reached:
                 return
             for message in self._mapped(record):
@@ -110,7 +111,7 @@ class FileStream(Stream):
     def _mapped(self, record: Record) -> list[RecordMessage]:
         """Apply stream maps and flattening to a row."""
         try:
-            return list(self._generate_record_messages(record))
+            return [self._finished(message) for message in self._generate_record_messages(record)]
         except MapExpressionError:
             raise
         except Exception as error:  # noqa: BLE001 - expressions may raise anything, and errors may quote the row
@@ -119,12 +120,25 @@ class FileStream(Stream):
                 "most columns can be null, so test for that"
             ) from None
 
+    def _finished(self, message: RecordMessage) -> RecordMessage:
+        """Give untouched numbers all their digits again, and flatten the row."""
+        if self._has_expressions:
+            message.record = map_numbers.exact(message.record)
+        if flattening := self.plugin.flattenings.get(message.stream):
+            message.record = flattening.flatten(message.record)
+        return message
+
     @cached_property
     def is_plain(self) -> bool:
         """True if every row is written as it is: without stream maps, flattening and a dry run's limit."""
         stream_map, *others = self.stream_maps
-        unchanged = type(stream_map) is SameRecordTransform and not stream_map.flattening_enabled
+        unchanged = type(stream_map) is SameRecordTransform and stream_map.stream_alias not in self.plugin.flattenings
         return not others and unchanged and self.ABORT_AT_RECORD_COUNT is None
+
+    @cached_property
+    def _has_expressions(self) -> bool:
+        """True if a stream map may calculate with values of a row."""
+        return any(isinstance(stream_map, CustomStreamMap) for stream_map in self._kept_maps)
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:

@@ -135,7 +135,7 @@ def _decoded(rows: Rows, columns: Iterable[Column]) -> Iterator[list[list[Any]]]
 
 
 def _fitted(stream: str, rows: Rows, columns: list[Column]) -> tuple[list[Column], list[list[Any]]]:
-    """Convert the values of each column, and of columns that flattening adds and the schema lacks."""
+    """Convert the values of each column, and of members that the schema lacks."""
     objects = [*rows.objects()]
     known = {column.name for column in columns}
     extra = dict.fromkeys(name for row in objects for name in row if name not in known)

@@ -6,6 +6,7 @@ This module overrides every private hook of the SDK's tap; `tests/singer/test_sd
 from __future__ import annotations
 
 import copy
+import itertools
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,7 @@ from singer_sdk.cli import plugin_cli
 from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._classproperty import classproperty
+from singer_sdk.helpers._flattening import get_flattening_options
 from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib import Catalog, Schema
@@ -28,15 +30,17 @@ from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
-    check_config_file,
     checked_catalog,
     checked_state,
     describe_errors,
-    environment_errors,
     forget_unknown_log_levels,
-    variables,
+    read_config_file,
+    read_environment,
+    unknown_settings,
 )
+from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.file_stream import FileStream
+from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ class Plugin(Tap):
     Attributes:
         signals: The signals that the run receives.
         clock: Time and waiting; tests replace it.
+        flattenings: The flattened form of each stream that stream maps give, by name; empty without flattening.
     """
 
     signals: ClassVar[Signals] = Signals()
@@ -80,6 +85,8 @@ class Plugin(Tap):
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
+        self.flattenings: dict[str, Flattening] = {}
+        self._reads_environment = bool(options.get("parse_env_config"))
         super().__init__(**options)
 
     @override
@@ -95,30 +102,45 @@ class Plugin(Tap):
                     entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
         # The mapper removes __else__ from the settings it gets, so it gets a copy. It drops the columns of deselected
         # streams, which a dry run syncs, too, so it gets a catalog that selects every stream.
-        self.mapper = PluginMapper(plugin_config=copy.deepcopy(dict(self.config)), logger=self.logger)
+        config: Any = copy.deepcopy(dict(self.config))
+        options = get_flattening_options(config)
+        config.pop("flattening_enabled", None)  # the SDK's own flattening is replaced, see flattening.py
+        self.mapper = PluginMapper(plugin_config=config, logger=self.logger)
         catalog = copy.deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
         self.mapper.register_raw_streams_from_catalog(catalog)
+        if options.enabled and options.max_level > 0:
+            for stream_map in itertools.chain.from_iterable(self.mapper.stream_maps.values()):
+                keys = stream_map.transformed_key_properties or ()
+                flattening = Flattening.of(stream_map.transformed_schema, options, keys)
+                self.flattenings[stream_map.stream_alias] = flattening
+                stream_map.transformed_schema = flattening.schema
 
     @classproperty
     @override
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
-        """The settings in the environment and in a .env file, without blank ones, which the SDK would convert.
+        """The settings in the environment and in a .env file, without blank ones.
 
         Raises:
-            ConfigValidationError: If a variable holds text that the SDK cannot convert, or would read as false.
+            ConfigValidationError: If a variable holds text that cannot be converted.
         """
         parse_environment_config({}, cls._env_var_prefix)  # reads .env into the environment
-        if errors := environment_errors(cls):
+        settings, errors = read_environment(cls)
+        if errors:
             raise ConfigValidationError("environment", errors=errors)
-        properties = {setting: definition for setting, definition, *_ in variables(cls)}
-        return parse_environment_config({"properties": properties}, cls._env_var_prefix)
+        return settings
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        """Drop unset settings, then list all errors; a tap made without validation refuses only wrong values."""
-        self._config = without_unset(self._config)
+        """Drop unset settings, convert the others, name unknown ones, then list all errors.
+
+        A tap made without validation refuses only wrong values.
+        """
+        self.append_builtin_config(self.config_jsonschema)
+        self._config = converted_config(without_unset(self._config), self.config_jsonschema["properties"])
+        if unknown := unknown_settings(self, with_environment=self._reads_environment):
+            self.logger.warning("Unknown settings are ignored: %s", ", ".join(unknown))
         missing, wrong = describe_errors(self)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
         if wrong or (errors and raise_errors):
@@ -159,10 +181,11 @@ class Plugin(Tap):
     @classmethod
     @override
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
+        given = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                check_config_file(path)
-        return super().cb_config(ctx, param, value)
+                given.config.update(read_config_file(path))
+        return given
 
     @classmethod
     @override

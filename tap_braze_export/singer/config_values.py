@@ -1,0 +1,158 @@
+"""Converts settings to the types of their JSON schema: templates, YAML and the environment give many as text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from singer_sdk.configuration._dict_config import TRUTHY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FALSY = ("false", "0", "no", "off")
+_WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,30})(\.0*)?", re.ASCII)
+_KEPT_SPACES = ("flattening_separator",)
+"""Text settings in which a space at an end has a meaning."""
+_UNDECLARED: dict[str, Any] = {
+    "batch_config": {
+        "properties": {
+            "batch_size": {"type": ["integer", "null"]},
+            "storage": {"properties": {"params": {"type": ["object", "null"]}}},
+        },
+    },
+}
+"""Settings inside others that the SDK reads though its JSON schema does not declare them."""
+
+
+def converted_config(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert each setting to the type of its JSON schema; one that cannot be converted stays as it is."""
+    result = {}
+    for name, value in config.items():
+        definition = definitions.get(name, {})
+        new = converted(converted(value, definition), _UNDECLARED.get(name, {}))
+        if isinstance(new, str) and "string" in kinds_of(definition) and name not in _KEPT_SPACES:
+            new = new.strip()
+        result[name] = new
+    return result
+
+
+def converted(value: Any, definition: Any) -> Any:
+    """Convert a value to the type of its JSON schema, and what is inside it; what cannot be converted stays."""
+    kinds = kinds_of(definition)
+    if isinstance(value, str) and kinds and "string" not in kinds:
+        try:
+            value = read_text(value, definition)
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        if "array" in kinds and "object" not in kinds and "object" in kinds_of(definition.get("items")):
+            return [converted(value, definition["items"])]
+        return {name: converted(inner, _member(definition, name)) for name, inner in value.items()}
+    if isinstance(value, list) and "array" in kinds:
+        return [converted(item, definition.get("items")) for item in value]
+    return _converted_number(value, kinds)
+
+
+def _converted_number(value: Any, kinds: set[str]) -> Any:
+    """Convert 3.0 to an integer, and 0 and 1 to a boolean, where the JSON schema wants these."""
+    if isinstance(value, (float, Decimal)) and "integer" in kinds and math.isfinite(value) and value == int(value):
+        return int(value)
+    if kinds == {"boolean"} and type(value) is int and value in {0, 1}:
+        return bool(value)
+    return value
+
+
+def read_text(text: str, definition: Mapping[str, Any]) -> Any:
+    """Read the text of a setting.
+
+    Raises:
+        ValueError: If it is not what the JSON schema wants; the error says what that is.
+    """
+    kinds = kinds_of(definition)
+    stripped = text.strip()
+    found: Any = None
+    if "integer" in kinds:
+        whole = _WHOLE_NUMBER.fullmatch(stripped)
+        found = int(whole[1]) if whole else None
+    elif "boolean" in kinds:
+        word = stripped.lower()
+        found = word in TRUTHY if word in {*TRUTHY, *_FALSY} else None
+    elif "array" in kinds:
+        found = _list(stripped, has_texts="string" in kinds_of(definition.get("items")))
+    elif "object" in kinds:
+        value = _json(stripped)
+        found = value if isinstance(value, dict) else None
+    else:
+        return text
+    if found is None:
+        raise ValueError(wanted(definition))
+    return found
+
+
+def wanted(definition: Any) -> str:
+    """Say in words what a JSON schema wants, with an example."""
+    words = {
+        "integer": "an integer such as 3",
+        "number": "a number such as 1.5",
+        "boolean": "true or false",
+        "array": f"a list, as JSON: {json.dumps(_example(definition))}",
+        "object": f"an object, as JSON: {json.dumps(_example(definition))}",
+        "string": f"a text in quotes such as {json.dumps((definition.get('enum') or ['12345'])[0])}",
+    }
+    return " or ".join(words.get(kind, kind) for kind in sorted(kinds_of(definition)))
+
+
+def kinds_of(definition: Any) -> set[str]:
+    """The types that a JSON schema allows, but null."""
+    given = definition.get("type", ()) if isinstance(definition, dict) else ()
+    return ({given} if isinstance(given, str) else set(given)) - {"null"}
+
+
+def _list(text: str, *, has_texts: bool) -> list[Any] | None:
+    """Read a JSON list, a single JSON object or, where the items are texts, texts separated by commas or newlines."""
+    value = _json(text)
+    if isinstance(value, list):
+        return value
+    if not has_texts:
+        return [value] if isinstance(value, dict) else None
+    if text.startswith("[") or isinstance(value, dict):
+        return None
+    try:
+        items = [item.strip() for row in csv.reader(text.splitlines(), skipinitialspace=True) for item in row]
+    except csv.Error:
+        return None
+    return [item for item in items if item] or None
+
+
+def _json(text: str) -> Any:
+    """Read JSON; None for anything else."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _member(definition: Any, name: str) -> Any:
+    """The JSON schema of a member of an object."""
+    if not isinstance(definition, dict):
+        return None
+    return definition.get("properties", {}).get(name, definition.get("additionalProperties"))
+
+
+def _example(definition: Any) -> Any:
+    """An example of a value."""
+    kinds = kinds_of(definition)
+    if "array" in kinds:
+        items = definition.get("items")
+        return ["first", "second"] if "string" in kinds_of(items) else [_example(items)]
+    if "object" not in kinds:
+        allowed = definition.get("enum") if isinstance(definition, dict) else None
+        return allowed[0] if allowed else "text"
+    members = definition.get("properties") or {}
+    named = {name: _example(member) for name, member in members.items() if not name.startswith("_")}
+    return named or {"name": _example(definition.get("additionalProperties"))}
