@@ -11,6 +11,7 @@ import requests
 
 from tap_braze_export.errors import ExportError
 from tap_braze_export.files.download import Download
+from tap_braze_export.sessions import Session
 from tests.support.fakes import Answer, FakeClock, Server, hang_up
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ GIB = 2**30
 
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
-    with requests.Session() as session:
+    with Session() as session:
         yield session
 
 
