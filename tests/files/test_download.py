@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from tap_braze_export.errors import ExportError
 from tap_braze_export.files.download import Download
