@@ -94,7 +94,7 @@ class Exports:
         self._started_at = clock.now()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
-        self._estimates = Estimates(client, url or "")
+        self._estimates = Estimates(client, self._bucket.shown_url if self._bucket else "")
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
         self._pollers = Pollers(
             settings,

@@ -356,7 +356,7 @@ def test_settings_from_the_environment(sandbox: Sandbox, tmp_path: Path) -> None
     variables = {f"TAP_BRAZE_EXPORT_{name}": value for name, value in given.items()}
     ended = command("--config=ENV", **variables)
     assert ended.code == 0, ended.stderr
-    assert [row["segment_id"] for row in ended.rows("export_files")] == ["all-users", "vip-users"]
+    assert sorted(row["segment_id"] for row in ended.rows("export_files")) == ["all-users", "vip-users"]
     commas = command("--config=ENV", **variables | {"TAP_BRAZE_EXPORT_SEGMENT_IDS": "vip-users,all-users"})
     assert [row["segment_id"] for row in commas.rows("export_files")] == ["vip-users", "all-users"]
 
