@@ -8,12 +8,13 @@ import os
 import re
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
-from tap_braze_export.errors import DamagedFileError, ExportError, TapError
+from tap_braze_export.errors import ConfigError, DamagedFileError, ExportError, TapError
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
 from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.files.spool import file_name, private_file
@@ -21,7 +22,6 @@ from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
@@ -157,6 +157,20 @@ class Bucket:
         except TapError as error:
             return str(error)
         return None
+
+    def check_before_start(self) -> None:
+        """Refuse a bucket that cannot be listed, before an export is started.
+
+        A local directory that is missing in an existing one may be made by the program that copies into it.
+
+        Raises:
+            ConfigError: It cannot be listed.
+        """
+        root = Path(self._root)
+        if isinstance(self._files, LocalFileSystem) and not root.exists() and root.parent.is_dir():
+            _log.warning("bucket_url %s: there is no such directory yet", root)
+        elif problem := self.check():
+            raise ConfigError(problem)
 
     def _is_unfinished(self, path: str) -> bool:
         """True if a file has the temporary name that a copy tool gives it until it is whole; logged once."""

@@ -157,7 +157,7 @@ def test_file_that_is_deleted_before_it_is_fetched(tmp_path: Path) -> None:
 # The bucket's address
 
 
-@pytest.mark.parametrize("url", ["{}/none", "foo://bucket", "{}/bucket/file"])
+@pytest.mark.parametrize("url", ["{}/none/deeper", "foo://bucket", "{}/bucket/file"])
 def test_bucket_that_cannot_be_is_refused_before_anything_is_started(tmp_path: Path, url: str) -> None:
     clock = FakeClock()
     with braze(clock, tmp_path) as sandbox:

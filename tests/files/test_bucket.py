@@ -228,6 +228,14 @@ def test_check_of_a_directory(clock: FakeClock, tmp_path: Path) -> None:
         missing.objects(EXPORT, "seg")
 
 
+def test_directory_that_may_still_be_made(clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Before a start a missing directory is no error if the one that would hold it is there."""
+    Bucket(str(tmp_path / "none"), {}, clock=clock).check_before_start()
+    assert caplog.messages == [f"bucket_url {tmp_path / 'none'}: there is no such directory yet"]
+    with pytest.raises(ConfigError, match="does not exist"):
+        Bucket(str(tmp_path / "none" / "deeper"), {}, clock=clock).check_before_start()
+
+
 # S3
 
 
