@@ -7,13 +7,14 @@ import logging
 import os
 import re
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
-from tap_braze_export.errors import DamagedFileError, ExportError, TapError
+from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedExportError, TapError
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
 from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.files.spool import file_name, private_file
@@ -166,6 +167,15 @@ class Bucket:
             self._left_alone.add(path)
             _log.warning("%s is left alone: a copy tool names a file so until it is whole", file_name(path))
         return True
+
+    def require(self) -> None:
+        """Find out before an export is started if its files could ever be read; a bucket out of reach may come back.
+
+        Raises:
+            ConfigError: It does not exist, or does not let the credentials list it.
+        """
+        with suppress(InterruptedExportError):
+            self._storage.once("listed", self._check_listing)
 
     def _dates(self, segment_id: str | None) -> list[str]:
         """The folders of dates, of one segment or of all."""

@@ -301,3 +301,14 @@ def test_s3_check(store: ScriptedS3, s3: Bucket, options: dict[str, Any], clock:
     assert missing.check() == "bucket_url names a bucket or directory that does not exist: s3://nosuch/braze"
     with pytest.raises(ConfigError, match="does not exist"):
         missing.objects(EXPORT, "seg")
+
+
+def test_bucket_that_is_required_before_a_start(store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+    """A refusal or a missing bucket ends the run; one that cannot be reached just now does not, without any wait."""
+    s3.require()
+    store.refuse = [(403, "AccessDenied")]
+    with pytest.raises(ConfigError, match="Check the credentials"):
+        s3.require()
+    store.refuse = [(500, "Odd")]
+    s3.require()
+    assert clock.slept == []
