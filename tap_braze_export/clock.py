@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WAIT_SLICE_SECONDS = 0.5
 """Longest wait between two checks for a signal."""
+LONG_WAIT_SECONDS = 30.0
+"""Every longer wait is logged, with its reason."""
 GRACE_SECONDS = 4.0
 """Seconds after a signal at which a blocking call (a slow response, a full pipe) is broken off."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import re
 import secrets
 import socket
 import threading
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _MAX_BODY_BYTES = 64 * 1024
+_MAX_CHUNK_LINES_BYTES = 8 * _MAX_BODY_BYTES
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _CALLER_SECONDS = 10.0
 _MAX_CALLERS = 64
 _log = logging.getLogger(__name__)
@@ -36,32 +39,94 @@ class _Body(msgspec.Struct):
     success: bool
 
 
+class _UnreadableBodyError(ValueError):
+    """The body is too large, cut off, or sent in a way that is no HTTP."""
+
+
 class _Request(http.server.BaseHTTPRequestHandler):
-    """One callback; anything but the right path with a known token gets status 404."""
+    """One callback, as Braze or a proxy sends it; anything but the right path with a known token gets status 404."""
 
     server: _Server
     server_version = "tap-braze-export"
     sys_version = ""
+    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         """Receive Braze's message that an export is complete."""
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            self._respond(HTTPStatus.NOT_FOUND)
+            return
         token = parse_qs(url.query).get("token", [""])[-1]
         if not self.server.callbacks.expects(url.path, token):
             self._respond(HTTPStatus.NOT_FOUND)
             return
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
-            self._respond(HTTPStatus.BAD_REQUEST)
-            return
         try:
-            success = msgspec.json.decode(self.rfile.read(int(length)), type=_Body).success
-        except msgspec.MsgspecError:
+            success = msgspec.json.decode(self._body(), type=_Body).success
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _UnreadableBodyError):
             self._respond(HTTPStatus.BAD_REQUEST)
             return
         if success:
             self.server.callbacks.receive(token)
         self._respond(HTTPStatus.OK)
+
+    @override
+    def handle_expect_100(self) -> bool:
+        """Let a caller that asks first wait for its answer until the token is checked."""
+        return True
+
+    def _body(self) -> bytes:
+        """Read the body; the server limits the seconds that this takes.
+
+        Raises:
+            _UnreadableBodyError: If it cannot be read, or is too large.
+        """
+        coding = self.headers.get("Transfer-Encoding", "identity").strip().lower()
+        length = self.headers.get("Content-Length")
+        if coding not in {"identity", "chunked"}:
+            raise _UnreadableBodyError
+        if coding == "identity" and length is not None and not (length.isdecimal() and int(length) <= _MAX_BODY_BYTES):
+            raise _UnreadableBodyError
+        if self.headers.get("Expect", "").strip().lower() == "100-continue" and self.request_version != "HTTP/1.0":
+            self.send_response_only(HTTPStatus.CONTINUE)
+            self.end_headers()
+        if coding == "chunked":
+            return self._chunks()
+        return self.rfile.read(int(length)) if length is not None else self._until_object()
+
+    def _chunks(self) -> bytes:
+        body = bytearray()
+        left = _MAX_CHUNK_LINES_BYTES
+        while size := self._chunk_size(line := self.rfile.readline(left)):
+            left -= len(line)
+            if len(body) + size > _MAX_BODY_BYTES:
+                raise _UnreadableBodyError
+            chunk = self.rfile.read(size)
+            if len(chunk) < size or self.rfile.readline(2).strip():
+                raise _UnreadableBodyError
+            body += chunk
+        while left > 0 and (line := self.rfile.readline(left)).strip():  # trailers
+            left -= len(line)
+        return bytes(body)
+
+    @staticmethod
+    def _chunk_size(line: bytes) -> int:
+        digits = line.partition(b";")[0].strip()
+        if not (line.endswith(b"\n") and _CHUNK_SIZE.fullmatch(digits)):
+            raise _UnreadableBodyError
+        return int(digits, 16)
+
+    def _until_object(self) -> bytes:
+        """Read a body without any length: until it is whole, as its caller may not close the connection."""
+        body = bytearray()
+        while len(body) <= _MAX_BODY_BYTES and (piece := self.rfile.read1(_MAX_BODY_BYTES)):
+            body += piece
+            if body.rstrip().endswith(b"}"):
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                    msgspec.json.decode(body)
+                    return bytes(body)
+        raise _UnreadableBodyError
 
     @override
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:

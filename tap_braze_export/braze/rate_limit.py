@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ _USED_SHARE = 0.97
 """Of the allowed rate: a request that travels slower than others must not arrive in a window that is full already."""
 _CLOCK_DIFFERENCE_SECONDS = 5.0
 _MAX_PAUSE_SECONDS = 60.0
+_MAX_WAIT_SECONDS = 3_720.0
+"""A whole hour, and how much longer the first request of the next one waits."""
+_EARLIEST_TIME = 1_000_000_000
+"""Smaller numbers are seconds that are left, greater ones epoch seconds."""
+_SHORTEST_MILLISECONDS = 100_000_000_000
+"""Greater numbers are epoch milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +31,73 @@ class RateLimit:
     Attributes:
         limit: Requests in the window.
         remaining: Requests that are left in it.
-        reset: Its end in epoch seconds.
+        reset: Its end in epoch seconds of Braze's clock, or the seconds until then.
+        date: Braze's time in epoch seconds, by the header `Date`.
     """
 
     limit: int | None = None
     remaining: int | None = None
     reset: int | None = None
+    date: float | None = None
 
     @classmethod
     def of(cls, response: requests.Response) -> RateLimit:
         """Read the headers; a header that is missing or no number is None."""
-        return cls(*(_number(response, f"X-RateLimit-{name}") for name in ("Limit", "Remaining", "Reset")))
+        limit, remaining, reset = (_number(response, f"X-RateLimit-{name}") for name in ("Limit", "Remaining", "Reset"))
+        return cls(limit, remaining, _end(reset), _date(response, "Date"))
+
+    @property
+    def ends_at_a_time(self) -> bool:
+        """True if `reset` is a time, not a number of seconds."""
+        return self.reset is not None and self.reset >= _EARLIEST_TIME
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the window ends, by Braze's clock; never more than a window may have, None if unknown."""
+        if self.reset is None:
+            return None
+        return _seconds_until(self.reset, self.date, now) if self.ends_at_a_time else float(min(self.reset, _HOUR))
 
 
 def retry_at(response: requests.Response, now: float) -> float:
-    """When a rate limit ends, in epoch seconds; 0 if the response does not say."""
-    seconds = _number(response, "Retry-After")
-    return now + seconds if seconds is not None else RateLimit.of(response).reset or 0.0
+    """When a rate limit ends, in epoch seconds of our clock; 0 if the response does not say."""
+    rate_limit = RateLimit.of(response)
+    left = rate_limit.seconds_left(now)
+    if after := _end(_number(response, "Retry-After")):
+        left = RateLimit(reset=after, date=rate_limit.date).seconds_left(now)
+    elif (date := _date(response, "Retry-After")) is not None:
+        left = _seconds_until(date, rate_limit.date, now)
+    return now + left if left is not None else 0.0
+
+
+def _seconds_until(end: float, date: float | None, now: float) -> float:
+    """Seconds until a time of Braze's clock, which `date` shows; ours may be hours ahead or behind."""
+    left = [end - time for time in (date, now) if time is not None]
+    fitting = [seconds for seconds in left if -_MINUTE <= seconds <= _HOUR]
+    if fitting:
+        return max(0.0, fitting[0])
+    # The clocks differ by who knows what. Where the window ends tells how long it is at most.
+    return 0.0 if left[0] < 0 else float(_MINUTE if end % _HOUR else _HOUR)
+
+
+def _end(number: int | None) -> int | None:
+    """A time in epoch seconds or a number of seconds; None if it is neither."""
+    if number is None or number <= 0:
+        return None
+    return number // 1_000 if number >= _SHORTEST_MILLISECONDS else number
 
 
 def _number(response: requests.Response, header: str) -> int | None:
     try:
         return int(float(response.headers[header]))
     except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def _date(response: requests.Response, header: str) -> float | None:
+    """A header's HTTP date in epoch seconds."""
+    try:
+        return parsedate_to_datetime(response.headers[header]).timestamp()
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
@@ -71,7 +122,8 @@ class RequestPacer:
         self._not_before = 0.0
         self._pause = 1.0
         self._limit, self._window = _ASSUMED_LIMIT, _ASSUMED_WINDOW_SECONDS
-        self._reset = 0
+        self._reset = 0  # by Braze's clock
+        self._ends_at = 0.0  # by ours
         self._last_allowed = 0
         self._set_interval()
 
@@ -80,9 +132,16 @@ class RequestPacer:
         if self._sent and not self._first_has_ended:
             return math.inf
         at = max(self._due - self._tolerance, self._not_before)
-        if self._sent >= self._last_allowed and now < self._reset:
-            at = max(at, self._reset + self._window * (1 - _USED_SHARE))
-        return max(0.0, at - now)
+        if self._sent >= self._last_allowed and now < self._ends_at:
+            at = max(at, self._ends_at + self._window * (1 - _USED_SHARE))
+        return min(max(0.0, at - now), _MAX_WAIT_SECONDS)
+
+    @property
+    def reason(self) -> str:
+        """Why requests wait."""
+        if self._cap and self._cap / _MINUTE < self._limit / self._window:
+            return "requests_per_minute"
+        return f"Braze's rate limit of {self._limit} requests in {self._window} s"
 
     def sent(self, now: float) -> int:
         """Count a request that is sent now; returns its number, from 1."""
@@ -99,19 +158,23 @@ class RequestPacer:
             now: Epoch seconds.
         """
         self._first_has_ended, self._pause = True, 1.0
-        limit, remaining, reset = rate_limit.limit, rate_limit.remaining, rate_limit.reset
-        if not limit or limit < 0 or not reset:
+        limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(now)
+        if not limit or limit < 0 or left is None:
             return
-        window = _window(reset, now, self._window if limit == self._limit else _MINUTE)
+        window = _window(rate_limit, left, self._window if limit == self._limit else _MINUTE)
         if (limit, window) != (self._limit, self._window):
             self._limit, self._window = limit, window
             self._set_interval()
             self._due = min(self._due, now + self._interval)
-        if remaining is None or reset < self._reset:
+        ends_at = now + min(left, window)
+        reset = rate_limit.reset if rate_limit.reset and rate_limit.ends_at_a_time else int(ends_at)
+        if remaining is None or (reset < self._reset and now < self._ends_at):
             return
         # The response is old by now: later requests have used up a part of what it says remains.
         last = number + max(0, remaining)
-        self._last_allowed = last if reset > self._reset else min(self._last_allowed, last)
+        is_new = reset != self._reset
+        self._last_allowed = last if is_new else min(self._last_allowed, last)
+        self._ends_at = ends_at if is_new else min(self._ends_at, ends_at)
         self._reset = reset
 
     def refused(self, until: float, now: float) -> None:
@@ -137,11 +200,14 @@ class RequestPacer:
         self._tolerance = min(limit / rate - window for limit, window in limits) / 2
 
 
-def _window(reset: int, now: float, known: int) -> int:
-    """Seconds of the window that ends at `reset`; the known length, where several are possible."""
+def _window(rate_limit: RateLimit, left: float, known: int) -> int:
+    """Seconds of the window of which so many are left; the known length, where several are possible."""
+    reset = rate_limit.reset or 0
+    left -= _CLOCK_DIFFERENCE_SECONDS
+    if not rate_limit.ends_at_a_time:
+        return _HOUR if left > _MINUTE else max(_MINUTE, known)
     if reset % _MINUTE:
         return _SECOND
-    left = reset - now - _CLOCK_DIFFERENCE_SECONDS
     if reset % _HOUR == 0 and (left > _MINUTE or known == _HOUR):
         return _HOUR
     return _MINUTE if left > _SECOND or known == _HOUR else known

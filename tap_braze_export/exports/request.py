@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tap_braze_export.braze.callback import new_token
-from tap_braze_export.clock import PollTimer
+from tap_braze_export.clock import LONG_WAIT_SECONDS, PollTimer
 from tap_braze_export.errors import (
     BrazeError,
     ExportError,
@@ -141,6 +141,7 @@ class ExportRequest:
             started = self._post(requested.token)
         except RunningExportError:
             self._wait_for_other()
+            reason = "Braze is still exporting it"
         except LostResponseError as error:
             if self._unanswered is None:
                 self._unanswered = _sent(requested, error.sent_at)
@@ -151,6 +152,7 @@ class ExportRequest:
                     f"{error}: {self._lost_responses} times in a row, run again later"
                 ) from None
             _log.warning("%s; the next request will show if Braze has received it", error)
+            reason = "the response was lost"
         except BrazeError:
             if self._unanswered is None:  # else the request before this one may still have started something
                 self._journal.forget()
@@ -162,6 +164,8 @@ class ExportRequest:
             _log.info("Requested the export of %s: export %s, %d fields", self.source, bookmark.export_id, fields)
             return replace(accepted, bookmark=bookmark, url=started.url)
         self.timer.polled(found=False)
+        if (wait := self.timer.next - self._clock.now()) > LONG_WAIT_SECONDS:
+            _log.info("The export of %s is requested again in %.0f s: %s", self.source, wait, reason)
         return None
 
     def _wanted(self) -> Bookmark:

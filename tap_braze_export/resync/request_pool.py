@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tap_braze_export.braze.rate_limit import RateLimit
-from tap_braze_export.clock import WAIT_SLICE_SECONDS
+from tap_braze_export.clock import LONG_WAIT_SECONDS, WAIT_SLICE_SECONDS
 from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.threads import DaemonThreads
 
@@ -91,6 +91,7 @@ class RequestPool(Generic[RequestT]):
         self._confirmed = self._begun = self._given = 0
         self._exhausted = self._closed = False
         self._limited_since: float | None = None
+        self._announced_until = 0.0
         # Positions are those of the requests, from 0; the pacer's numbers count a request again that is sent again.
         self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, int, RequestT]] = {}
         self._to_repeat: deque[tuple[int, RequestT]] = deque()
@@ -159,8 +160,10 @@ class RequestPool(Generic[RequestT]):
         """Collect what is done and send what may go."""
         for future in [future for future in self._in_flight if future.done()]:
             self._collect(future)
-        while self._seconds_to_next() <= 0 and (upcoming := self._next()):
+        while (wait := self._seconds_to_next()) <= 0 and (upcoming := self._next()):
             self._start(*upcoming)
+        if LONG_WAIT_SECONDS < wait < math.inf:
+            self._announce(wait, self._pacer.reason)
 
     def _seconds_to_next(self) -> float:
         """Seconds until a request may go; infinite if a response or a confirmation must come first."""
@@ -168,6 +171,13 @@ class RequestPool(Generic[RequestT]):
         if len(self._in_flight) >= self._max_in_flight or not (self._to_repeat or may_begin):
             return math.inf
         return self._pacer.wait(self._clock.now())
+
+    def _announce(self, wait: float, reason: str) -> None:
+        """Log a wait once."""
+        until = self._clock.now() + wait
+        if until > self._announced_until + 1:
+            self._announced_until = until
+            _log.info("%s: the next request goes in %.0f s", reason, wait)
 
     def _next(self) -> tuple[int, RequestT] | None:
         if self._to_repeat:
@@ -202,7 +212,7 @@ class RequestPool(Generic[RequestT]):
             self._pacer.refused(error.until, now)
             if self._limited_since is None:
                 self._limited_since = now
-                _log.info("Braze's rate limit is used up: the next request goes in %.0f s", self._pacer.wait(now))
+                self._announce(self._pacer.wait(now), "Braze's rate limit is used up")
             if now - self._limited_since <= _RATE_LIMITED_SECONDS:
                 self._to_repeat.append((position, request))
                 return

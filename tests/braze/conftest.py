@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from tap_braze_export.braze.client import Braze
+from tap_braze_export.sessions import Session
 from tests.support.braze_calls import KEY
 from tests.support.fakes import FakeClock, Server
 
@@ -28,5 +28,5 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def braze(server: Server, clock: FakeClock) -> Iterator[Braze]:
-    with requests.Session() as session:
+    with Session() as session:
         yield Braze(f" {server.url}/ ", f"{KEY}\n", clock=clock, session=session)

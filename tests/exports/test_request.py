@@ -188,3 +188,25 @@ def test_a_request_that_waited_for_another_export_is_dated_by_the_accepted_try(
 
     assert known is not None
     assert known.bookmark.requested_at == clock.time
+
+
+def test_long_waits_for_another_export_are_logged(
+    server: Server, clock: FakeClock, journal: Journal, session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each that is longer than half a minute, with its reason."""
+    caplog.set_level("INFO", "tap_braze_export")
+    server.answers = [as_json({"message": "An export is already in progress"}, 429)]
+    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
+
+    waits = []
+    for _ in range(8):
+        assert request.attempt() is None
+        waits.append(request.timer.next - clock.time)
+        clock.time = request.timer.next
+
+    assert [message for message in caplog.messages if "requested again" in message] == [
+        f"The export of segment all-users is requested again in {wait:.0f} s: Braze is still exporting it"
+        for wait in waits
+        if wait > 30
+    ]
+    assert max(waits) == 60

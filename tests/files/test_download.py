@@ -28,19 +28,17 @@ GIB = 2**30
 
 
 @pytest.fixture
-def session() -> Iterator[requests.Session]:
+def session() -> Iterator[Session]:
     with Session() as session:
         yield session
 
 
 @pytest.fixture
-def download(server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path) -> Download:
+def download(server: Server, clock: FakeClock, session: Session, tmp_path: Path) -> Download:
     return made(server, clock, session, tmp_path)
 
 
-def made(
-    server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path, free: int = 100 * GIB
-) -> Download:
+def made(server: Server, clock: FakeClock, session: Session, tmp_path: Path, free: int = 100 * GIB) -> Download:
     """A download to `object`, on a disk with this free space."""
     return Download(
         f"{server.url}/exports/users.zip?{QUERY}",
@@ -160,7 +158,7 @@ def test_complete_file_is_not_fetched_again(server: Server, download: Download) 
     ],
 )
 def test_name_is_the_last_part_of_the_path(
-    clock: FakeClock, session: requests.Session, tmp_path: Path, path: str, name: str
+    clock: FakeClock, session: Session, tmp_path: Path, path: str, name: str
 ) -> None:
     download = Download(f"https://example.org{path}?{QUERY}", path=tmp_path, session=session, clock=clock, deadline=0)
 
@@ -168,7 +166,7 @@ def test_name_is_the_last_part_of_the_path(
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "users.zip", "s3://bucket/users.zip"])
-def test_only_http_is_a_download(clock: FakeClock, session: requests.Session, tmp_path: Path, url: str) -> None:
+def test_only_http_is_a_download(clock: FakeClock, session: Session, tmp_path: Path, url: str) -> None:
     with pytest.raises(ExportError, match="no http address"):
         Download(url, path=tmp_path, session=session, clock=clock, deadline=0)
 
@@ -190,9 +188,7 @@ def test_403_when_a_damaged_file_is_fetched_again_means_expired(
     assert "has expired" in given_up(download)
 
 
-def test_expired_is_known_after_a_restart(
-    server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path
-) -> None:
+def test_expired_is_known_after_a_restart(server: Server, clock: FakeClock, session: Session, tmp_path: Path) -> None:
     server.answers = [broken(10), (404, {}, b"")]
 
     assert not made(server, clock, session, tmp_path).attempt()
@@ -236,7 +232,7 @@ def test_refusal_in_between_forgives_failures(server: Server, download: Download
 
 
 def test_unreachable_store_is_a_failure(
-    clock: FakeClock, session: requests.Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    clock: FakeClock, session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "tap_braze_export")
     with Server() as gone:
@@ -268,7 +264,7 @@ def test_broken_transfer_is_continued(server: Server, download: Download, tmp_pa
 
 
 def test_broken_transfer_is_continued_by_another_run(
-    server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path
+    server: Server, clock: FakeClock, session: Session, tmp_path: Path
 ) -> None:
     server.answers = [broken(4_000), rest(4_000)]
 
@@ -366,7 +362,7 @@ def test_body_of_unknown_length_is_taken(server: Server, download: Download, tmp
 
 
 def test_endless_body_is_refused_before_the_disk_is_full(
-    server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path
+    server: Server, clock: FakeClock, session: Session, tmp_path: Path
 ) -> None:
     server.answers = [chunked(1_000)]
 
@@ -377,7 +373,7 @@ def test_endless_body_is_refused_before_the_disk_is_full(
 
 
 def test_body_that_does_not_fit_is_not_begun(
-    server: Server, clock: FakeClock, session: requests.Session, tmp_path: Path
+    server: Server, clock: FakeClock, session: Session, tmp_path: Path
 ) -> None:
     server.answers = [whole()]
 
@@ -386,7 +382,7 @@ def test_body_that_does_not_fit_is_not_begun(
     assert message.startswith(f"the disk of {tmp_path} is full")
 
 
-def test_transfer_past_the_deadline_is_given_up(server: Server, session: requests.Session, tmp_path: Path) -> None:
+def test_transfer_past_the_deadline_is_given_up(server: Server, session: Session, tmp_path: Path) -> None:
     server.answers = [chunked(1_000)]
 
     message = given_up(made(server, FakeClock(tick=600), session, tmp_path))

@@ -1,0 +1,194 @@
+"""A clock that is hours ahead or behind Braze's, and odd headers: no wait is longer than a rate limit's window."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer
+from tap_braze_export.errors import RateLimitError
+from tests.support.braze_calls import STARTED, details, export_ids, start
+from tests.support.fakes import as_json
+from tests.support.simulation import ScriptedBraze, SimulatedRun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tap_braze_export.braze.client import Braze, IdsResponse
+    from tests.support.fakes import Answer, FakeClock, Server
+
+HOUR = 3_600
+OFFSETS = [-48 * HOUR, -3 * HOUR, -HOUR, -600, 0, 600, HOUR, 3 * HOUR, 48 * HOUR]
+"""Seconds by which Braze's clock is ahead of ours."""
+
+
+def limited(**headers: str) -> Answer:
+    """A refusal because of the rate limit."""
+    return as_json({"message": "Rate limited"}, 429, X_RateLimit_Remaining="0", **headers)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("left", [1, 30, 600, 3_500])
+def test_a_429_waits_until_the_window_ends_by_the_clock_of_braze(
+    server: Server, braze: Braze, clock: FakeClock, offset: int, left: int
+) -> None:
+    theirs = int(clock.time) + offset
+    server.answers = [limited(X_RateLimit_Reset=str(theirs + left), Date=formatdate(theirs, usegmt=True)), STARTED]
+
+    start(braze)
+
+    (slept,) = clock.slept
+    assert left < slept <= left + 3
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_the_ids_export_says_when_its_limit_ends_by_our_clock(
+    server: Server, braze: Braze, clock: FakeClock, offset: int
+) -> None:
+    theirs = int(clock.time) + offset
+    server.answers = [limited(X_RateLimit_Reset=str(theirs + 45), Date=formatdate(theirs, usegmt=True))]
+
+    with pytest.raises(RateLimitError) as caught:
+        export_ids(braze)
+    assert caught.value.until == pytest.approx(clock.time + 45, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"X-RateLimit-Reset": "45"}, 45),  # seconds that are left
+        ({"X-RateLimit-Reset": "1800000045000"}, 45),  # milliseconds
+        ({"X-RateLimit-Reset": "1800000045.5"}, 45),
+        ({"X-RateLimit-Reset": "1.800000045e9"}, 45),
+        ({"X-RateLimit-Reset": "3600"}, 3_600),
+        ({"Retry-After": "45"}, 45),
+        ({"Retry-After": "45.2"}, 45),
+        ({"Retry-After": formatdate(1_800_000_045, usegmt=True)}, 45),
+        ({"Retry-After": formatdate(1_800_000_045 - 7_200, usegmt=True), "Date": "Fri, 15 Jan 2027 06:00:00 GMT"}, 45),
+        ({"Retry-After": "1800000045"}, 45),
+        ({"Retry-After": "1800000045000"}, 45),
+        ({"Retry-After": "45", "X-RateLimit-Reset": "1800000900"}, 45),
+        ({"Retry-After": "soon", "X-RateLimit-Reset": "1800000045"}, 45),
+        ({"Retry-After": "nan", "X-RateLimit-Reset": "1800000045"}, 45),
+        ({"Retry-After": "-5", "X-RateLimit-Reset": "1800000045"}, 45),
+        ({"Date": "yesterday", "X-RateLimit-Reset": "1800000045"}, 45),
+        ({"Date": "Thu, 01 Jan 1970 00:00:00 GMT", "X-RateLimit-Reset": "1800000045"}, 45),
+    ],
+)
+def test_forms_of_the_headers_are_understood(
+    server: Server, braze: Braze, clock: FakeClock, headers: Mapping[str, str], expected: int
+) -> None:
+    server.answers = [limited(**headers), STARTED]
+
+    start(braze)
+
+    assert expected < clock.slept[0] <= expected + 3
+
+
+@pytest.mark.parametrize("header", ["X-RateLimit-Reset", "Retry-After"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("nan", "inf", "-inf", "-1", "-1800000000", "0", "", " ", "x", "1e400", "9" * 400, "99999999999", "1" * 13),
+        *("Sun, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 99 Foo 2027 99:99:99 GMT", "1,2"),
+        *("253402300799000", "9007199254740993", "0x10", "10 s", "86400", "7200000"),
+    ],
+)
+@pytest.mark.parametrize("date", [{}, {"Date": "Fri, 15 Jan 2027 11:00:00 GMT"}, {"Date": "nonsense"}])
+def test_senseless_headers_wait_no_longer_than_an_hour(
+    server: Server, braze: Braze, clock: FakeClock, *, header: str, value: str, date: Mapping[str, str]
+) -> None:
+    """An hour is the longest window that Braze has."""
+    server.answers = [limited(**{header: value}, **date), as_json({}, 200)]
+
+    details(braze)
+
+    assert len(clock.slept) == 1
+    assert 1 <= clock.slept[0] <= HOUR + 3
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("has_date", [True, False])
+@pytest.mark.parametrize(("limit", "seconds"), [(250, 60), (2_500, 60), (40, 1), (1_000, HOUR)])
+def test_a_limit_that_others_use_up_holds_requests_back_for_no_longer_than_its_window(
+    clock: FakeClock, *, offset: int, has_date: bool, limit: int, seconds: int
+) -> None:
+    """By whichever clock the headers tell it."""
+    pacer, now = RequestPacer(), clock.time + 17.0
+    theirs = now + offset
+    reset = int((theirs // seconds + 1) * seconds)
+    date = float(int(theirs)) if has_date else None
+    pacer.sent(now)
+    pacer.responded(1, RateLimit(limit, 0, reset, date), now)
+
+    assert pacer.wait(now) <= seconds * 1.05 + 1
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_a_resync_ends_though_others_use_the_limit_and_the_clocks_differ(
+    clock: FakeClock, tmp_path: Path, offset: int
+) -> None:
+    """300 requests at 250 a minute, of which others take half: a few minutes."""
+
+    class WithDate(ScriptedBraze):
+        def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
+            self.others_use(1)
+            try:
+                response = super().export_ids(body)
+            except RateLimitError as error:  # as the client has it, by our clock
+                raise RateLimitError("rate limit", error.until - offset) from None
+            date = float(int(self.clock.time + offset))
+            return replace(response, limit=replace(response.limit, date=date))
+
+    braze = WithDate(clock, limit=250, seconds=60, behind=-offset)
+    run = SimulatedRun(braze, tmp_path, emails=[f"user-{number}@example.org" for number in range(300)])
+
+    assert run.error == ""
+    assert len(run.users) == 300
+    assert run.seconds < 600
+
+
+# Waits in the log
+
+
+def test_long_wait_for_the_rate_limit_is_logged(
+    server: Server, braze: Braze, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tap_braze_export")
+    server.answers = [limited(X_RateLimit_Reset=str(int(clock.time) + 900)), STARTED]
+
+    start(braze)
+
+    assert f"rate limit; repeated in {clock.slept[0]:.0f} s" in caplog.text
+
+
+def test_long_pause_of_a_resync_is_logged_with_its_reason(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each wait, however often it is looked at."""
+    caplog.set_level(logging.INFO, "tap_braze_export")
+    emails = [f"user-{number}@example.org" for number in range(4)]
+
+    SimulatedRun(ScriptedBraze(clock, limit=250, seconds=60), tmp_path, emails=emails, requests_per_minute=1)
+
+    said = [message for message in caplog.messages if message.startswith("requests_per_minute: the next request goes")]
+    assert len(said) in {3, 4}  # the pool may look for a fifth request
+    assert all(message.endswith(("60 s", "61 s", "62 s")) for message in said)
+
+
+def test_a_limit_that_is_used_up_is_logged_with_the_wait(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tap_braze_export")
+    braze = ScriptedBraze(clock, limit=250, seconds=60)
+    braze.others_use(249)
+
+    SimulatedRun(braze, tmp_path, emails=[f"user-{number}@example.org" for number in range(4)])
+
+    (said,) = [message for message in caplog.messages if "the next request goes in" in message]
+    assert said.startswith("Braze's rate limit of 250 requests in 60 s: the next request goes in ")
