@@ -126,10 +126,10 @@ class Exports:
         """Lock the segments, listen for callbacks, and continue what earlier runs left.
 
         Raises:
-            ConfigError: The bucket cannot be listed: nothing is started.
+            ConfigError: The bucket does not exist, or refuses the credentials: nothing is started.
         """
         if self._bucket is not None:
-            self._bucket.check_before_start()
+            self._bucket.require()
         for journal in self._journals.values():
             journal.lock()
         self._callbacks.__enter__()

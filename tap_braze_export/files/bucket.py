@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
-from tap_braze_export.errors import ConfigError, DamagedFileError, ExportError, TapError
+from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedExportError, TapError
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
 from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.files.spool import file_name, private_file
@@ -158,20 +159,6 @@ class Bucket:
             return str(error)
         return None
 
-    def check_before_start(self) -> None:
-        """Refuse a bucket that cannot be listed, before an export is started.
-
-        A local directory that is missing in an existing one may be made by the program that copies into it.
-
-        Raises:
-            ConfigError: It cannot be listed.
-        """
-        root = Path(self._root)
-        if isinstance(self._files, LocalFileSystem) and not root.exists() and root.parent.is_dir():
-            _log.warning("bucket_url %s: there is no such directory yet", root)
-        elif problem := self.check():
-            raise ConfigError(problem)
-
     def _is_unfinished(self, path: str) -> bool:
         """True if a file has the temporary name that a copy tool gives it until it is whole; logged once."""
         if not _TEMPORARY_NAME.match(path.rpartition("/")[2]):
@@ -180,6 +167,22 @@ class Bucket:
             self._left_alone.add(path)
             _log.warning("%s is left alone: a copy tool names a file so until it is whole", file_name(path))
         return True
+
+    def require(self) -> None:
+        """Find out before an export is started if its files could ever be read.
+
+        A bucket out of reach may come back. A local directory that is missing in an existing one may be made by the
+        program that copies into it.
+
+        Raises:
+            ConfigError: It does not exist, or does not let the credentials list it.
+        """
+        root = Path(self._root)
+        if isinstance(self._files, LocalFileSystem) and not root.exists() and root.parent.is_dir():
+            _log.warning("bucket_url %s: there is no such directory yet", root)
+            return
+        with suppress(InterruptedExportError):
+            self._storage.once("listed", self._check_listing)
 
     def _dates(self, segment_id: str | None) -> list[str]:
         """The folders of dates, of one segment or of all."""

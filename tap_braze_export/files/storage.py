@@ -168,12 +168,21 @@ class Storage:
         Raises:
             TapError: It cannot be opened; reading it may raise this, too.
         """
-        opened = self._once("read", lambda: self.files.open(path, "rb"))
-        stream = _Stream(lambda size: self._once("read", lambda: opened.read(size)), opened.close)
+        opened = self.once("read", lambda: self.files.open(path, "rb"))
+        stream = _Stream(lambda size: self.once("read", lambda: opened.read(size)), opened.close)
         file = io.BufferedReader(stream, _STREAM_BUFFER_BYTES)
         return io.TextIOWrapper(file, **text_options) if mode == "r" else file
 
-    def _once(self, done: str, call: Callable[[], T]) -> T:
+    def once(self, done: str, call: Callable[[], T]) -> T:
+        """Call the storage's library; a failure is not repeated.
+
+        Args:
+            done: What the call does with the storage, for errors: listed, read, written.
+            call: The call.
+
+        Raises:
+            TapError: If it does not succeed.
+        """
         try:
             return call()
         except Exception as error:  # noqa: BLE001  each cloud library has its own

@@ -230,10 +230,10 @@ def test_check_of_a_directory(clock: FakeClock, tmp_path: Path) -> None:
 
 def test_directory_that_may_still_be_made(clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Before a start a missing directory is no error if the one that would hold it is there."""
-    Bucket(str(tmp_path / "none"), {}, clock=clock).check_before_start()
+    Bucket(str(tmp_path / "none"), {}, clock=clock).require()
     assert caplog.messages == [f"bucket_url {tmp_path / 'none'}: there is no such directory yet"]
     with pytest.raises(ConfigError, match="does not exist"):
-        Bucket(str(tmp_path / "none" / "deeper"), {}, clock=clock).check_before_start()
+        Bucket(str(tmp_path / "none" / "deeper"), {}, clock=clock).require()
 
 
 # S3
@@ -309,3 +309,14 @@ def test_s3_check(store: ScriptedS3, s3: Bucket, options: dict[str, Any], clock:
     assert missing.check() == "bucket_url names a bucket or directory that does not exist: s3://nosuch/braze"
     with pytest.raises(ConfigError, match="does not exist"):
         missing.objects(EXPORT, "seg")
+
+
+def test_bucket_that_is_required_before_a_start(store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+    """A refusal or a missing bucket ends the run; one that cannot be reached just now does not, without any wait."""
+    s3.require()
+    store.refuse = [(403, "AccessDenied")]
+    with pytest.raises(ConfigError, match="Check the credentials"):
+        s3.require()
+    store.refuse = [(500, "Odd")]
+    s3.require()
+    assert clock.slept == []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
+
 CONTENT = b"0123456789" * 1000
 QUERY = "X-Amz-Signature=topsecret"
 ETAG = '"v1"'
