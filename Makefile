@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OWN_UV := $(if $(shell command -v uv),,.cache/uv/bin/uv)
 UV := $(or $(OWN_UV),uv)
 MELTANO := .cache/meltano/bin/meltano
+EXTRAS := s3,gcs,azure,parquet,dask,sandbox
 export UV_PYTHON_DOWNLOADS := never
 # A company's proxy may sign with a certificate that only the system's store knows, and uv and npm bring their own.
 CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
@@ -27,8 +28,9 @@ AZURITE_VERSION := 3.37.0
 # On every core. The tests of a file stay in one process, which starts their server once; long files come first.
 # (Groups by mark would say it better, but xdist 3.8 ignores them with pytest 9.2.)
 PYTEST := .venv/bin/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+QUICK := --dist=worksteal -m "not external and not slow"
 
-.PHONY: help setup demo check test lint bench generate clean
+.PHONY: help setup demo check test lowest lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,11 +41,16 @@ demo: setup ## 20,000 made-up users from the sandbox into DuckDB, and three answ
 	@.venv/bin/python demo/run.py
 
 check: lint ## lint, and every test that is quick and needs no server: under a minute
-	@$(PYTEST) --dist=worksteal -m "not external and not slow" $(PYTEST_ARGS)
+	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
 test: setup .cache/azurite/.installed ## run every test; installs Debian's postgresql and npm if there are none
 	@scripts/prerequisites.sh postgresql
 	@$(PYTEST) $(PYTEST_ARGS)
+
+lowest: | $(OWN_UV) ## run the quick tests on the oldest versions that pyproject.toml allows
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/lowest
+	@$(UV) pip install --quiet --python .cache/lowest --resolution lowest-direct --editable '.[$(EXTRAS)]' --group test
+	@.cache/lowest/bin/python -m pytest --quiet --numprocesses=auto $(QUICK) $(PYTEST_ARGS)
 
 lint: .venv/.synced ## check style, format, types and the order of imports
 	.venv/bin/ruff check

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SERVERS = ("cloud", "cluster", "postgres")
 """Fixtures that start servers: a test that uses one is external."""
 
+LONGEST_NAMED_BYTES = 40
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not {*SERVERS}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.external)
     items.sort(key=lambda item: not (item.get_closest_marker("slow") or item.get_closest_marker("external")))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes after their parameter: an archive holds the time, and all processes need the same names."""
+    return argname if isinstance(val, bytes) and len(val) > LONGEST_NAMED_BYTES else None
 
 
 @pytest.fixture
