@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from tests.support.fakes import FakeClock
 
+pytestmark = pytest.mark.external  # it needs the command openssl and servers that speak TLS
+
 BAD = ["missing", "a page", "empty", "cut off", "below a file"]
 OVER_REQUESTS = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 

@@ -26,6 +26,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
         str(Path(sys.executable).with_name("lint-imports")),
         "--no-cache",
         "--no-logo",
+        "--config",
         str(ROOT / "pyproject.toml"),
     ]
     environment = {**os.environ, "COLUMNS": "200"}  # or long lines are wrapped

@@ -15,6 +15,8 @@ from tests.support.clouds import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "t" * 32
 TARGET = f"/hooks/braze?token={TOKEN}"
 BODY = b'{"success": true}'

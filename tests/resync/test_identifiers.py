@@ -291,6 +291,7 @@ def test_fingerprint_changes_with_the_source_alone(tmp_path: Path) -> None:
 # Memory
 
 
+@pytest.mark.slow
 def test_identifiers_are_remembered_as_digests(tmp_path: Path) -> None:
     """Of 50,000 identifiers of 200 characters, less than 130 bytes each are in memory."""
     path = tmp_path / "long.csv"
