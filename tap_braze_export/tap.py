@@ -12,7 +12,7 @@ from typing_extensions import override
 from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.preflight import check
+from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
 from tap_braze_export.singer import batch_files
@@ -45,6 +45,7 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
+_NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
 _NOT_YET = ("fingerprints_url",)
 
 
@@ -226,6 +227,11 @@ class TapBrazeExport(Plugin):
         check(self.settings, clock=self.clock, logger=self.logger)
 
     @override
+    def help_to_configure(self, errors: list[str]) -> None:
+        if errors == [_NOTHING_TO_EXPORT]:
+            list_segments(self.settings, clock=self.clock, logger=self.logger)
+
+    @override
     def discover_streams(self) -> Sequence[Stream]:
         return [stream(self) for stream in STREAMS]
 
@@ -249,9 +255,7 @@ class TapBrazeExport(Plugin):
         if isinstance(segment_ids, list) and not all(str(segment_id).strip() for segment_id in segment_ids):
             errors.append("segment_ids holds an empty text: name segments by their API identifiers")
         if not any(config.get(setting) for setting in _SOURCES):
-            errors.append(
-                "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
-            )
+            errors.append(_NOTHING_TO_EXPORT)
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):

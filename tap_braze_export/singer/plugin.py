@@ -6,6 +6,7 @@ This module overrides every private hook of the SDK's tap; `tests/singer/test_sd
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -77,6 +78,9 @@ class Plugin(Tap):
         Raises:
             TapError: If a check fails.
         """
+
+    def help_to_configure(self, errors: list[str]) -> None:
+        """Log what helps to mend the errors for which `--test` refuses the settings."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
@@ -185,7 +189,14 @@ class Plugin(Tap):
         is_check = value == CliTestOptionValue.All.value
         given = ctx.params["config"]
         # A check has a catalog, so that no discovery asks Braze for custom attributes.
-        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog() if is_check else None)
+        options = {"config": given.config, "parse_env_config": given.parse_env}
+        try:
+            tap = cls(**options, catalog=Catalog() if is_check else None)
+        except ConfigValidationError as error:
+            with suppress(ConfigValidationError):
+                incomplete = cls(**options, catalog=Catalog(), validate_config=False, setup_mapper=False)
+                incomplete.help_to_configure(error.errors)
+            raise
         if is_check:
             tap.check()
         else:
