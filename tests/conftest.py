@@ -18,18 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SERVERS = ("cloud", "cluster", "postgres")
-"""Fixtures that start servers: their tests are external, and those of one server run in one process."""
+"""Fixtures that start servers: a test that uses one is external."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a server, and let the slow ones begin first."""
+    """Mark the tests that need a server; put the long ones first, so that all processes end at about the same time."""
     for item in items:
-        for server in SERVERS:
-            if server in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.external)
-                item.add_marker(pytest.mark.xdist_group(server))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        if not {*SERVERS}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.external)
+    items.sort(key=lambda item: not (item.get_closest_marker("slow") or item.get_closest_marker("external")))
 
 
 @pytest.fixture

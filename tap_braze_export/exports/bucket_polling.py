@@ -126,7 +126,7 @@ class BucketExport:
     @property
     def complete(self) -> bool:
         """True once every file was read."""
-        return self._ended and not self._objects and not self._gone
+        return self._ended and not (self._objects or self._gone or self._is_too_late)
 
     @property
     def has_found_files(self) -> bool:
@@ -192,8 +192,8 @@ class BucketExport:
 
     @property
     def _is_too_late(self) -> bool:
-        """True if the newest file came after the deadline."""
-        return self._not_before > self._deadline
+        """True if files still come after the deadline, and Braze has not said that they are the last ones."""
+        return self._not_before > self._deadline and not self.proven
 
     def _fetch_next(self) -> None:
         busy = sum(waiting.is_busy for waiting in self._objects.values())

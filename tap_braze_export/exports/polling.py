@@ -167,10 +167,10 @@ class HostedExport:
     def _overdue(self) -> str:
         waited = duration(self._clock.now() - self.bookmark.requested_at)
         return (
-            f"{waited} after it was requested its download is still not there (403 or 404). "
-            "Braze may need longer: raise export_timeout_minutes. Or the export failed, or its file became too large "
-            "(Braze sends an e-mail then): select fewer fields, split the audience into segments by random bucket number, or connect a bucket to "
-            "Braze and set bucket_url. Or the link expired before it was used"
+            f"{waited} after it was requested its download is still not there (403 or 404). Braze may need longer: "
+            "raise export_timeout_minutes. Or the export failed, or its file became too large (Braze sends an e-mail "
+            "then): select fewer fields, split the audience into segments by random bucket number, or connect a bucket "
+            "to Braze and set bucket_url. Or the link expired before it was used"
         )
 
 

@@ -1,4 +1,4 @@
-"""A local Braze over real HTTP: for tests, demos and pipelines that need no production data."""
+"""A local Braze over real HTTP, for tests, demos and pipelines without production data; imports nothing of the tap."""
 
 from __future__ import annotations
 

@@ -183,6 +183,7 @@ class Histories(RuleBasedStateMachine):
         return {user for name, (_, user) in self.folder.contents.items() if emitted(name)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [8, 20])
 def test_every_history_of_a_bucket_ends(steps: int) -> None:
     """BUCKET_HISTORIES=10000 tries as many."""

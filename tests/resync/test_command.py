@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_rate_limit_of_the_sandbox_is_kept(tmp_path: Path) -> None:
     """Over real HTTP, at 40 requests a second."""
     with Sandbox(users=60, ids_latency=0.1) as sandbox:
@@ -81,6 +82,7 @@ def _plain_rows(records: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
     """Three kills in a row, each run with the last STATE of the one before, give the rows of one undisturbed run."""

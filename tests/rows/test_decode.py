@@ -129,6 +129,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(json_values)
 def test_what_is_open_passes_as_it_is(value: Any) -> None:
@@ -140,6 +141,7 @@ def test_what_is_open_passes_as_it_is(value: Any) -> None:
     assert row["_rescued_data"] == {"unknown": stored}
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([f.name for f in TABLES[0].fields] + list(KEYS)), json_values))
 def test_whatever_a_user_holds_its_rows_are_valid(members: dict[str, Any]) -> None:

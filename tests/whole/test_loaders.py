@@ -191,10 +191,7 @@ def _to_postgres(folder: Path, server: Postgres) -> Destination:
     )
 
 
-WITH_POSTGRES = pytest.param("target-postgres", marks=pytest.mark.xdist_group("postgres"))
-
-
-@pytest.fixture(params=["target-jsonl", "target-duckdb", WITH_POSTGRES])
+@pytest.fixture(params=["target-jsonl", "target-duckdb", "target-postgres"])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     """Each loader in turn, with an empty place to load to."""
     if request.param == "target-postgres":

@@ -107,7 +107,7 @@ class Running:
     @property
     def kinds(self) -> list[str]:
         """The types of the messages read so far, which must be whole lines."""
-        assert self.output.endswith(b"\n")
+        assert not self.output or self.output.endswith(b"\n")
         return [json.loads(line)["type"] for line in self.output.splitlines()]
 
     def ended_quietly(self) -> bool:

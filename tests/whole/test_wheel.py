@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.external, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.external
 
 ROOT = Path(__file__).parents[2]
 

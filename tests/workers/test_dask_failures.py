@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUICKLY = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
-pytestmark = [pytest.mark.external, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.external
 
 
 def test_unreachable_scheduler(tmp_path: Path) -> None:

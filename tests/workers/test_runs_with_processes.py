@@ -130,6 +130,7 @@ def two_processes(run: subprocess.Popen[bytes]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     """To the whole group, as from a terminal: whole lines, the signal's code, no traceback, nobody left behind."""
