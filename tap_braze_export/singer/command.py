@@ -48,7 +48,12 @@ _HELP = {
     "state": "Singer STATE of an earlier run, which this one continues.",
 }
 """What the SDK's own texts say in general, in the terms of this tap."""
-DROPPED_MESSAGES = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
+DROPPED_MESSAGES = (
+    "Added '%s' as child stream to '%s'",
+    "Parsing env var for settings config...",
+    "Skipping parse of env var settings...",
+    "Skipping deselected stream '%s'.",
+)
 """Log messages of the SDK that repeat per stream or say nothing to a user."""
 
 
