@@ -176,7 +176,7 @@ def generated() -> dict[Path, str]:
     """Each generated file and what belongs in it."""
     schema = config_schema()
     facts = plugin_facts(schema)
-    # `meltano add --from-ref` drops a definition's select; the README tells its users to add it.
+    # `meltano add --from-ref` drops a definition's select; the README tells its users to set it.
     definition = {name: fact for name, fact in facts.items() if name != "select"}
     made = {
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tap_braze_export.braze.client import Braze
-from tap_braze_export.errors import AuthError, TapError
+from tap_braze_export.errors import AuthError, BrazeError, TapError, foreign_text
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.workers import dask_cluster
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     """Subject, verdict and remark."""
 
 WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
-_KEY = "API key"
+_BRAZE, _KEY = "Connection to Braze", "API key"
+_MAX_LISTED_SEGMENTS = 20
+_MAX_COUNTED_SEGMENTS = 1_000
 _BRAZE_TIMEOUT_SECONDS = 10.0
 """A person waits for the checklist."""
+_NO_PERMISSION = "Braze does not call it wrong, but it lacks the permissions of the requests that --test sends"
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
@@ -36,11 +40,36 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     """
     failed = []
     for subject, verdict, remark in _checks(settings, clock):
-        logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
         if verdict == FAILS:
             failed.append(f"{subject}: {remark}")
+            remark = "the last line says why"  # noqa: PLW2901 - the error tells it in full
+        logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
     if failed:
         raise TapError("; ".join(failed))
+
+
+def list_segments(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
+    """Log the workspace's segments, for a user who has not set `segment_ids` yet; nothing fails if it cannot."""
+    try:
+        client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_BRAZE_TIMEOUT_SECONDS)
+        segments = [*islice(client.segments(), _MAX_COUNTED_SEGMENTS + 1)]
+    except AuthError as error:
+        lacks = error.status != HTTPStatus.UNAUTHORIZED
+        reason = "the key lacks the permission segments.list" if lacks else str(error)
+        logger.info("The segments of this workspace cannot be listed: %s", reason)
+        return
+    except TapError as error:
+        logger.info("The segments of this workspace cannot be listed: %s", error)
+        return
+    if not segments:
+        logger.info("This workspace has no segment: make one in Braze, without filters for all users")
+        return
+    logger.info("Segments of this workspace, for segment_ids:")
+    for segment_id, name in segments[:_MAX_LISTED_SEGMENTS]:
+        logger.info("  %s  %s", segment_id, foreign_text(name))
+    if (more := len(segments) - _MAX_LISTED_SEGMENTS) > 0:
+        over = "more than " if len(segments) > _MAX_COUNTED_SEGMENTS else ""
+        logger.info("  … and %s%s more", over, f"{more - bool(over):,}")
 
 
 def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
@@ -55,7 +84,7 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
 
 
 def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
-    """Check the key and what it gives access to; a refused key ends the requests to Braze."""
+    """Check the key and what it gives access to; an unknown key, or no response, ends the requests to Braze."""
     segment_ids = [] if settings.is_resync else list(dict.fromkeys(settings.segment_ids))
     verdicts: list[Check] = []
     try:
@@ -64,12 +93,18 @@ def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
         if settings.discover_custom_attributes or not segment_ids:
             verdicts.append(_custom_attributes(client, needed=settings.discover_custom_attributes))
     except TapError as error:
-        yield _KEY, FAILS, str(error)
+        missing = "a key that works"
+        if isinstance(error, BrazeError) and error.status is None:
+            missing = "a response from Braze"
+            yield _BRAZE, FAILS, str(error)
+            yield _KEY, UNKNOWN, f"without {missing}"
+        else:
+            yield _KEY, FAILS, str(error)
         for segment_id in segment_ids:
-            yield f"Segment {segment_id}", UNKNOWN, "without a key that works"
+            yield f"Segment {segment_id}", UNKNOWN, f"without {missing}"
         return
     known = any(verdict == WORKS for _, verdict, _ in verdicts)
-    yield (_KEY, WORKS, "") if known else (_KEY, UNKNOWN, "it may call nothing that --test calls")
+    yield (_KEY, WORKS, "") if known else (_KEY, UNKNOWN, _NO_PERMISSION)
     yield from verdicts
 
 
@@ -79,9 +114,9 @@ def _segment(client: Braze, segment_id: str) -> Check:
         name = client.segment_details(segment_id).get("name")
     except AuthError as error:
         return subject, UNKNOWN, _lacks("segments.details", error)
-    except TapError as error:
-        return subject, FAILS, str(error)
-    return subject, WORKS, str(name)
+    except BrazeError as error:
+        return subject, FAILS, _told(error)
+    return subject, WORKS, foreign_text(str(name))
 
 
 def _custom_attributes(client: Braze, *, needed: bool) -> Check:
@@ -94,9 +129,16 @@ def _custom_attributes(client: Braze, *, needed: bool) -> Check:
         if needed:
             return subject, FAILS, f"{error}; or switch discover_custom_attributes off"
         return subject, UNKNOWN, remark
-    except TapError as error:
-        return subject, FAILS, str(error)
+    except BrazeError as error:
+        return subject, FAILS, _told(error)
     return subject, WORKS, ""
+
+
+def _told(error: BrazeError) -> str:
+    """Word the remark for a response that refuses; without any response nothing else can be asked of Braze."""
+    if error.status is None:
+        raise error
+    return str(error)
 
 
 def _lacks(permission: str, error: AuthError) -> str:

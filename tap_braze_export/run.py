@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.request import Source
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
+from tap_braze_export.report.summary import Summary
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.selection import RequestedFields
@@ -76,6 +78,7 @@ class Run:
         self._send_state = send_state
         self._spool = Spool(settings.spool_dir, clock=clock)
         self._progress = Progress(clock, parent.logger)
+        self._summary = Summary()
         self._batches: Batches | None = None
         self._read_ahead: ReadAhead
         self._deliveries: Deliveries
@@ -88,6 +91,19 @@ class Run:
         Raises:
             TapError: If the run cannot go on, or an export failed, or too many lines could not be read.
         """
+        done = False
+        try:
+            yield from self._emit_all()
+            self._deliveries.review()
+            self._fail_if_incomplete()
+            self._activate_versions()
+            done = True
+        finally:
+            if done or not self._summary.is_empty:
+                rows = {name: stream.emitted for name, stream in self._streams.items()}
+                self._summary.log(self._parent.logger, done=done, progress=self._progress, rows=rows)
+
+    def _emit_all(self) -> Iterator[Record]:
         keep_freed_memory()
         self._spool.open()
         with ExitStack() as stack:
@@ -100,9 +116,6 @@ class Run:
                 yield from self._emit_deliveries()
             self._write_schemas()  # so that tables exist even if no user is delivered
             self._write_state()
-        self._deliveries.review()
-        self._fail_if_incomplete()
-        self._activate_versions()
 
     def _emit_deliveries(self) -> Iterator[Record]:
         while not all(stream.limit_reached for stream in self._streams.values()):
@@ -129,8 +142,10 @@ class Run:
             "bytes": delivery.size,
             **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
         }
+        rescued: Counter[str] = Counter()
         try:
             for block in blocks:
+                rescued.update(block.rescued)
                 for count in ("lines", "users", "duplicates"):
                     record[count] += getattr(block, count)
                 record["rejected"] += len(block.rejected)
@@ -146,6 +161,7 @@ class Run:
             return None
         self._emit_own_rows(delivery, record)
         delivery.done(record["users"])
+        self._summary.add(record, rescued)
         self._progress.read(
             delivery.name,
             users=record["users"],

@@ -13,7 +13,7 @@ from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.files.bucket_url import read_bucket_url
-from tap_braze_export.preflight import check
+from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
 from tap_braze_export.singer import batch_files
@@ -46,6 +46,7 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
+_NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
 _NOT_YET = ("fingerprints_url",)
 
 
@@ -227,6 +228,11 @@ class TapBrazeExport(Plugin):
         check(self.settings, clock=self.clock, logger=self.logger)
 
     @override
+    def help_to_configure(self, errors: list[str]) -> None:
+        if errors == [_NOTHING_TO_EXPORT]:
+            list_segments(self.settings, clock=self.clock, logger=self.logger)
+
+    @override
     def discover_streams(self) -> Sequence[Stream]:
         return [stream(self) for stream in STREAMS]
 
@@ -250,9 +256,7 @@ class TapBrazeExport(Plugin):
         if isinstance(segment_ids, list) and not all(str(segment_id).strip() for segment_id in segment_ids):
             errors.append("segment_ids holds an empty text: name segments by their API identifiers")
         if not any(config.get(setting) for setting in _SOURCES):
-            errors.append(
-                "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
-            )
+            errors.append(_NOTHING_TO_EXPORT)
         if isinstance(bucket_url := config.get("bucket_url"), str) and bucket_url.strip():
             try:
                 read_bucket_url(bucket_url)

@@ -11,11 +11,19 @@ from tap_braze_export.errors import TapError
 from tap_braze_export.preflight import check
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
-from tests.support.fakes import FakeClock
+from tests.support.fakes import FakeClock, Server
 from tests.support.runs import Ended, command, settings, written
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+LOGGER = logging.getLogger("tap-braze-export")
+
+
+def settings_at(api_url: str, folder: Path) -> Settings:
+    """Settings with two segments, for a Braze at this address."""
+    return Settings.of({"api_url": api_url, "api_key": "k", "segment_ids": ["s", "t"], "spool_dir": str(folder / "s")})
 
 
 def checked(sandbox: Sandbox, tmp_path: Path, **more: Any) -> Ended:
@@ -57,13 +65,14 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 
 def test_wrong_key(tmp_path: Path) -> None:
-    """A single request is sent; the error is one line and does not hold the key."""
+    """A single request is sent; the error is one line, says that the key is unknown, and does not hold it."""
     with Sandbox(users=5) as sandbox:
         more = {"segment_ids": ["all-users", "vip-users"], "api_key": "a-guessed-key"}
         ended = checked(sandbox, tmp_path, **more)
         assert len(sandbox.calls) == 1
     assert ended.error.startswith("API key: ")
     assert "401" in ended.error
+    assert "does not know this key: copy api_key from Braze again" in ended.error
     assert "a-guessed-key" not in ended.stderr
     assert checklist(ended) == {
         "API key": "fails",
@@ -93,6 +102,7 @@ def test_missing_permission_to_look_at_segments(tmp_path: Path) -> None:
     assert checklist(ended)["Segment all-users"] == "cannot be checked"
     assert checklist(ended)["API key"] == "cannot be checked"
     assert "segments.details" in ended.stderr
+    assert "Braze does not call it wrong" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -159,7 +169,7 @@ def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     with Sandbox(users=5) as sandbox:
         config = settings(sandbox, tmp_path, bucket_url="s3://bucket", bucket_options=options)
         with pytest.raises(TapError, match=r"^Bucket: ") as raised:
-            check(Settings.of(config), clock=FakeClock(), logger=logging.getLogger("tap-braze-export"))
+            check(Settings.of(config), clock=FakeClock(), logger=LOGGER)
     for secret in options.values():
         assert secret not in caplog.text
         assert secret not in str(raised.value)
@@ -184,10 +194,93 @@ def test_any_other_kind_of_test_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
-    """The check ends within a minute, sooner than a run would."""
+    """The check ends within a minute, sooner than a run would: after the tries of one request, not of one a segment."""
     clock = FakeClock()
-    config = {"api_url": "http://127.0.0.1:9", "api_key": "k", "segment_ids": ["s"], "spool_dir": str(tmp_path)}
     started = clock.now()
-    with pytest.raises(TapError, match=r"^Segment s: .*no connection"):
-        check(Settings.of(config), clock=clock, logger=logging.getLogger("tap-braze-export"))
-    assert clock.now() - started < 60
+    with pytest.raises(TapError, match=r"^Connection to Braze: .*no connection to the host of api_url 127.0.0.1 "):
+        check(settings_at("http://127.0.0.1:9", tmp_path), clock=clock, logger=LOGGER)
+    assert clock.now() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("api_url", "reason"),
+    [
+        ("http://127.0.0.1:9", "connection refused"),
+        ("https://rest.iad-99.braze.invalid", "there is no host of this name"),
+    ],
+)
+def test_a_dead_host_is_told_as_such(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, api_url: str, reason: str
+) -> None:
+    """The one failure is the connection: nothing is said of permissions, and no repetition lasted 0 minutes."""
+    with pytest.raises(TapError) as raised, caplog.at_level(logging.INFO, LOGGER.name):
+        check(settings_at(api_url, tmp_path), clock=FakeClock(), logger=LOGGER)
+    assert reason in str(raised.value)
+    assert "permission" not in str(raised.value)
+    assert "0 min" not in str(raised.value)
+    told = [message for message in caplog.messages if message.startswith(("Connection", "API key", "Segment"))]
+    assert told == [
+        "Connection to Braze: fails (the last line says why)",
+        "API key: cannot be checked (without a response from Braze)",
+        "Segment s: cannot be checked (without a response from Braze)",
+        "Segment t: cannot be checked (without a response from Braze)",
+    ]
+
+
+def test_a_host_that_is_no_braze_is_told_as_such(tmp_path: Path, server: Server) -> None:
+    """A page of a proxy or of the dashboard is no answer about the key or a segment."""
+    server.answers = [(200, {}, b"<html>Sign in</html>")]
+    with pytest.raises(TapError, match=r"^Connection to Braze: .*is api_url the REST endpoint"):
+        check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
+
+
+# Without anything to export
+
+
+def test_segments_are_listed_where_none_is_set(tmp_path: Path) -> None:
+    """The error stays the one about the settings; the first 20 of all pages are listed, oldest first."""
+    with Sandbox(users=5) as sandbox:
+        for number in range(120):
+            sandbox.add_segment(f"segment-{number}", [])
+        ended = checked(sandbox, tmp_path, segment_ids=[])
+        asked = [(call.path, call.query["page"]) for call in sandbox.calls]
+    assert asked == [("/segments/list", "0"), ("/segments/list", "1")]
+    assert "nothing to export" in ended.error
+    assert ended.code == 1
+    listed = [line.split(" | ", 3)[3] for line in ended.stderr.splitlines() if "| INFO" in line]
+    assert listed[:2] == ["Segments of this workspace, for segment_ids:", "  all-users  All users"]
+    assert len(listed) == 22
+    assert listed[-1] == "  … and 103 more"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [({}, "lacks the permission segments.list"), ({"api_key": "guessed"}, "Braze does not know this key")],
+)
+def test_segments_that_cannot_be_listed_are_no_failure(tmp_path: Path, more: dict[str, Any], reason: str) -> None:
+    """A line says why there is no list; the one error is that nothing is set."""
+    with Sandbox(users=5, deny=["segments.list"]) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_ids=None, **more)
+    assert reason in ended.stderr
+    assert ended.error.startswith("Configuration: nothing to export")
+
+
+def test_no_segment_is_listed_where_other_settings_are_wrong(tmp_path: Path) -> None:
+    """The key is not sent anywhere with settings that are refused."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_ids=[], callback_listen="127.0.0.1:0")
+        assert not sandbox.calls
+    assert "callback_url" in ended.error
+
+
+# Help
+
+
+def test_help_describes_the_taps_own_test() -> None:
+    """What it does, that it costs nothing, and its exit code; not the SDK's record for each stream."""
+    ended = command("--help")
+    told = " ".join(ended.stdout.decode().split())
+    assert ended.code == 0
+    for words in ("starts no export", "costs nothing", "exit code", "--test=schema", "permissions", "bucket"):
+        assert words in told
+    assert "single record" not in told

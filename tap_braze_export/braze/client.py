@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -34,6 +35,8 @@ _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')
 _CONNECT_SECONDS = 10
 _MAX_TRIES = 8
 _PATIENCE_SECONDS = 600
+_SHOWN_IN_SECONDS = 120
+_SEGMENTS_PER_PAGE = 100
 _FOLDER_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
 
 _SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True)
@@ -44,6 +47,7 @@ _IDS = Endpoint("POST", "/users/export/ids", "users.export.ids", waits_for_rate_
 # Braze's page and its OpenAPI file disagree about the permission.
 _CANCEL = Endpoint("POST", "/export/segment/cancel", "segments.list (or users.export.segment)")
 _DETAILS = Endpoint("GET", "/segments/details", "segments.details")
+_SEGMENTS = Endpoint("GET", "/segments/list", "segments.list")
 _SIZES = Endpoint("GET", "/segments/data_series", "segments.data_series")
 _ATTRIBUTES = Endpoint("GET", "/custom_attributes", "custom_attributes.get")
 
@@ -168,6 +172,15 @@ class Braze:
         """Name, description and tags of a segment; a BrazeError names an unknown one."""
         return self._json(_DETAILS, f"segment {segment_id}", params={"segment_id": segment_id})
 
+    def segments(self) -> Iterator[tuple[str, str]]:
+        """The workspace's segments, oldest first, page by page: the id and name of each."""
+        for page in count():
+            listed = self._json(_SEGMENTS, "the segments", params={"page": str(page)}).get("segments")
+            segments = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+            yield from ((str(each.get("id")), str(each.get("name"))) for each in segments)
+            if len(segments) < _SEGMENTS_PER_PAGE:
+                return
+
     def segment_size(self, segment_id: str) -> int | None:
         """Braze's newest estimate of the segment's size, None without one (its analytics may be off)."""
         content = self._json(_SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
@@ -277,7 +290,10 @@ class Braze:
             if error.stopped:
                 reason = "is not repeated, the run was told to end"
             else:
-                reason = f"failed, also when repeated for {error.seconds / 60:.0f} min"
+                times = (
+                    f"{error.seconds:.0f} s" if error.seconds < _SHOWN_IN_SECONDS else f"{error.seconds / 60:.0f} min"
+                )
+                reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
             raise BrazeError(f"{call} {reason}: {error.problem}") from None
 
     def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> _Accepted:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
@@ -86,12 +87,7 @@ def refused(
     refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
     error: Exception = BrazeError(refusal, status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        error = AuthError(
-            f"{refusal}: api_key needs the permission {endpoint.permission}, must belong to the instance of"
-            " api_url, and this machine's address must be on the key's IP allow-list, if it has one."
-            " A key cannot be edited: create a new one with what is missing",
-            status,
-        )
+        error = AuthError(f"{refusal}: {_missing_access(endpoint, status)}", status)
     elif endpoint.starts_export and _is_running(status, message, RateLimit.of(response)):
         error = RunningExportError(
             f"Braze is still exporting {what}, or has 100 exports running, and accepts no other now"
@@ -127,7 +123,7 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     if problem := certificate_problem(error, "the host of api_url", OVER_REQUESTS):
         return BrazeError(f"{endpoint} ({what}) cannot be sent: {problem}")
     if _never_sent(error):
-        return RetryableError(f"no connection to the host of api_url ({name})")
+        return RetryableError(f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})")
     if endpoint.starts_export:
         return _lost(what, name, sent_at)
     return RetryableError(f"no response came ({name})")
@@ -140,6 +136,41 @@ def decoded(response: requests.Response) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _missing_access(endpoint: Endpoint, status: int) -> str:
+    """Say what is wrong with the key, and what to do: 401 means an unknown key, 403 a key without permission."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        return (
+            "Braze does not know this key: copy api_key from Braze again, and check that it belongs to the instance of"
+            f" api_url. If both are right, the key needs the permission {endpoint.permission}, or its IP allow-list"
+            " lacks this machine's address; a key cannot be edited: create a new one"
+        )
+    return (
+        f"api_key needs the permission {endpoint.permission}, must belong to the instance of api_url, and this"
+        " machine's address must be on the key's IP allow-list, if it has one. A key cannot be edited: create a new one"
+        " with what is missing"
+    )
+
+
+def _host(error: OSError) -> str:
+    """The host of the request that failed, with a space before it; empty if it is not known."""
+    request = getattr(error, "request", None)
+    host = urlsplit(str(request.url)).hostname if request is not None else None
+    return f" {host}" if host else ""
+
+
+def _reason(error: OSError) -> str:
+    """Why no connection came about, in plain words; empty if that is none of the usual reasons."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy of this machine's settings refuses it, or cannot be reached"
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return "it does not answer"
+    cause = _cause(error)
+    if isinstance(cause, urllib3.exceptions.NameResolutionError):
+        return "there is no host of this name, or no name server can be reached"
+    refused = isinstance(cause, urllib3.exceptions.NewConnectionError) and "refused" in str(cause).lower()
+    return "connection refused" if refused else ""
 
 
 def _message(response: requests.Response, secrets: Iterable[str], *, personal: bool) -> str:
@@ -163,10 +194,13 @@ def _never_sent(error: OSError) -> bool:
     """True if the connection failed before the request was sent."""
     if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
         return True
+    return isinstance(_cause(error), urllib3.exceptions.NewConnectionError)
+
+
+def _cause(error: OSError) -> object:
+    """The exception of urllib3 behind one of requests."""
     cause = error.args[0] if error.args else None
-    if isinstance(cause, urllib3.exceptions.MaxRetryError):
-        cause = cause.reason
-    return isinstance(cause, urllib3.exceptions.NewConnectionError)
+    return cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else cause
 
 
 def _lost(what: str, problem: str, sent_at: float) -> LostResponseError:

@@ -332,8 +332,8 @@ class Exports:
         if self._clock.stopped:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
         bookmark = export.poller.bookmark
-        self._fail(export.source, f"export {bookmark.export_id}: {error}")
         self._running.remove(export)
+        self._fail(export.source, f"export {bookmark.export_id}: {error}")
         if isinstance(error, InterruptedExportError):
             return
         if not export.is_late:
@@ -350,5 +350,6 @@ class Exports:
         self._spool.clear(bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
-        _log.warning("Giving up %s: %s", source, reason)
         self.failures.append(f"{source}: {reason}")
+        if self._requests or self._running:
+            _log.warning("The export of %s is given up, the others go on; the end of this log says why", source)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
 
 _LOG_INTERVAL_SECONDS = 10.0
-_MIN_REPORTED_WAIT_SECONDS = 1.0
 _MAX_NAMED_EXPORTS = 3
 
 
@@ -69,21 +68,33 @@ class Progress:
             self._bar.set_description(file[-40:])
             self._bar.update(users)
         elif self._due():
-            self._logger.info("Read %s, the last one %s", self.summary(), file)
+            self._logger.info(
+                "Read %s files, %s users: %s; the last one was %s",
+                f"{self.files:,}",
+                f"{self.users:,}",
+                self.pace(),
+                file,
+            )
 
-    def summary(self) -> str:
-        """Files, users and users a second; the time of waiting for Braze and for the loader does not count."""
-        rate = f", {self.users / self._reading:,.0f} users a second" if self._reading > 0 else ""
-        waited = f"; the loader took {duration(self._waited)}" if self._waited > _MIN_REPORTED_WAIT_SECONDS else ""
-        return f"{self.files:,} files, {self.users:,} users in {duration(self._reading)}{rate}{waited}"
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return self._clock.now() - self._started
+
+    @property
+    def seconds_waiting(self) -> float:
+        """Seconds in which nothing could be read."""
+        return max(0.0, self.seconds - self._reading - self._waited)
+
+    def pace(self) -> str:
+        """The seconds of reading, users a second in them, and the seconds in which the loader kept the run waiting."""
+        rate = f" ({self.users / self._reading:,.0f} users a second)" if self._reading > 0 else ""
+        return f"{duration(self._reading)} reading{rate}, {duration(self._waited)} waiting for the loader"
 
     def close(self) -> None:
-        """Remove the bar and log the summary of the run."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
-        self._logger.info(
-            "Done: %s; the whole run took %s", self.summary(), duration(self._clock.now() - self._started)
-        )
 
     def _due(self) -> bool:
         """True if it is time for a log line, which then counts as written."""

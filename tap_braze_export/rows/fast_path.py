@@ -95,13 +95,22 @@ class FastPath:
         if frequent:
             self._compile()
 
-    def to_rows(self, users: Sequence[Any]) -> tuple[dict[str, Rows], set[str]]:
-        """Return the rows of decoded users by stream, and the `braze_id` of each user that is refused after all."""
+    def to_rows(self, users: Sequence[Any], rescued: Counter[str]) -> tuple[dict[str, Rows], set[str]]:
+        """Return the rows of decoded users by stream, and the `braze_id` of each user that is refused after all.
+
+        Args:
+            users: As `decode` made them.
+            rescued: Receives the number of rows with rescued members, by stream.
+        """
         refused: set[str] = set()
         found: dict[str, list[Any]] = {}
         self._collect(self._user, users, found, refused)
         if refused:
             found = {stream: [row for row in rows if row.braze_id not in refused] for stream, rows in found.items()}
+        for level in (self._user, *levels_inside(self._user)):
+            if level.learned and level.selection and RESCUED in level.selection.names:
+                stream = level.table.stream  # only learned members are rescued here
+                rescued[stream] += sum(row._rescued_data is not None for row in found.get(stream, ()))  # noqa: SLF001
         rendered = {stream: Rows((ENCODER.encode_lines(rows),), len(rows)) for stream, rows in found.items() if rows}
         return rendered, refused
 

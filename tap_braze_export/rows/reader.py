@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 from tap_braze_export.rows.exact_json import ENCODER
 from tap_braze_export.rows.fast_path import FastPath
 from tap_braze_export.rows.rendered import Rows
-from tap_braze_export.schema.table import EXPORTED_AT
+from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
 from tap_braze_export.schema.user_object import SEGMENT_MEMBERS
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class BlockRows:
         users: Number of users in them.
         duplicates: Number of lines that a later line of the same user replaced.
         rejected: Line number and content of each line that is no user object.
+        rescued: Number of rows that have rescued members, by stream; 0 is left out.
     """
 
     rows: Mapping[str, Rows] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class BlockRows:
     users: int = 0
     duplicates: int = 0
     rejected: list[tuple[int, bytes]] = field(default_factory=list)
+    rescued: Counter[str] = field(default_factory=Counter)
 
 
 class Reader:
@@ -69,6 +72,7 @@ class Reader:
         by_path = {s.table.path: s for s in selections.values() if s.table.path is not None}
         self._careful_path = ObjectCollector((), by_path)
         self._fast_path = FastPath(by_path, exported_at=exported_at) if strict else None
+        self._rescued: Counter[str] = Counter()
 
     def read(self, block: Block) -> BlockRows:
         """Turn a block into rows, unordered; of a user that occurs twice, the last line wins.
@@ -86,6 +90,7 @@ class Reader:
                 chunks.append(self._read_chunk(lines, block.first_line + start, seen, result))
         result.rejected.reverse()
         result.users = len(seen)
+        result.rescued, self._rescued = self._rescued, Counter()
         result.rows = _joined(reversed(chunks))
         return result
 
@@ -95,6 +100,9 @@ class Reader:
             self._fast_path.learn(user)
         rows_by_stream: dict[str, RowsByKey] = {}
         self._careful_path.collect(user, {"braze_id": braze_id} | self._given, rows_by_stream, {})
+        for stream, rows in rows_by_stream.items():
+            if count := sum(row.get(RESCUED) is not None for row in rows.values()):
+                self._rescued[stream] += count
         return [(stream, ENCODER.encode(row)) for stream, rows in rows_by_stream.items() for row in rows.values()]
 
     def _read_chunk(
@@ -129,7 +137,7 @@ class Reader:
         rows: dict[str, list[Rows]] = {}
         if self._fast_path is not None:
             fast.reverse()
-            accepted, refused = self._fast_path.to_rows(fast)
+            accepted, refused = self._fast_path.to_rows(fast, self._rescued)
             rows = {stream: [rendered] for stream, rendered in accepted.items()}
             careful += (self.read_carefully(*decode_user(line_of[braze_id])) for braze_id in refused)
         for stream, rendered_rows in _by_stream(reversed(careful)).items():

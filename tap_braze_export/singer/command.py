@@ -35,7 +35,25 @@ _QUIETED_LOGGERS = (
     "singer_sdk.mapper",
 )
 """Loggers that write signed URLs, keys or values of a stream map's filter at level DEBUG."""
-DROPPED_MESSAGES = ("Added '%s' as child stream to '%s'", "Skipping parse of env var settings...")
+_SUMMARY = "Write the users of Braze's segments to standard output, as Singer messages; the log goes to standard error."
+_HELP = {
+    "discover": "Write the catalog of all streams and end.",
+    "test": (
+        "Check what can be checked without an export: connection, key, permissions, segments, bucket, spool directory."
+        " Prints a checklist on standard error, starts no export and costs nothing; the exit code is 0, or 1 if a check"
+        " fails. Without segment_ids it lists the segments of the workspace. --test=schema writes the SCHEMA message of"
+        " each stream instead."
+    ),
+    "catalog": "Singer catalog: which streams and columns to export.",
+    "state": "Singer STATE of an earlier run, which this one continues.",
+}
+"""What the SDK's own texts say in general, in the terms of this tap."""
+DROPPED_MESSAGES = (
+    "Added '%s' as child stream to '%s'",
+    "Parsing env var for settings config...",
+    "Skipping parse of env var settings...",
+    "Skipping deselected stream '%s'.",
+)
 """Log messages of the SDK that repeat per stream or say nothing to a user."""
 
 
@@ -57,9 +75,12 @@ class Command(click.Command):
             name=command.name,
             callback=command.callback,
             params=command.params,
-            help=command.help,
+            help=_SUMMARY,
             context_settings=command.context_settings,
         )
+        for option in made.params:
+            if option.name in _HELP and isinstance(option, click.Option):
+                option.help = _HELP[option.name]
         made.signals = tap.signals  # type: ignore[attr-defined]
         made.logger = tap.logger
         return made

@@ -14,6 +14,7 @@ from singer_sdk import Stream
 from singer_sdk.exceptions import MapExpressionError
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import CustomStreamMap, RemoveRecordTransform, SameRecordTransform
+from singer_sdk.metrics import Metric, Point, Tag, get_metrics_logger
 from singer_sdk.singerlib.catalog import Metadata
 from singer_sdk.singerlib.messages import ActivateVersionMessage
 from typing_extensions import override
@@ -146,8 +147,9 @@ class FileStream(Stream):
         return {stream_map.stream_alias: stream_map.transformed_schema for stream_map in self._kept_maps}
 
     def finish(self) -> None:
-        """Log the record count of the run in the one METRIC line of this stream."""
-        self._counter.exit()
+        """Log the record count of the run in the one METRIC line of this stream, at level DEBUG."""
+        point = Point("counter", Metric.RECORD_COUNT, self.emitted, {Tag.STREAM: self.name})
+        get_metrics_logger().debug("METRIC: %s", point)
 
     def activate_version(self) -> None:
         """Tell loaders to delete the rows that this run did not emit."""
@@ -158,11 +160,6 @@ class FileStream(Stream):
     def count(self, rows: int) -> None:
         """Count written rows."""
         self.emitted += rows
-        self._counter.value += rows
-
-    @cached_property
-    def _counter(self) -> Any:
-        return self.get_record_counter()
 
     @cached_property
     def _kept_maps(self) -> list[StreamMap]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+from contextlib import suppress
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 from singer_sdk import Tap
 from singer_sdk.cli import plugin_cli
@@ -28,6 +29,7 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.schema.table import EXPORTED_AT
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
+from tap_braze_export.singer import meltano_test
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
     checked_catalog,
@@ -82,6 +84,9 @@ class Plugin(Tap):
         Raises:
             TapError: If a check fails.
         """
+
+    def help_to_configure(self, errors: list[str]) -> None:
+        """Log what helps to mend the errors for which `--test` refuses the settings."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
@@ -176,6 +181,21 @@ class Plugin(Tap):
     @classmethod
     @override
     def invoke(cls, *, catalog: IO[str] | None = None, state: IO[str] | None = None, **options: Any) -> None:
+        """Sync, unless `meltano config test` calls: it gets the checks of `--test`, which start no export."""
+        given = options.get("config")
+        if given and meltano_test.is_caller():
+            cls.logger.info(
+                "`meltano config test` calls: this checks what --test checks, and starts no export;"
+                " the one record that Meltano waits for is made up"
+            )
+            cls._made_for_checks(given).check()
+            meltano_test.answer()
+            return
+        if meltano_test.is_one_pipe() and not options.get("about"):
+            cls.logger.info(
+                "Messages and log leave through one pipe, as in a test of the settings: this is no test, it starts a"
+                " real export, and the next run continues it; --test checks the settings and starts none"
+            )
         super().invoke(catalog=checked_catalog(catalog), state=checked_state(state), **options)
 
     @classmethod
@@ -205,15 +225,28 @@ class Plugin(Tap):
             raise ConfigError(f"--test takes no value but {', '.join(known)}")
         if value == CliTestOptionValue.Disabled.value:
             return
-        is_check = value == CliTestOptionValue.All.value
         given = ctx.params["config"]
-        # A check has a catalog, so that no discovery asks Braze for custom attributes.
-        tap = cls(config=given.config, parse_env_config=given.parse_env, catalog=Catalog() if is_check else None)
-        if is_check:
-            tap.check()
+        if value == CliTestOptionValue.All.value:
+            cls._made_for_checks(given).check()
         else:
+            tap = cls(config=given.config, parse_env_config=given.parse_env)
             for stream in tap.streams.values():
                 stream.selected = True
                 if isinstance(stream, FileStream):
                     stream.write_schema()
         ctx.exit()
+
+    @classmethod
+    def _made_for_checks(cls, given: Any) -> Self:
+        """Make the tap with a catalog, so that no discovery asks Braze for custom attributes.
+
+        Raises:
+            ConfigValidationError: If the settings are wrong; what may help to mend them is logged.
+        """
+        options = {"config": given.config, "parse_env_config": given.parse_env, "catalog": Catalog()}
+        try:
+            return cls(**options)
+        except ConfigValidationError as error:
+            with suppress(ConfigValidationError):
+                cls(**options, validate_config=False, setup_mapper=False).help_to_configure(error.errors)
+            raise

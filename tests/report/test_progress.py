@@ -1,4 +1,4 @@
-"""Progress: at most one log line every ten seconds, and a summary of what was read."""
+"""Progress: at most one log line every ten seconds, and where the seconds of a run went."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pyte
         clock.sleep(1)
         progress.read(f"file-{number}", users=100, seconds=1, waited=0)
     assert caplog.messages == [
-        "Read 10 files, 1,000 users in 10 s, 100 users a second, the last one file-9",
-        "Read 20 files, 2,000 users in 20 s, 100 users a second, the last one file-19",
-        "Read 30 files, 3,000 users in 30 s, 100 users a second, the last one file-29",
+        f"Read {files} files, {files * 100:,} users: {files} s reading (100 users a second),"
+        f" 0.0 s waiting for the loader; the last one was file-{files - 1}"
+        for files in (10, 20, 30)
     ]
 
 
@@ -60,16 +60,15 @@ def test_download_under_way_is_reported_by_its_bytes(
     assert caplog.messages == [f"Downloading {told}: a"]
 
 
-def test_summary_leaves_out_the_time_that_the_loader_took(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Users a second are the tap's own; the loader's time is named where it is worth it."""
+def test_the_pace_leaves_out_the_time_that_the_loader_took(clock: FakeClock) -> None:
+    """Users a second are the tap's own; the loader's time stands beside it, and what is left was spent waiting."""
     progress = Progress(clock, LOGGER)
-    assert progress.summary() == "0 files, 0 users in 0.0 s"
+    assert progress.pace() == "0.0 s reading, 0.0 s waiting for the loader"
     progress.read("file", users=1000, seconds=12, waited=2)
     clock.sleep(60)
-    progress.close()
-    assert caplog.messages == [
-        "Done: 1 files, 1,000 users in 10 s, 100 users a second; the loader took 2.0 s; the whole run took 60 s"
-    ]
+    assert progress.pace() == "10 s reading (100 users a second), 2.0 s waiting for the loader"
+    assert progress.seconds == 60
+    assert progress.seconds_waiting == 48
 
 
 class Terminal(io.StringIO):
@@ -80,7 +79,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """The bar says what the run waits for and which file it reads; the summary is logged."""
+    """The bar says what the run waits for and which file it reads; nothing is logged meanwhile."""
     with contextlib.redirect_stderr(Terminal()) as terminal:
         progress = Progress(clock, LOGGER)
         progress.waiting(["a", "b"], clock.now())
@@ -89,7 +88,7 @@ def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: py
         progress.close()
     assert "waiting for 2 export(s)" in terminal.getvalue()
     assert "the-file" in terminal.getvalue()
-    assert [message.partition(":")[0] for message in caplog.messages] == ["Done"]
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,13 @@ if TYPE_CHECKING:
         (PluginBase._setup_signal_handlers, "(self) -> 'None'"),
         (PluginBase._validate_config, "(self, *, raise_errors: 'bool' = True) -> 'list[str]'"),
         (StateWriter.write_state, "(self, state: 'types.TapState') -> 'None'"),
-        (metrics.Counter.exit, "(self) -> 'None'"),
+        (
+            metrics.Point.__init__,
+            (
+                "(self, metric_type: 'str', metric: 'Metric', value: '_TVal', tags: 'dict[str, t.Any]' = <factory>)"
+                " -> None"
+            ),
+        ),
         (PluginMapper.register_raw_streams_from_catalog, "(self, catalog: 'Catalog') -> 'None'"),
     ],
 )

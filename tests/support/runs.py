@@ -107,8 +107,9 @@ class Run(Output):
 
     @property
     def metrics(self) -> dict[str, int]:
-        """The record counts in the METRIC lines, of which there must be one for each stream."""
-        points = [json.loads(line.removeprefix("METRIC: ")) for line in self.lines if line.startswith("METRIC: ")]
+        """The record counts in the METRIC lines at level DEBUG, of which there must be one for each stream."""
+        lines = [record.getMessage() for record in self.log if record.levelno == logging.DEBUG]
+        points = [json.loads(line.removeprefix("METRIC: ")) for line in lines if line.startswith("METRIC: ")]
         counted = [(point["tags"]["stream"], point["value"]) for point in points if point["metric"] == "record_count"]
         assert len(dict(counted)) == len(counted)
         return dict(counted)
@@ -160,6 +161,7 @@ def sync(
                 catalog=dict(catalog) if catalog else None,
                 state=dict(state) if state else None,
             )
+            tap.metrics_logger.setLevel(logging.DEBUG)
             if limit is None:
                 tap.sync_all()
             else:

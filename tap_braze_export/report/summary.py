@@ -1,0 +1,94 @@
+"""Counts what a run emits, and logs it as one table at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.report.progress import duration
+from tap_braze_export.schema.user_object import IDS, SEGMENT
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tap_braze_export.report.progress import Progress
+
+_COUNTS = ("lines", "users", "duplicates", "unchanged", "rejected")
+
+
+class Summary:
+    """The counts of a run, by export and by stream."""
+
+    def __init__(self) -> None:
+        self._exports: dict[str, Counter[str]] = {}
+        self._rescued: Counter[str] = Counter()
+
+    def add(self, record: Mapping[str, Any], rescued: Mapping[str, int]) -> None:
+        """Count a delivery.
+
+        Args:
+            record: Its row of `export_files`.
+            rescued: Rows that have rescued members, by stream.
+        """
+        counts = self._exports.setdefault(_name(record), Counter())
+        counts["files"] += 1
+        counts.update({name: record[name] for name in _COUNTS})
+        self._rescued.update(rescued)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was read."""
+        return not self._exports
+
+    def log(self, logger: logging.Logger, *, done: bool, progress: Progress, rows: Mapping[str, int]) -> None:
+        """Log the table.
+
+        Args:
+            logger: Writes its lines.
+            done: True if the run did all that it should.
+            progress: Has the seconds.
+            rows: Rows emitted, by stream.
+        """
+        logger.info(
+            "%s %s: %s waiting for Braze, %s",
+            "Done in" if done else "Not complete, ended after",
+            duration(progress.seconds),
+            duration(progress.seconds_waiting),
+            progress.pace(),
+        )
+        exports = [[name, *(counts[count] for count in ("files", *_COUNTS))] for name, counts in self._exports.items()]
+        if exports:
+            _log_table(logger, ["export", "files", *_COUNTS], exports)
+        streams = [[name, count, self._rescued[name]] for name, count in rows.items()]
+        _log_table(logger, ["stream", "rows", "rescued"], streams)
+        for note in self._notes():
+            logger.info("  %s", note)
+
+    def _notes(self) -> Iterable[str]:
+        """Explain the numbers that may surprise."""
+        totals = sum(self._exports.values(), Counter())
+        if duplicates := totals["duplicates"]:
+            yield (
+                f"duplicates: {duplicates:,} of {totals['lines']:,} lines were of a user that came again in the same"
+                " file; the last line counts"
+            )
+        if totals["rejected"]:
+            yield "rejected: lines that are no user objects, kept in spool_dir"
+        if sum(self._rescued.values()):
+            yield "rescued: rows with values that fit no column, kept in their _rescued_data"
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    if record["source"] == SEGMENT:
+        return f"segment {record['segment_id']}"
+    return "resync" if record["source"] == IDS else "Global Control Group"
+
+
+def _log_table(logger: logging.Logger, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Log a line for each row: the name, then numbers below the heads of their columns."""
+    texts = [[row[0], *(f"{number:,}" for number in row[1:])] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *texts, strict=True)]
+    for name, *numbers in (head, *texts):
+        aligned = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
+        logger.info("  %s  %s", name.ljust(widths[0]), "  ".join(aligned))

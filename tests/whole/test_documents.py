@@ -1,0 +1,264 @@
+"""Every command and every settings block of README and the documents works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.tap import TapBrazeExport
+from tests.support import documents
+from tests.support.loaders import (
+    MELTANO,
+    PLUGINS,
+    ROOT,
+    TIMEOUT_SECONDS,
+    duckdb_counts,
+    duckdb_rows,
+    loader,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOT_RUN = {
+    "git clone ADDRESS tap-braze-export": "a link to the checkout stands in for it, with changes not yet committed",
+    "gcloud storage buckets add-iam-policy-binding": "needs an account at Google and its command line",
+}
+"""Beginnings of the commands that no test runs, each with the reason."""
+MAKE = re.compile(r"make (\w+)")
+VALID_URL = "https://rest.iad-01.braze.com"
+VALID = {"api_url": VALID_URL, "api_key": "a-key", "segment_ids": ["one"]}
+SCHEMA = "braze"
+
+
+def is_run(command: str) -> bool:
+    """True if no reason is listed not to run it."""
+    return not command.startswith(tuple(NOT_RUN))
+
+
+def of_meltano() -> list[str]:
+    """The commands of the blocks that use Meltano."""
+    return [command for block in documents.shell_blocks() if "meltano " in block.text for command in block.commands]
+
+
+def without_meltano() -> list[str]:
+    """The commands of the other blocks, but for those of make."""
+    others = [block for block in documents.shell_blocks() if "meltano " not in block.text]
+    return [command for block in others for command in block.commands if not MAKE.fullmatch(command)]
+
+
+@dataclass
+class Shell:
+    """Runs commands one by one, as if they were typed in one terminal.
+
+    Attributes:
+        folder: Where it begins.
+        path: Folders of programs before the usual ones.
+        given: Texts of the documents, and what a reader puts in their place.
+        variables: Environment variables.
+        typed: What later commands need of earlier ones: `cd` and `export`.
+    """
+
+    folder: Path
+    path: list[Path]
+    given: dict[str, str]
+    variables: dict[str, str] = field(default_factory=dict)
+    typed: list[str] = field(default_factory=list)
+
+    def script(self, command: str) -> str:
+        for text, value in self.given.items():
+            command = command.replace(text, value)
+        return command
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's, without settings of the tap, of loaders and of Meltano."""
+        settings = ("TAP_", "TARGET_", "MELTANO_", "VIRTUAL_ENV", "PYTEST_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
+        return {**kept, **self.variables, "PATH": os.pathsep.join([*map(str, self.path), os.environ["PATH"]])}
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command; its failure fails the test."""
+        script = self.script(command)
+        before = list(self.typed)
+        if command.startswith(("cd ", "export ")):
+            self.typed.append(script)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join([*before, script])],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        return done
+
+
+# What the documents hold
+
+
+def test_every_command_is_run_or_has_a_reason() -> None:
+    """A new command is run with the others of its kind; a reason that no command needs any more goes."""
+    commands = documents.commands()
+    assert len(commands) > 20
+    assert set(commands) == {*of_meltano(), *without_meltano(), *(c for c in commands if MAKE.fullmatch(c))}
+    for beginning in NOT_RUN:
+        assert [command for command in commands if command.startswith(beginning)], beginning
+
+
+def test_blocks_name_their_language() -> None:
+    """So that none escapes these tests."""
+    known = {*documents.SHELLS, "json", "sql", "mermaid"}
+    assert {block.language for block in documents.blocks()} <= known
+
+
+@pytest.mark.parametrize("command", [command for command in documents.commands() if MAKE.fullmatch(command)])
+def test_make_has_the_target(command: str) -> None:
+    """What the targets do is tested by the tests that they run; here they are only named rightly."""
+    assert f"\n{command.removeprefix('make ')}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_settings_blocks_are_accepted() -> None:
+    """Each names known settings with possible values, together with what the text around it says to set."""
+    settings = [block for block in documents.json_blocks() if not {"Version", "bookmarks"} & block.keys()]
+    assert len(settings) >= 7
+    whole = {name: value for block in settings for name, value in block.items()}
+    for block in settings:
+        assert block.keys() <= TapBrazeExport.config_jsonschema["properties"].keys() | {"batch_config"}
+        needed = {name: whole[name] for name in ("bucket_url", "batch_config") if "dask_scheduler" in block}
+        TapBrazeExport(config={**VALID, **needed, **block}, parse_env_config=False)
+
+
+def test_other_json_blocks() -> None:
+    """The policy for a bucket allows listing and reading only."""
+    (policy,) = [block for block in documents.json_blocks() if "Version" in block]
+    assert {statement["Action"] for statement in policy["Statement"]} == {"s3:ListBucket", "s3:GetObject"}
+
+
+# Meltano
+
+
+@pytest.fixture
+def sandbox_of_readme() -> Iterator[Sandbox]:
+    """A local Braze in the place of Braze."""
+    with Sandbox(users=300, odd_users=False) as sandbox:
+        yield sandbox
+
+
+def given_by(sandbox: Sandbox) -> dict[str, str]:
+    """What stands in the documents for a reader's own values, and those values."""
+    config = sandbox.config
+    return {VALID_URL: config["api_url"], "your-segment-api-identifier": "all-users", "…": config["api_key"]}
+
+
+def with_loader(project: Path) -> None:
+    """Add the loader of the documents to a project, as this repository's own project installs it."""
+    path = project / "meltano.yml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    ours = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
+    content["plugins"] = {"loaders": [each for each in ours["plugins"]["loaders"] if each["name"] == "target-duckdb"]}
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (project / ".meltano").mkdir(exist_ok=True)
+    (project / ".meltano" / "loaders").symlink_to(PLUGINS / "loaders", target_is_directory=True)
+
+
+@pytest.mark.slow
+@pytest.mark.external
+def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
+    """A new project from `meltano init` on, in the order of the documents: the rows are in DuckDB at the end."""
+    sandbox, project, database = sandbox_of_readme, tmp_path / "my-project", tmp_path / "warehouse.duckdb"
+    shell = Shell(
+        tmp_path,
+        [MELTANO.parent],
+        given_by(sandbox),
+        {
+            "NO_COLOR": "1",
+            "MELTANO_SEND_ANONYMOUS_USAGE_STATS": "false",
+            "MELTANO_AUTO_INSTALL": "false",
+            "TARGET_DUCKDB_FILEPATH": str(database),
+            "TARGET_DUCKDB_DEFAULT_TARGET_SCHEMA": SCHEMA,
+            "TAP_BRAZE_EXPORT_SPOOL_DIR": str(tmp_path / "spool"),
+        },
+    )
+    logs = {}
+    for command in of_meltano():
+        if not is_run(command):
+            (project / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
+            continue
+        logs[command] = (done := shell.run(command)).stdout + done.stderr
+        if command.startswith("meltano init"):
+            with_loader(project)
+        if command.endswith("--test"):
+            assert "Segment all-users: works" in logs[command]
+            assert not sandbox.workspace.exports
+            tested = shell.run("meltano config test tap-braze-export")
+            assert "is valid" in tested.stdout + tested.stderr
+            assert not sandbox.workspace.exports  # it costs no export either
+    counts = duckdb_counts(database, SCHEMA)
+    assert counts["users"] == 300
+    assert {"segment_members", "invalid_user_ids"}.isdisjoint(counts)
+    assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
+    assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
+    assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
+    (query,) = [block.text for block in documents.blocks() if block.language == "sql"]
+    assert len(duckdb_rows(database, f"set schema = '{SCHEMA}'; {query}")) == counts["devices"]
+
+
+# Without Meltano
+
+
+@pytest.mark.slow
+@pytest.mark.external
+def test_commands_without_meltano(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
+    """An environment of its own, into which pip installs the checkout; uv does pip's work, with its cache."""
+    environment, tools = tmp_path / "venv", tmp_path / "tools"
+    uv = str(MELTANO.parent / "uv")
+    subprocess.run([uv, "venv", "--quiet", str(environment)], check=True)
+    tools.mkdir()
+    (tools / "pip").write_text(f'#!/bin/sh\nexec {shlex.quote(uv)} pip "$@"\n')
+    (tools / "pip").chmod(0o755)
+    (tools / "target-jsonl").symlink_to(loader("target-jsonl"))
+    (tmp_path / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
+    settings = next(block.text for block in documents.blocks() if block.language == "json")
+    shell = Shell(tmp_path, [environment / "bin", tools], given_by(sandbox_of_readme))
+    shell.variables = {"VIRTUAL_ENV": str(environment), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    shell.variables["UV_CACHE_DIR"] = subprocess.check_output([uv, "cache", "dir"], text=True).strip()
+    (tmp_path / "config.json").write_text(shell.script(settings), encoding="utf-8")
+    for command in filter(is_run, without_meltano()):
+        if command.startswith("braze-sandbox"):
+            _start_and_stop(shell, command)
+            continue
+        done = shell.run(command)
+        if command.endswith("--test"):
+            assert "Segment all-users: works" in done.stderr
+            assert not sandbox_of_readme.workspace.exports
+    (loaded,) = tmp_path.glob("users-*.jsonl")
+    assert len(loaded.read_text(encoding="utf-8").splitlines()) == 300
+
+
+def _start_and_stop(shell: Shell, command: str) -> None:
+    """Start a server, read its address, and stop it."""
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {command}"],
+        cwd=shell.folder,
+        env=shell.environment,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stderr is not None
+        try:
+            assert "listens on http://127.0.0.1:" in process.stderr.readline()
+        finally:
+            process.terminate()
