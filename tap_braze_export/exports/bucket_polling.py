@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Object:
+class _UnreadObject:
     """An object of the export that is not yet read to its end.
 
     Attributes:
@@ -114,14 +114,16 @@ class BucketExport:
         self._deadline = deadline
         self._called_back = called_back
         self._max_objects = max_objects
-        self._objects: dict[str, _Object] = {}
+        self._objects: dict[str, _UnreadObject] = {}
         self._seen: dict[str, BucketObject] = {}
         self._gone: list[str] = []
-        """Objects that could not be read, and are gone since a listing that showed no new one."""
+        """Paths of unread objects that are gone. Emptied when a new object comes, as they may have been renamed."""
         self._ended = False
         self._listed_at = clock.now()
-        self._last_new_at = self._not_before = self._listed_at
-        """When a listing first showed the newest file, and when the listing before it did not."""
+        self._newest_listed_at = self._listed_at
+        """Time of the listing that first showed the newest file."""
+        self._newest_missing_at = self._listed_at
+        """Time of the listing before that one."""
 
     @property
     def complete(self) -> bool:
@@ -136,7 +138,7 @@ class BucketExport:
     @property
     def transfers(self) -> Iterable[Future[Any]]:
         """See `ExportPoller`."""
-        return [waiting.fetching for waiting in self._objects.values() if waiting.fetching]
+        return [unread.fetching for unread in self._objects.values() if unread.fetching]
 
     @property
     def received_bytes(self) -> int:
@@ -146,15 +148,15 @@ class BucketExport:
     @property
     def expected_bytes(self) -> int:
         """See `ExportPoller`."""
-        return sum(waiting.listed.size for waiting in self._objects.values() if waiting.fetching)
+        return sum(unread.listed.size for unread in self._objects.values() if unread.fetching)
 
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""
         if self.timer.due:
             self._list_objects()
         self._collect()
-        self._fetch_next()
-        files = [file for waiting in self._objects.values() for file in waiting.files]
+        self._start_fetches()
+        files = [file for unread in self._objects.values() for file in unread.files]
         if not files and not self.complete:
             self._check_end()
         return files
@@ -162,10 +164,10 @@ class BucketExport:
     def done(self, file: DeliveredFile, users: int) -> None:
         """See `ExportPoller`."""
         self.bookmark.emitted(file.name, users)
-        holder = self._holder_of(file)
-        holder.files.remove(file)
-        if not holder.files:
-            self._finish(holder)
+        unread = self._holder_of(file)
+        unread.files.remove(file)
+        if not unread.files:
+            self._finish(unread)
 
     def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
         """See `ExportPoller`. A file that has changed meanwhile was still being written: that is no second damage."""
@@ -179,83 +181,93 @@ class BucketExport:
         new = {found.path: found for found in listed if self._seen.get(found.path) != found}
         for found in new.values():
             if found.path in self._seen:
-                self.bookmark.forget(found.name)  # it has changed since it was read: it is read again
+                self.bookmark.forget(found.name)  # it has changed: if it was read, it is read again
         if new:
             self._seen |= new
-            self._last_new_at, self._not_before = now, self._listed_at
+            self._newest_listed_at, self._newest_missing_at = now, self._listed_at
         self._listed_at = now
-        settled = self._settle_seconds is None or (bool(self._seen) and now - self._last_new_at >= self._settle_seconds)
+        settled = self._settle_seconds is None or (
+            bool(self._seen) and now - self._newest_listed_at >= self._settle_seconds
+        )
         past_deadline = bool(self._seen) and not new and now > self._deadline
         self._ended = self.proven or settled or past_deadline
-        unread = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
+        to_read = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
         self._forget_gone({found.path for found in listed}, has_new=bool(new))
-        for found in unread:
-            self._objects.setdefault(found.path, _Object(found)).listed = found
+        for found in to_read:
+            self._objects.setdefault(found.path, _UnreadObject(found)).listed = found
         if self._ended:
-            for waiting in self._objects.values():
-                waiting.may_retry = waiting.damaged is not None
-        self.timer.polled(found=bool(unread))
+            for unread in self._objects.values():
+                unread.may_retry = unread.damaged is not None
+        self.timer.polled(found=bool(to_read))
 
     def _forget_gone(self, listed: set[str], *, has_new: bool) -> None:
         """Forget objects that are no longer listed and cannot be read any more."""
-        gone = [path for path, waiting in self._objects.items() if path not in listed and not waiting.is_busy]
+        gone = [path for path, unread in self._objects.items() if path not in listed and not unread.is_busy]
         for path in gone:
             _log.warning("%s is gone from the bucket and could not be read before", self._objects.pop(path).listed.name)
         self._gone = [] if has_new else [*self._gone, *gone]
 
     @property
     def _is_too_late(self) -> bool:
-        """True if files still come after the deadline, and Braze has not said that they are the last ones."""
-        return self._not_before > self._deadline and not self.proven
+        """True if the newest file came after the deadline, and Braze has not said that it was the last one."""
+        return self._newest_missing_at > self._deadline and not self.proven
 
-    def _fetch_next(self) -> None:
-        busy = sum(waiting.is_busy for waiting in self._objects.values())
-        for waiting in self._objects.values():
+    def _start_fetches(self) -> None:
+        busy = sum(unread.is_busy for unread in self._objects.values())
+        for unread in self._objects.values():
             if busy >= self._max_objects:
                 return
-            if waiting.is_due:
-                waiting.fetched, waiting.fetched_at = waiting.listed, self._clock.now()
-                waiting.fetching = self._threads.submit(self._fetcher.fetch, waiting.listed)
+            if unread.is_due:
+                unread.fetched, unread.fetched_at = unread.listed, self._clock.now()
+                unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
                 busy += 1
 
     def _collect(self) -> None:
         """Note the transfers that have ended; an error is raised once the files before it are read."""
         are_files_before = False
-        for waiting in list(self._objects.values()):
-            if waiting.fetching and waiting.fetching.done():
-                if (problem := waiting.fetching.exception()) and are_files_before:
+        for unread in list(self._objects.values()):
+            if unread.fetching and unread.fetching.done():
+                if (problem := unread.fetching.exception()) and are_files_before:
                     if isinstance(problem, DiskFullError):
-                        name = waiting.listed.name
-                        _log.warning("%s: %s; else it is copied once the files before it are read", name, problem)
-                        waiting.fetching, self._max_objects = None, 1
-                    return
-                fetching, waiting.fetching = waiting.fetching, None
+                        name = unread.listed.name
+                        _log.warning("%s: %s. If not, it is copied once the files before it are read", name, problem)
+                        unread.fetching = None
+                        self._max_objects = 1  # for the rest of this export, one copy at a time
+                    return  # the next poll finds it again
+                fetching, unread.fetching = unread.fetching, None
                 try:
-                    waiting.stored, members = fetching.result()
+                    unread.stored, members = fetching.result()
                 except DamagedFileError as error:
-                    self._retry_later(waiting, error)
+                    self._retry_later(unread, error)
                     continue
-                waiting.names = [member.name for member in members]
-                waiting.files = missing_files(self.bookmark, waiting.stored, members)
-                if not waiting.files:
-                    self._finish(waiting)
-            are_files_before = are_files_before or bool(waiting.files)
+                if unread.listed != unread.fetched:  # it has changed meanwhile
+                    unread.drop_copy()
+                    continue
+                unread.names = [member.name for member in members]
+                unread.files = missing_files(self.bookmark, unread.stored, members)
+                if not unread.files:
+                    self._finish(unread)
+            are_files_before = are_files_before or bool(unread.files)
 
-    def _retry_later(self, waiting: _Object, error: DamagedFileError) -> None:
-        waiting.drop_copy()
-        waiting.files = []
-        if waiting.damaged == waiting.fetched:
+    def _retry_later(self, unread: _UnreadObject, error: DamagedFileError) -> None:
+        unread.drop_copy()
+        unread.files = []
+        if unread.damaged == unread.fetched:
             raise error
         _log.warning("%s; fetching it once more when it has changed, or the export has ended", error)
-        waiting.damaged, waiting.may_retry = waiting.fetched, False
+        unread.damaged, unread.may_retry = unread.fetched, False
 
-    def _finish(self, waiting: _Object) -> None:
-        self.bookmark.emitted_whole(waiting.listed.name, waiting.names)
-        waiting.drop_copy()
-        del self._objects[waiting.listed.path]
+    def _finish(self, unread: _UnreadObject) -> None:
+        unread.drop_copy()
+        if unread.listed != unread.fetched:  # it has changed while it was read: it is read again
+            for name in unread.names:
+                self.bookmark.forget(name)
+            return
+        self.bookmark.emitted_whole(unread.listed.name, unread.names)
+        del self._objects[unread.listed.path]
 
-    def _holder_of(self, file: DeliveredFile) -> _Object:
-        return next(waiting for waiting in self._objects.values() if file in waiting.files)
+    def _holder_of(self, file: DeliveredFile) -> _UnreadObject:
+        return next(unread for unread in self._objects.values() if file in unread.files)
 
     def _check_end(self) -> None:
         """Give up an export that has nothing to read now and can no longer become complete.
@@ -281,6 +293,6 @@ class BucketExport:
                 f"{waited} files are still coming, or one of them stays incomplete: raise export_timeout_minutes, and "
                 "set callback_url so that Braze can say when the export is complete"
             )
-        for waiting in self._objects.values():
-            if waiting.fetching and now > max(self._deadline, waiting.fetched_at) + _FETCH_SECONDS:
-                raise ExportError(f"{waited} {waiting.listed.name} still could not be fetched: run again")
+        for unread in self._objects.values():
+            if unread.fetching and now > max(self._deadline, unread.fetched_at) + _FETCH_SECONDS:
+                raise ExportError(f"{waited} {unread.listed.name} still could not be fetched: run again")
