@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _MAX_LOGGED_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 110
-"""Bytes of output for each byte of STATE, but for the first and the last: thousands of small files share one STATE."""
+"""STATE is written once the output is so many times all STATE so far and the next two, so that small files share one."""
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +86,7 @@ class Run:
         self._written_at_last_state = self._last_state_bytes = self._all_state_bytes = 0
 
     def records(self) -> Iterator[Record]:
-        """Do it; yields the row of `export_files` of each delivery after its rows are written.
+        """Run from the first request to the last STATE; yields the `export_files` row of each delivery once it is written.
 
         Raises:
             TapError: If the run cannot go on, or an export failed, or too many lines could not be read.
@@ -157,7 +157,7 @@ class Run:
                 self._parent.emit_to_children(block.rows, delivery.exported_at)
                 self._deliveries.advance()
         except ExportError as error:
-            delivery.failed(error)
+            delivery.failed(error)  # rows that are written stay valid; a second fetch writes them again
             return None
         self._emit_own_rows(delivery, record)
         delivery.done(record["users"])

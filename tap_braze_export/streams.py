@@ -1,4 +1,7 @@
-"""The fourteen streams, one small class each: `export_files` is the parent, the others are synced once per file."""
+"""The fourteen streams, one small class each: `export_files` is the parent, the others are synced once per file.
+
+A new stream also needs its table in `schema/user_object.py` and a line in `tap.STREAMS`.
+"""
 
 from __future__ import annotations
 

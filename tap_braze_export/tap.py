@@ -21,7 +21,7 @@ from tap_braze_export.singer.plugin import Plugin
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from singer_sdk.streams import Stream
 
@@ -227,10 +227,11 @@ class TapBrazeExport(Plugin):
     def check(self) -> None:
         check(self.settings, clock=self.clock, logger=self.logger)
 
+    @classmethod
     @override
-    def help_to_configure(self, errors: list[str]) -> None:
+    def help_to_configure(cls, config: Mapping[str, Any], errors: list[str]) -> None:
         if errors == [_NOTHING_TO_EXPORT]:
-            list_segments(self.settings, clock=self.clock, logger=self.logger)
+            list_segments(Settings.of(config), clock=cls.clock, logger=cls.logger)
 
     @override
     def discover_streams(self) -> Sequence[Stream]:

@@ -277,7 +277,7 @@ def test_no_segment_is_listed_where_other_settings_are_wrong(tmp_path: Path) -> 
 
 
 def test_help_describes_the_taps_own_test() -> None:
-    """What it does, that it costs nothing, and its exit code; not the SDK's record for each stream."""
+    """It says what is checked, that it costs nothing, and its exit code; not the SDK's record for each stream."""
     ended = command("--help")
     told = " ".join(ended.stdout.decode().split())
     assert ended.code == 0

@@ -1,4 +1,4 @@
-"""How the files of an export come into the company's bucket: one by one, while Braze still writes others."""
+"""Finds the files of an export in the company's bucket, where they come one by one, and decides that it has ended."""
 
 from __future__ import annotations
 

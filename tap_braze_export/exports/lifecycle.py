@@ -119,7 +119,7 @@ class Exports:
             for source in sources
         ]
         self._running: list[RunningExport] = []
-        self._is_whole: dict[tuple[str, str], bool] = {}
+        self._may_delete_rows: dict[tuple[str, str], bool] = {}
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
 
     def __enter__(self) -> Self:
@@ -160,7 +160,7 @@ class Exports:
         ]
 
     def advance(self) -> None:
-        """See `Deliveries`: links to downloads expire while a slow loader takes a huge file."""
+        """See `Deliveries`. Only downloads are polled: their links expire while a slow loader reads a huge file."""
         for export in list(self._running):
             if isinstance(export.poller, HostedExport) and not export.poller.has_found_files:
                 self._poll(export)
@@ -195,7 +195,7 @@ class Exports:
         for key in self._journals:
             bookmark = self.bookmarks.get(key)
             name = " ".join(key).strip()
-            if bookmark is None or bookmark.running or not self._is_whole.get(key):
+            if bookmark is None or bookmark.running or not self._may_delete_rows.get(key):
                 return f"this run did not itself emit every file of {name}, or only assumed that it had every file"
             if not bookmark.users:
                 return f"{name} had no user"
@@ -222,7 +222,7 @@ class Exports:
     def _may_start(self, request: ExportRequest) -> bool:
         if any(export.is_late for export in self._running):
             return False  # late files before anything else
-        others = sum(other.may_run for other in self._requests if other is not request)
+        others = sum(other.may_be_running for other in self._requests if other is not request)
         return len(self._running) + others < self._settings.concurrent_exports
 
     def _start(self, request: ExportRequest) -> None:
@@ -263,7 +263,7 @@ class Exports:
             )
             return
         self.bookmarks[bookmark.key] = bookmark
-        self._is_whole[bookmark.key] = not bookmark.files
+        self._may_delete_rows[bookmark.key] = not bookmark.files
         self._running.append(RunningExport(source, poller))
         self._write_state()
 
@@ -287,7 +287,7 @@ class Exports:
                 self._give_up(export, error)
                 return ()
             name = export.poller.bookmark.export_id
-            _log.warning("Export %s: %s; else it is fetched once the exports before it are read", name, error)
+            _log.warning("Export %s: %s. If not, it is fetched once the exports before it are read", name, error)
             export.waits_for_space = True
             return ()
         except ExportError as error:
@@ -324,7 +324,7 @@ class Exports:
             _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read)
         if not export.is_late:
             bookmark.running = False
-            self._is_whole[bookmark.key] &= export.poller.proven
+            self._may_delete_rows[bookmark.key] &= export.poller.proven
         self._write_state()  # before the journal and the download go: a run that is killed here continues with them
         self._clear(export)
 
@@ -335,7 +335,7 @@ class Exports:
         self._running.remove(export)
         self._fail(export.source, f"export {bookmark.export_id}: {error}")
         if isinstance(error, InterruptedExportError):
-            return
+            return  # bookmark and journal stay: the next run continues it
         if not export.is_late:
             self.bookmarks.pop(bookmark.key, None)
             if bookmark.last_users is not None:  # the next export is compared with it

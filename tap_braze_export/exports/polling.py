@@ -1,4 +1,4 @@
-"""How the files of one export come: here all at once, behind a signed URL; `bucket_polling` has the other way."""
+"""Finds the files of a hosted export and its end: they come all at once, behind a signed URL."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class ExportRequest:
         self._lost_responses = 0
 
     @property
-    def may_run(self) -> bool:
+    def may_be_running(self) -> bool:
         """True if Braze may be running it already: it was requested, and the response was lost."""
         return self._unanswered is not None
 

@@ -46,6 +46,8 @@ from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import click
 
     from tap_braze_export.schema.table import Field
@@ -85,8 +87,9 @@ class Plugin(Tap):
             TapError: If a check fails.
         """
 
-    def help_to_configure(self, errors: list[str]) -> None:
-        """Log what helps to mend the errors for which `--test` refuses the settings."""
+    @classmethod
+    def help_to_configure(cls, config: Mapping[str, Any], errors: list[str]) -> None:
+        """Log what helps to mend the errors for which `--test` refuses a configuration."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
@@ -248,5 +251,7 @@ class Plugin(Tap):
             return cls(**options)
         except ConfigValidationError as error:
             with suppress(ConfigValidationError):
-                cls(**options, validate_config=False, setup_mapper=False).help_to_configure(error.errors)
+                environment = cls._env_var_config if given.parse_env else {}
+                config = without_unset({**given.config, **environment})
+                cls.help_to_configure(converted_config(config, cls.config_jsonschema["properties"]), error.errors)
             raise

@@ -31,7 +31,7 @@ class Executor(Protocol):
         """End all workers, whatever they are reading."""
 
 
-class Here:
+class NoWorkers:
     """The executor of a run without workers: it begins nothing, so the run reads every file itself."""
 
     capacity = 0

@@ -10,7 +10,7 @@ from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.objects import LocalObject
 from tap_braze_export.workers.dask_cluster import DaskCluster
-from tap_braze_export.workers.executor import Here
+from tap_braze_export.workers.executor import NoWorkers
 from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers
 from tap_braze_export.workers.processes import Processes, automatic_count
 
@@ -161,7 +161,7 @@ class ReadAhead:
         settings, files = self._settings, self._batch_files
         processes = (settings.workers or automatic_count()) - 1
         if settings.is_resync or not (settings.dask_scheduler or processes):
-            return Here()
+            return NoWorkers()
         reader = FileReader(
             self._selections, batch_files=files.elsewhere() if files else None, plain_streams=self._plain_streams
         )
@@ -169,6 +169,6 @@ class ReadAhead:
             reader.rows_folder = self._spool.folder(self._rows_folder)
             return Processes(reader, processes, at_once=settings.workers > 0)
         if self._selections.keys() - self._plain_streams:
-            return Here()  # a dry run, which is limited; settings that change rows are refused
+            return NoWorkers()  # a dry run, which is limited; settings that change rows are refused
         reader.bucket_url, reader.bucket_options = settings.bucket_url, dict(settings.bucket_options)
         return DaskCluster(settings.dask_scheduler, reader, clock=self._clock)

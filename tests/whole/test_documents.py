@@ -126,7 +126,7 @@ def test_blocks_name_their_language() -> None:
 
 @pytest.mark.parametrize("command", [command for command in documents.commands() if MAKE.fullmatch(command)])
 def test_make_has_the_target(command: str) -> None:
-    """What the targets do is tested by the tests that they run; here they are only named rightly."""
+    """Each target of make that a document names exists; other tests run what the targets do."""
     assert f"\n{command.removeprefix('make ')}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -158,7 +158,7 @@ def sandbox_of_readme() -> Iterator[Sandbox]:
 
 
 def given_by(sandbox: Sandbox) -> dict[str, str]:
-    """What stands in the documents for a reader's own values, and those values."""
+    """Placeholders of the documents for a reader's own values, and the values in this test."""
     config = sandbox.config
     return {VALID_URL: config["api_url"], "your-segment-api-identifier": "all-users", "…": config["api_key"]}
 

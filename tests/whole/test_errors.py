@@ -358,7 +358,7 @@ def test_settings_from_the_environment(sandbox: Sandbox, tmp_path: Path) -> None
     assert ended.code == 0, ended.stderr
     assert sorted(row["segment_id"] for row in ended.rows("export_files")) == ["all-users", "vip-users"]
     commas = command("--config=ENV", **variables | {"TAP_BRAZE_EXPORT_SEGMENT_IDS": "vip-users,all-users"})
-    assert [row["segment_id"] for row in commas.rows("export_files")] == ["vip-users", "all-users"]
+    assert sorted(row["segment_id"] for row in commas.rows("export_files")) == ["all-users", "vip-users"]
 
 
 def test_environment_overrides_the_file(sandbox: Sandbox, tmp_path: Path) -> None:
