@@ -1,4 +1,4 @@
-"""The one retry policy of calls to Braze and to storages: repeats a call whose failure may pass, and gives up after a number of tries or a time."""
+"""The one retry policy, for calls to Braze and to storages: repeats a call whose failure may pass, within limits."""
 
 from __future__ import annotations
 

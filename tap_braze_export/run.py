@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _MAX_LOGGED_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 110
-"""STATE is written once the output is so many times all STATE so far and the next two, so that small files share one."""
+"""STATE is written once the output is so many times all STATE so far and the next two: small files share one."""
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +86,7 @@ class Run:
         self._written_at_last_state = self._last_state_bytes = self._all_state_bytes = 0
 
     def records(self) -> Iterator[Record]:
-        """Run from the first request to the last STATE; yields the `export_files` row of each delivery once it is written.
+        """Run from the first request to the last STATE; yields each written row of `export_files`.
 
         Raises:
             TapError: If the run cannot go on, or an export failed, or too many lines could not be read.

@@ -222,7 +222,7 @@ def test_download_that_finds_the_disk_full_waits_for_the_export_read_now(
     assert braze.posts == ["a", "b"]
     told = [line for line in caplog.messages if "is full" in line]
     assert len(told) == (capacity < 2 * len(CONTENT["a"]))
-    assert all("else it is fetched once the exports before it are read" in line for line in told)
+    assert all("If not, it is fetched once the exports before it are read" in line for line in told)
 
 
 def test_disk_that_is_full_with_nothing_to_free_ends_the_exports(tmp_path: Path) -> None:
@@ -275,7 +275,9 @@ def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_n
             read.append(files[0].name)
             export.done(files[0], 1)
     assert read == [f"{number}.zip!0-0.txt" for number in range(4)]
-    assert len([line for line in caplog.messages if "else it is copied once the files before it are read" in line]) <= 2
+    assert (
+        len([line for line in caplog.messages if "If not, it is copied once the files before it are read" in line]) <= 2
+    )
     assert [line for line in caplog.messages if "is full" in line]
 
 
