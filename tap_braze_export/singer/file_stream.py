@@ -216,6 +216,8 @@ class FileStream(Stream):
     @override
     def _write_schema_message(self) -> None:
         """Nothing at the start of a sync: loaders connect on SCHEMA, and no connection survives an hour's wait."""
+        if self.plugin.writes_schemas_at_once:
+            self.write_schema()
 
     @override
     def _write_activate_version_message(self, full_table_version: int) -> None:

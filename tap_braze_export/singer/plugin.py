@@ -41,7 +41,6 @@ from tap_braze_export.singer.config_errors import (
     unknown_settings,
 )
 from tap_braze_export.singer.config_values import converted_config
-from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
 
@@ -62,6 +61,7 @@ class Plugin(Tap):
         signals: The signals that the run receives.
         clock: Time and waiting; tests replace it.
         flattenings: The flattened form of each stream that stream maps give, by name; empty without flattening.
+        writes_schemas_at_once: True for `--test=schema`; in a run SCHEMA messages wait for the first file.
     """
 
     signals: ClassVar[Signals] = Signals()
@@ -94,6 +94,7 @@ class Plugin(Tap):
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
         self.flattenings: dict[str, Flattening] = {}
+        self.writes_schemas_at_once = False
         self._reads_environment = bool(options.get("parse_env_config"))
         super().__init__(**options)
 
@@ -233,10 +234,8 @@ class Plugin(Tap):
             cls._made_for_checks(given).check()
         else:
             tap = cls(config=given.config, parse_env_config=given.parse_env)
-            for stream in tap.streams.values():
-                stream.selected = True
-                if isinstance(stream, FileStream):
-                    stream.write_schema()
+            tap.writes_schemas_at_once = True
+            tap.write_schemas()
         ctx.exit()
 
     @classmethod
