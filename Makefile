@@ -27,7 +27,9 @@ AZURITE_VERSION := 3.37.0
 
 # On every core. The tests of a file stay in one process, which starts their server once; long files come first.
 # (Groups by mark would say it better, but xdist 3.8 ignores them with pytest 9.2.)
-PYTEST := .venv/bin/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+# Twice the cores: many tests wait for a process of their own.
+PROCESSES := $(shell echo $$((2 * $$(nproc))))
+PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
 QUICK := --dist=worksteal -m "not external and not slow"
 
 .PHONY: help setup demo check test lowest lint bench generate clean
@@ -50,7 +52,7 @@ test: setup .cache/azurite/.installed ## run every test; installs Debian's postg
 lowest: | $(OWN_UV) ## run the quick tests on the oldest versions that pyproject.toml allows
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/lowest
 	@$(UV) pip install --quiet --python .cache/lowest --resolution lowest-direct --editable '.[$(EXTRAS)]' --group test
-	@.cache/lowest/bin/python -m pytest --quiet --numprocesses=auto $(QUICK) $(PYTEST_ARGS)
+	@.cache/lowest/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
 
 lint: .venv/.synced ## check style, format, types and the order of imports
 	.venv/bin/ruff check

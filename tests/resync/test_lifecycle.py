@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.clock import Clock
 from tests.support.fakes import FakeClock
 from tests.support.resyncs import emails, resync
+from tests.support.runs import selecting, settings, sync
 from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
 
 if TYPE_CHECKING:
@@ -75,6 +77,16 @@ def test_state_of_segment_exports_is_handed_on_as_it_came(sandbox: Sandbox, tmp_
     held = [state["bookmarks"]["export_files"] for state in run.states]
     assert [state["exports"] for state in held] == [EXPORTS] * len(held)
     assert [bool(state["resync"]) for state in held][-2:] == [True, False]
+
+
+def test_state_follows_every_group_however_little_it_emits(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Requests are paid for: those that found nobody are not sent again either."""
+    config = settings(sandbox, tmp_path, emails=emails(200))
+
+    run = sync(config, catalog=selecting(["users"]), clock=Clock())
+
+    held = [state["bookmarks"]["export_files"]["resync"] for state in run.states]
+    assert [resync["requests"] if resync else None for resync in held] == [50, 100, 150, 200, None]
 
 
 def test_broken_resync_continues_at_its_last_checkpoint(tmp_path: Path) -> None:

@@ -46,6 +46,17 @@ def pool_of(
     )
 
 
+class KeptThreads(RequestThreads):
+    """Threads whose end a test can wait for."""
+
+    pacing: Future[None]
+
+    @override
+    def pace(self, send_requests: Callable[[], None]) -> Future[None]:
+        self.pacing = super().pace(send_requests)
+        return self.pacing
+
+
 def response(clock: Clock) -> IdsResponse:
     """A response without users, of a workspace with a very high limit."""
     return IdsResponse([], [], RateLimit(1_000_000, 999_999, int(clock.now()) + 1))
@@ -130,7 +141,8 @@ def test_requests_go_on_while_the_run_writes_rows() -> None:
 
 
 def test_close_does_not_wait_for_requests_in_flight() -> None:
-    """They may hang for minutes; nothing is sent any more."""
+    """They may hang for minutes; nothing is sent any more, also after they have ended."""
+    threads = KeptThreads(8)
     in_flight, ends, sent = threading.Event(), threading.Event(), []
 
     def send(number: int) -> IdsResponse:
@@ -139,7 +151,7 @@ def test_close_does_not_wait_for_requests_in_flight() -> None:
         assert ends.wait(SECONDS)
         return response(Clock())
 
-    pool = pool_of(range(20), send, threads=RequestThreads(8))
+    pool = pool_of(range(20), send, threads=threads)
     pool.start()
     assert in_flight.wait(SECONDS)
 
@@ -147,6 +159,7 @@ def test_close_does_not_wait_for_requests_in_flight() -> None:
 
     assert not ends.is_set()
     ends.set()
+    threads.pacing.result(SECONDS)
     assert sent == [0]
 
 
@@ -162,14 +175,6 @@ def test_error_on_the_pacing_thread_reaches_the_run() -> None:
                 return super().sent(now)
             self.failed = True
             raise ArithmeticError
-
-    class KeptThreads(RequestThreads):
-        pacing: Future[None]
-
-        @override
-        def pace(self, send_requests: Callable[[], None]) -> Future[None]:
-            self.pacing = super().pace(send_requests)
-            return self.pacing
 
     threads = KeptThreads(8)
     pool = pool_of(range(1), lambda _: response(Clock()), threads=threads, pacer=PacerThatFailsOnce())

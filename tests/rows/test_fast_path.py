@@ -148,6 +148,17 @@ def test_typed_attributes_take_the_fast_path(value: str, kind: str) -> None:
     assert reader.careful == 0
 
 
+@pytest.mark.parametrize("others", [("7",), ("7", "null"), ("null",), ("7", "null", "true")])
+def test_integers_as_text_become_integers_among_others(others: tuple[str, ...]) -> None:
+    """Whatever the other users of the file have there; one that is no integer is rescued."""
+    counts = ['"12"', *others] * 20
+    lines = [f'{{"braze_id":"u{n}","purchases":[{{"name":"p","count":{c}}}]}}'.encode() for n, c in enumerate(counts)]
+    fast, careful = both(selected(), [lines])
+    assert fast == careful
+    read = rows(Reader(selected(), exported_at=AT, segment_id="").read(Block(1, lines)))["purchases"]
+    assert [row["count"] for row in read if int(row["braze_id"][1:]) % (len(others) + 1) == 0] == [shown("12")] * 20
+
+
 # Members that are learned
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import pickle
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -438,3 +439,18 @@ def test_files_travel_without_their_connection(tmp_path: Path) -> None:
     batch = config(tmp_path, storage={"params": {"token": "topsecret"}})
     files = BatchFiles.of(batch, FakeClock())
     assert "topsecret" not in repr(files)
+
+
+def test_workers_write_where_the_run_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative directory is that of the run, also for a worker that was started in another one."""
+    for folder in ("run", "worker"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    sent = pickle.dumps(BatchFiles.of(config("out"), FakeClock()).elsewhere())
+
+    monkeypatch.chdir(tmp_path / "worker")
+    file = pickle.loads(sent).write({"users": Rows((b"{}\n",), 1)}, "part")["users"]
+
+    (path,) = (tmp_path / "run" / "out").iterdir()
+    assert file.url == path.as_uri()
+    assert not [*(tmp_path / "worker").iterdir()]
