@@ -64,6 +64,10 @@ class Signals:
         self.writing = self._last_chance = True
         signal.setitimer(signal.ITIMER_REAL, _LAST_SECONDS)
 
+    def disarm(self) -> None:
+        """Switch the alarm off: while the interpreter ends, it would kill the process with another exit code."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         if not self.received:
             self.received = signum

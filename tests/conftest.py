@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.braze.client import Braze
+from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.sessions import Session
 from tests.support import clouds
+from tests.support.braze_calls import KEY
+from tests.support.dask import ANY_PORT
 from tests.support.fakes import FakeClock, Server
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.s3 import SECRET, ScriptedS3
 from tests.support.sandbox_client import CallbackReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from distributed import LocalCluster
 
 SERVERS = ("cloud", "cluster", "postgres")
 """Fixtures that start servers: a test that uses one is external."""
@@ -66,6 +74,39 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
+def braze(server: Server, clock: FakeClock) -> Iterator[Braze]:
+    """A client of that server."""
+    with Session() as session:
+        yield Braze(f" {server.url}/ ", f"{KEY}\n", clock=clock, session=session)
+
+
+@pytest.fixture
+def scripted_s3(server: Server) -> ScriptedS3:
+    """A stand-in for S3 behind that server, whose responses a test can change."""
+    stand_in = ScriptedS3()
+    server.answers = [stand_in]
+    return stand_in
+
+
+@pytest.fixture
+def s3_options(server: Server) -> dict[str, Any]:
+    """The options of fsspec for that stand-in."""
+    return {
+        "key": "s3-access-key",
+        "secret": SECRET,
+        "endpoint_url": server.url,
+        "client_kwargs": {"region_name": "us-east-1"},
+        "config_kwargs": {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}},
+    }
+
+
+@pytest.fixture
+def s3(s3_options: dict[str, Any], clock: FakeClock) -> Bucket:
+    """A bucket in that stand-in."""
+    return Bucket("s3://bucket/braze/users", s3_options, clock=clock)
+
+
+@pytest.fixture
 def listener() -> Iterator[CallbackReceiver]:
     """A server that receives the callbacks of a sandbox."""
     with CallbackReceiver() as listener:
@@ -95,3 +136,16 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for the whole run; each test keeps to a schema of its own."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """A Dask cluster of two processes with a thread each; a task that killed two is not given to a third."""
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=ANY_PORT) as cluster,
+    ):
+        yield cluster

@@ -14,7 +14,7 @@ _SPREADSHEETS = {
     b"application/vnd.oasis.opendocument": "an OpenDocument spreadsheet",
     b"Index/Document.iwa": "a Numbers spreadsheet",
 }
-"""What a zip archive with these names at its beginning is."""
+"""Kinds of zip archives, by a name at their beginning."""
 _BY_MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"PK\x05\x06": "an empty zip archive",

@@ -47,7 +47,7 @@ _HELP = {
     "catalog": "Singer catalog: which streams and columns to export.",
     "state": "Singer STATE of an earlier run, which this one continues.",
 }
-"""What the SDK's own texts say in general, in the terms of this tap."""
+"""Help of the SDK's options, in the words of this tap."""
 DROPPED_MESSAGES = (
     "Added '%s' as child stream to '%s'",
     "Parsing env var for settings config...",
@@ -112,6 +112,7 @@ class Command(click.Command):
             code = 1
             self._end_output()
             self.logger.error("%s", describe(error))  # noqa: TRY400 - a traceback may hold personal data
+        self.signals.disarm()
         sys.exit(code)
 
     @staticmethod

@@ -32,17 +32,6 @@ SOURCES = [
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def journal(tmp_path: Path, clock: FakeClock) -> Journal:
     spool = Spool(str(tmp_path / "spool"), clock=clock)
     spool.open()

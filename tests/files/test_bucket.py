@@ -239,8 +239,8 @@ def test_directory_that_may_still_be_made(clock: FakeClock, tmp_path: Path, capl
 # S3
 
 
-def test_s3_files_are_listed_and_read(store: ScriptedS3, s3: Bucket, tmp_path: Path) -> None:
-    store.objects |= {
+def test_s3_files_are_listed_and_read(scripted_s3: ScriptedS3, s3: Bucket, tmp_path: Path) -> None:
+    scripted_s3.objects |= {
         f"{FOLDER}/b.zip": CONTENT,
         f"{FOLDER}/a.zip": EMPTY_ZIP,
         f"{FOLDER}/": b"",
@@ -259,13 +259,13 @@ def test_s3_files_are_listed_and_read(store: ScriptedS3, s3: Bucket, tmp_path: P
     assert names(s3.objects(EXPORT, None)) == ["a.zip", "b.zip"]
 
 
-def test_object_is_read_in_place(server: Server, store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+def test_object_is_read_in_place(server: Server, scripted_s3: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
     """By ranges, each repeated after a failure; both ends come at once."""
     content = bytes(range(256)) * 40_000
-    store.objects[f"{FOLDER}/a.zip"] = content
+    scripted_s3.objects[f"{FOLDER}/a.zip"] = content
     (found,) = s3.objects(EXPORT, "seg")
     before = len(server.seen)
-    store.refuse = [(500, "Odd"), (0, "")]
+    scripted_s3.refuse = [(500, "Odd"), (0, "")]
     with s3.open(found) as file:
         assert file.read(len(content)) == content
     assert len(server.seen) - before == 1 + 2
@@ -280,43 +280,43 @@ def test_object_is_read_in_place(server: Server, store: ScriptedS3, s3: Bucket, 
         assert file.read(3) == content[5_000_000:5_000_003]
 
 
-def test_object_that_is_gone_or_shorter(store: ScriptedS3, s3: Bucket) -> None:
+def test_object_that_is_gone_or_shorter(scripted_s3: ScriptedS3, s3: Bucket) -> None:
     """A shorter object ends early; its reader checks that."""
     key = f"{FOLDER}/a.zip"
-    store.objects[key] = CONTENT
+    scripted_s3.objects[key] = CONTENT
     (found,) = s3.objects(EXPORT, "seg")
-    store.objects[key] = CONTENT[:100]
+    scripted_s3.objects[key] = CONTENT[:100]
     with s3.open(found) as file:
         assert file.read(1000) == CONTENT[:100]
         with pytest.raises(ValueError, match="before the start"):
             file.seek(-1)
-    del store.objects[key]
+    del scripted_s3.objects[key]
     with s3.open(found) as file, pytest.raises(DamagedFileError, match="deleted from the bucket before it was read"):
         file.read()
 
 
-def test_s3_listing_is_never_cached(store: ScriptedS3, s3: Bucket) -> None:
+def test_s3_listing_is_never_cached(scripted_s3: ScriptedS3, s3: Bucket) -> None:
     assert s3.objects(EXPORT, "seg") == []
-    store.objects[f"{FOLDER}/a.zip"] = b"zip"
+    scripted_s3.objects[f"{FOLDER}/a.zip"] = b"zip"
     assert names(s3.objects(EXPORT, "seg")) == ["a.zip"]
 
 
-def test_s3_check(store: ScriptedS3, s3: Bucket, options: dict[str, Any], clock: FakeClock) -> None:
+def test_s3_check(scripted_s3: ScriptedS3, s3: Bucket, s3_options: dict[str, Any], clock: FakeClock) -> None:
     assert s3.check() is None
-    store.objects[f"{DATE}/x/a.zip"] = b"zip"
+    scripted_s3.objects[f"{DATE}/x/a.zip"] = b"zip"
     assert s3.check() is None
-    missing = Bucket("s3://nosuch/braze", options, clock=clock)
+    missing = Bucket("s3://nosuch/braze", s3_options, clock=clock)
     assert missing.check() == "bucket_url names a bucket or directory that does not exist: s3://nosuch/braze"
     with pytest.raises(ConfigError, match="does not exist"):
         missing.objects(EXPORT, "seg")
 
 
-def test_bucket_that_is_required_before_a_start(store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+def test_bucket_that_is_required_before_a_start(scripted_s3: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
     """A refusal or a missing bucket ends the run; one that cannot be reached just now does not, without any wait."""
     s3.require()
-    store.refuse = [(403, "AccessDenied")]
+    scripted_s3.refuse = [(403, "AccessDenied")]
     with pytest.raises(ConfigError, match="Check the credentials"):
         s3.require()
-    store.refuse = [(500, "Odd")]
+    scripted_s3.refuse = [(500, "Odd")]
     s3.require()
     assert clock.slept == []

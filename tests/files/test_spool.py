@@ -191,10 +191,10 @@ def test_mount_that_ignores_modes(volume: Path, clock: FakeClock, monkeypatch: p
 def test_whole_run_in_a_directory_of_another_owner(volume: Path, tmp_path: Path) -> None:
     """A run before it has imported all modules, which the other user may not read."""
     given(volume, 0o2775)
-    options: dict[str, Any] = {"users": 20, "odd_users": False, "users_per_file": 5}
-    with Sandbox(**options) as sandbox:
+    s3_options: dict[str, Any] = {"users": 20, "odd_users": False, "users_per_file": 5}
+    with Sandbox(**s3_options) as sandbox:
         sync({**sandbox.config, "spool_dir": str(tmp_path), "workers": 1}, clock=FakeClock())
-    with another_user(), Sandbox(**options) as sandbox:
+    with another_user(), Sandbox(**s3_options) as sandbox:
         run = sync({**sandbox.config, "spool_dir": str(volume), "workers": 1}, clock=FakeClock())
 
     assert run.counts["users"] == 20

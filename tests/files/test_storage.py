@@ -23,8 +23,8 @@ def test_unknown_scheme_is_refused(clock: FakeClock) -> None:
         Bucket("nosuch://bucket", {}, clock=clock)
 
 
-def test_s3_denied_says_what_to_check_without_secrets(store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
-    store.refuse = [(403, "AccessDenied")]
+def test_s3_denied_says_what_to_check_without_secrets(scripted_s3: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+    scripted_s3.refuse = [(403, "AccessDenied")]
 
     error = s3.check()
 
@@ -38,16 +38,16 @@ def test_s3_denied_says_what_to_check_without_secrets(store: ScriptedS3, s3: Buc
     assert str(caught.value) == error
 
 
-def test_s3_failures_are_tried_again_on_the_clock(store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
-    store.objects[f"{FOLDER}/a.zip"] = b"zip"
-    store.refuse = [(500, "Odd"), (500, "Odd"), (0, "")]
+def test_s3_failures_are_tried_again_on_the_clock(scripted_s3: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+    scripted_s3.objects[f"{FOLDER}/a.zip"] = b"zip"
+    scripted_s3.refuse = [(500, "Odd"), (500, "Odd"), (0, "")]
 
     assert names(s3.objects(EXPORT, "seg")) == ["a.zip"]
     assert len(clock.slept) == 2
 
 
-def test_s3_failures_end(store: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
-    store.refuse = [(500, "Odd")]
+def test_s3_failures_end(scripted_s3: ScriptedS3, s3: Bucket, clock: FakeClock) -> None:
+    scripted_s3.refuse = [(500, "Odd")]
 
     with pytest.raises(ExportError, match=r"^the bucket s3://bucket/braze/users could not be listed 5 times: OSError$"):
         s3.objects(EXPORT, "seg")
@@ -66,9 +66,9 @@ LABELS = StorageLabels(
 )
 
 
-def opened(url: str, options: dict[str, Any], clock: FakeClock) -> bytes:
+def opened(url: str, s3_options: dict[str, Any], clock: FakeClock) -> bytes:
     """The content of a single file."""
-    storage = Storage(url, options, LABELS, clock=clock)
+    storage = Storage(url, s3_options, LABELS, clock=clock)
     with storage.open(storage.root) as file:
         content: bytes = file.read()
         return content
@@ -89,10 +89,10 @@ def test_text_is_read_line_by_line(tmp_path: Path, clock: FakeClock) -> None:
         assert list(file) == ["ä\r\n", "\udcff\n"]
 
 
-def test_object_is_read_as_a_single_file(store: ScriptedS3, options: dict[str, Any], clock: FakeClock) -> None:
-    store.objects["list"] = CONTENT
+def test_object_is_read_as_a_single_file(scripted_s3: ScriptedS3, s3_options: dict[str, Any], clock: FakeClock) -> None:
+    scripted_s3.objects["list"] = CONTENT
 
-    assert opened("s3://bucket/list", options, clock) == CONTENT
+    assert opened("s3://bucket/list", s3_options, clock) == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_object_is_read_as_a_single_file(store: ScriptedS3, options: dict[str, A
     ],
 )
 def test_single_file_that_cannot_be_read(
-    store: ScriptedS3, options: dict[str, Any], clock: FakeClock, refusal: tuple[int, str], message: str
+    scripted_s3: ScriptedS3, s3_options: dict[str, Any], clock: FakeClock, refusal: tuple[int, str], message: str
 ) -> None:
-    store.objects["list"] = CONTENT
-    store.refuse = [refusal]
+    scripted_s3.objects["list"] = CONTENT
+    scripted_s3.refuse = [refusal]
 
     with pytest.raises(ConfigError) as caught:
-        opened("s3://bucket/list", options, clock)
+        opened("s3://bucket/list", s3_options, clock)
     assert str(caught.value).startswith(message)
     assert SECRET not in str(caught.value)
     assert clock.slept == []

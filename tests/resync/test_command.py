@@ -13,11 +13,14 @@ import pytest
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.sandbox import Sandbox
-from tests.support.resyncs import bodies, emails
+from tests.support.resyncs import PEOPLE, bodies, emails
 from tests.support.runs import COMMAND, Output, command, environment, selecting, settings, sync, written
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# A workspace with PEOPLE, and a limit that no test comes near.
+pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
 
 
 @pytest.mark.slow

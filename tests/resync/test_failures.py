@@ -9,12 +9,15 @@ import pytest
 from tap_braze_export.errors import BrazeError
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
-from tests.support.resyncs import emails
+from tests.support.resyncs import PEOPLE, emails
 from tests.support.runs import command, settings, written
 from tests.support.simulation import ScriptedBraze, SimulatedRun
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# A workspace with PEOPLE, and a limit that no test comes near.
+pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
 
 
 def test_failing_call_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tap_braze_export.clock import Clock
-from tests.support.resyncs import bodies, resync
+from tests.support.resyncs import PEOPLE, bodies, resync
 from tests.support.runs import selecting, settings, sync
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.sandbox import Sandbox
+
+# A workspace with PEOPLE, and a limit that no test comes near.
+pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
 
 
 def test_users_come_in_the_order_of_the_identifiers(sandbox: Sandbox, tmp_path: Path) -> None:

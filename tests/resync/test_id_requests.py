@@ -13,13 +13,16 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifier, Identifiers
 from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock
-from tests.support.resyncs import bodies, resync
+from tests.support.resyncs import PEOPLE, bodies, resync
 from tests.support.runs import selecting, settings, sync
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.sandbox import Sandbox
+
+# A workspace with PEOPLE, and a limit that no test comes near.
+pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(49, [49]), (50, [50]), (51, [50, 1]), (100, [50, 50])])

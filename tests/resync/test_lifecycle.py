@@ -8,7 +8,7 @@ import pytest
 
 from tap_braze_export.clock import Clock
 from tests.support.fakes import FakeClock
-from tests.support.resyncs import emails, resync
+from tests.support.resyncs import PEOPLE, emails, resync
 from tests.support.runs import selecting, settings, sync
 from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.sandbox import Sandbox
+
+# A workspace with PEOPLE, and a limit that no test comes near.
+pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
 
 
 def test_user_without_braze_id_is_rejected_not_lost(tmp_path: Path) -> None:
