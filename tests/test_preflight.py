@@ -17,6 +17,8 @@ from tests.support.runs import Ended, command, settings, written
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 LOGGER = logging.getLogger("tap-braze-export")
 

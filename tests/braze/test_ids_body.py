@@ -19,6 +19,8 @@ from tests.support.rows import HUGE, read, rows
 if TYPE_CHECKING:
     from tap_braze_export.rows.reader import BlockRows
 
+pytestmark = pytest.mark.slow
+
 ODD_VALUES = {
     "a lone surrogate": rb'"\ud83d"',
     "a lone surrogate at the end": rb'"Ada \udc00"',

@@ -79,6 +79,25 @@ def test_smaller_selection_reads_it_from_its_first_file(tmp_path: Path) -> None:
     assert set(second.rows("users")[0]) == {"braze_id", "first_name", "exported_at"}
 
 
+@pytest.mark.parametrize(
+    "shaping",
+    [
+        {"stream_maps": {"users": {"name": "first_name"}}},
+        {"flattening_enabled": True, "flattening_max_depth": 1},
+    ],
+)
+def test_changed_shape_of_rows_reads_it_from_its_first_file(tmp_path: Path, shaping: dict[str, Any]) -> None:
+    """Stream maps and flattening as well make rows look different: every file again, and no second export."""
+    clock = Steps()
+    with braze(clock, tmp_path, hold=True) as sandbox:
+        config = in_bucket(sandbox, tmp_path)
+        first = crashed(clock, sandbox, config)
+        second = sync({**config, **shaping}, clock=clock, catalog=NAMES, state=first.states[-1])
+        assert posts(sandbox) == [201]
+    assert second.counts == {"users": 9, "export_files": 3}
+    assert export_ids(second) == export_ids(first)
+
+
 def test_missing_field_means_a_new_export(tmp_path: Path) -> None:
     """It was not asked for what is selected now: it is left to end, and the next one is waited for."""
     clock = Steps()

@@ -118,6 +118,7 @@ class SlowLoader(io.RawIOBase):
         return len(data)
 
 
+@pytest.mark.slow
 def test_download_begins_while_a_huge_file_of_another_export_is_written(tmp_path: Path) -> None:
     """Its link would have expired by the end of that file, which has a block for each of its users."""
     clock, fetched = FakeClock(), threading.Event()

@@ -130,6 +130,7 @@ def test_a_run_that_goes_on_says_so_in_short(tmp_path: Path, sandbox: Sandbox) -
 
 
 @pytest.mark.sandbox(users=12, odd_users=False)
+@pytest.mark.slow
 def test_metric_lines_are_for_who_asks(tmp_path: Path, sandbox: Sandbox) -> None:
     """They stand at level DEBUG, each with the name of its stream."""
     config = written(tmp_path, settings(sandbox, tmp_path))

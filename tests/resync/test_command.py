@@ -34,6 +34,7 @@ def test_rate_limit_of_the_sandbox_is_kept(tmp_path: Path) -> None:
         assert sandbox.violations == 0
 
 
+@pytest.mark.slow
 def test_signal_does_not_wait_for_responses(tmp_path: Path) -> None:
     """Requests that hang for minutes do not keep the process."""
     with Sandbox(users=1, ids_latency=600.0) as sandbox:

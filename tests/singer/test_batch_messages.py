@@ -49,7 +49,7 @@ PERSON = {
 
 
 # 40 users, of whom the first eight are odd, in four files.
-pytestmark = pytest.mark.sandbox(users=40, users_per_file=10, segments={"one": [PERSON]})
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=40, users_per_file=10, segments={"one": [PERSON]})]
 
 
 MAPS = {

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 TYPES = {"loyalty_points": "integer", "plan": "string", "address": "object", "tags": "array", "a__b": "number"}
 FLAT = {"flattening_enabled": True, "flattening_max_depth": 3}
 PEOPLE: list[dict[str, Any]] = [

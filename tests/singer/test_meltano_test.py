@@ -83,6 +83,7 @@ def test_other_calls_start_the_export_that_they_ask_for(sandbox: Sandbox, tmp_pa
     assert len([line for line in lines if "it starts a real export" in line]) == 1
 
 
+@pytest.mark.slow
 def test_the_next_run_adopts_the_export_of_a_test(tmp_path: Path) -> None:
     """Where the caller cannot be noticed, what it started is read by the next run: no second export is requested."""
     with Sandbox(users=2000, odd_users=False, users_per_file=100) as sandbox:

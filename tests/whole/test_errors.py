@@ -17,7 +17,10 @@ VALID = {"api_url": "https://rest.iad-01.braze.com", "api_key": "a-secret-key", 
 MODES: list[tuple[str, ...]] = [(), ("--test",), ("--discover",)]
 
 
-pytestmark = pytest.mark.sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"])
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.sandbox(users=12, odd_users=False, deny=["users.export.global_control_group"]),
+]
 
 
 def config(folder: Path, **more: Any) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # A workspace with twelve files.
-pytestmark = pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)
+pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
