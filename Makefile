@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OWN_UV := $(if $(shell command -v uv),,.cache/uv/bin/uv)
 UV := $(or $(OWN_UV),uv)
 MELTANO := .cache/meltano/bin/meltano
-EXTRAS := s3,gcs,azure,parquet,dask,sandbox
+EXTRAS := s3,gcs,azure,parquet,dask,fingerprints,report,sandbox
 export UV_PYTHON_DOWNLOADS := never
 # A company's proxy may sign with a certificate that only the system's store knows, and uv and npm bring their own.
 CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
