@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
@@ -10,6 +11,25 @@ if TYPE_CHECKING:
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.archive import Block
     from tap_braze_export.files.objects import DeliveredFile
+
+
+@dataclass(frozen=True)
+class CompleteExport:
+    """An export of which every file has come and was emitted.
+
+    Attributes:
+        export_id: Braze's `object_prefix`.
+        source: `segment` or `global_control_group`.
+        segment_id: The segment; empty for the control group.
+        exported_at: The column of that name in all its rows.
+        users: Its users, counted file by file.
+    """
+
+    export_id: str
+    source: str
+    segment_id: str
+    exported_at: str
+    users: int
 
 
 class Delivery(Protocol):
@@ -95,6 +115,9 @@ class Deliveries(Protocol):
 
     def state(self) -> dict[str, Any]:
         """The value of `bookmarks.export_files` in STATE."""
+
+    def complete_exports(self) -> Sequence[CompleteExport]:
+        """The exports of which every file has come and was emitted: known, not only assumed."""
 
     def review(self) -> None:
         """At the end of a run: warn of what seems odd."""

@@ -19,6 +19,7 @@ from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.summary import Summary
 from tap_braze_export.resync.lifecycle import Resync
+from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, INVALID_USER_IDS, SEGMENT, SEGMENT_MEMBERS
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import Deliveries, Delivery
+    from tap_braze_export.fingerprints.lifecycle import Fingerprints
     from tap_braze_export.settings import Settings
     from tap_braze_export.singer.file_stream import FileStream
     from tap_braze_export.singer.messages import MessageWriter
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 _MAX_LOGGED_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 110
 """STATE is written once the output is so many times all STATE so far and the next two: small files share one."""
+_FINGERPRINTS = "fingerprints"
+"""The member of `bookmarks.export_files` that names the fingerprints of what the target has."""
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +84,7 @@ class Run:
         self._progress = Progress(clock, parent.logger)
         self._summary = Summary()
         self._batches: Batches | None = None
+        self._fingerprints: Fingerprints | None = None
         self._read_ahead: ReadAhead
         self._deliveries: Deliveries
         self._rejected_lines = 0
@@ -110,12 +115,17 @@ class Run:
             for stream in self._streams.values():
                 stack.callback(stream.finish)
             stack.enter_context(closing(self._progress))
+            if self._settings.fingerprints_url and not any(stream.is_limited for stream in self._streams.values()):
+                self._fingerprints = stack.enter_context(self._new_fingerprints(self._settings.fingerprints_url))
             self._read_ahead = stack.enter_context(self._new_read_ahead())
             self._deliveries = self._new_deliveries()
             with self._deliveries:
                 yield from self._emit_deliveries()
-            self._write_schemas()  # so that tables exist even if no user is delivered
-            self._write_state()
+                self._write_schemas()  # so that tables exist even if no user is delivered
+                if self._fingerprints:
+                    self._emit_leavers(self._fingerprints)
+                    self._fingerprints.finish()
+                self._write_state()
 
     def _emit_deliveries(self) -> Iterator[Record]:
         while not all(stream.limit_reached for stream in self._streams.values()):
@@ -145,8 +155,10 @@ class Run:
         rescued: Counter[str] = Counter()
         try:
             for block in blocks:
+                if self._fingerprints:
+                    self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
                 rescued.update(block.rescued)
-                for count in ("lines", "users", "duplicates"):
+                for count in ("lines", "users", "duplicates", "unchanged"):
                     record[count] += getattr(block, count)
                 record["rejected"] += len(block.rejected)
                 self._keep_rejected(delivery, block.rejected)
@@ -183,6 +195,19 @@ class Run:
             row = {name: value for name, value in record.items() if name in self._parent.selection.names}
             self._parent.emit(Rows.of([msgspec.json.encode(row)]), delivery.exported_at)
 
+    def _emit_leavers(self, fingerprints: Fingerprints) -> None:
+        """Emit the users that left a segment, after a run that missed no user."""
+        selection = self._selections.get(SEGMENT_MEMBERS.stream)
+        if selection is None or self._rejected_lines or self._deliveries.failures:
+            return
+        for export in self._deliveries.complete_exports():
+            segment_id = export.segment_id or export.source
+            for braze_ids in fingerprints.leavers(export.export_id, segment_id, export.users):
+                rows = membership_rows(
+                    selection, braze_ids, segment_id=segment_id, is_member=False, exported_at=export.exported_at
+                )
+                self._parent.emit_to_children({SEGMENT_MEMBERS.stream: rows}, export.exported_at)
+
     def _keep_rejected(self, delivery: Delivery, lines: Sequence[tuple[int, bytes]]) -> None:
         if not lines:
             return
@@ -204,6 +229,20 @@ class Run:
             plain_streams=frozenset(stream.name for stream in self._streams.values() if stream.is_plain),
             spool=self._spool,
             clock=self._clock,
+            known_users=self._fingerprints.known if self._fingerprints else None,
+        )
+
+    def _new_fingerprints(self, url: str) -> Fingerprints:
+        # Imported here, since it is an extra.
+        from tap_braze_export.fingerprints.lifecycle import Fingerprints  # noqa: PLC0415
+        from tap_braze_export.fingerprints.store import Store  # noqa: PLC0415
+
+        return Fingerprints(
+            Store(url, self._settings.storage_options(url), self._spool, self._clock),
+            signature=self._rows_signature(self._requested_fields()),
+            state=self._state.get(_FINGERPRINTS),
+            clock=self._clock,
+            is_resync=self._settings.is_resync,
         )
 
     def _new_batch_files(self) -> BatchFiles | None:
@@ -219,7 +258,7 @@ class Run:
         return files
 
     def _new_deliveries(self) -> Deliveries:
-        fields = RequestedFields.of(self._selections.values(), self._settings.extra_export_fields)
+        fields = self._requested_fields()
         client = Braze(self._settings.api_url, self._settings.api_key, clock=self._clock)
         signature = self._rows_signature(fields)
         if self._settings.is_resync:
@@ -246,6 +285,9 @@ class Run:
             files_ahead=self._read_ahead.capacity,
             write_state=self._write_state,
         )
+
+    def _requested_fields(self) -> RequestedFields:
+        return RequestedFields.of(self._selections.values(), self._settings.extra_export_fields)
 
     def _sources(self, fields: RequestedFields) -> list[Source]:
         segment_ids = dict.fromkeys(self._settings.segment_ids)
@@ -282,6 +324,10 @@ class Run:
         if self._batches is not None:
             self._batches.close_group()  # STATE names no file whose rows are not announced
         before, state = self._writer.written, self._deliveries.state()
+        if self._fingerprints and not self._settings.is_resync:
+            state[_FINGERPRINTS] = self._fingerprints.state()
+        elif _FINGERPRINTS in self._state and not self._settings.is_resync:
+            state[_FINGERPRINTS] = None  # what this run emits is recorded nowhere
         if before == self._written_at_last_state and state == self._state:
             return  # the last message says the same
         self._state.clear()
@@ -308,6 +354,8 @@ class Run:
         reason = self._deliveries.reason_to_keep_rows()
         if self._rejected_lines:
             reason = "lines could not be read"
+        elif self._summary.unchanged:
+            reason = "users that did not change were skipped"
         elif not self._settings.segment_ids:
             reason = "no segment was exported"
         if reason:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,6 +88,11 @@ class Settings:
     def is_resync(self) -> bool:
         """True if an identifier is given: then only the ids export is used."""
         return any(getattr(self, name) for name in IDENTIFIER_SETTINGS)
+
+    def storage_options(self, url: str) -> Mapping[str, Any]:
+        """Options for another storage: the bucket's, where the scheme is the same; no other is sent its secrets."""
+        scheme = urlsplit(url).scheme
+        return self.bucket_options if scheme and scheme == urlsplit(self.bucket_url or "").scheme else {}
 
     @property
     def export_timeout_seconds(self) -> float:

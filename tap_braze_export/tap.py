@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -47,7 +48,6 @@ STREAMS: Sequence[type[FileStream]] = (
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
-_NOT_YET = ("fingerprints_url",)
 
 
 def _strings(name: str, title: str, description: str) -> th.Property[Any]:
@@ -270,7 +270,8 @@ class TapBrazeExport(Plugin):
         if "batch_config" in config:
             errors += batch_files.errors_in(config["batch_config"])
         errors += dask_cluster.errors_in(config)
-        errors += [f"{setting} is not supported yet: remove it" for setting in _NOT_YET if config.get(setting)]
+        if config.get("fingerprints_url") and not find_spec("numpy"):
+            errors.append("fingerprints_url needs: pip install 'tap-braze-export[fingerprints]'")
         return errors
 
 

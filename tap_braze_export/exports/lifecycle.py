@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
+from tap_braze_export.deliveries import CompleteExport
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -121,6 +122,8 @@ class Exports:
         self._running: list[RunningExport] = []
         self._may_delete_rows: dict[tuple[str, str], bool] = {}
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
+        self._proven: list[tuple[str, str]] = []
+        """Source and segment of each export that is complete, which is known and not only assumed."""
 
     def __enter__(self) -> Self:
         """Lock the segments, listen for callbacks, and continue what earlier runs left.
@@ -202,6 +205,14 @@ class Exports:
             if bookmark.last_users and bookmark.users < bookmark.last_users / 2:
                 return f"{name} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
         return ""
+
+    def complete_exports(self) -> Sequence[CompleteExport]:
+        """See `Deliveries`."""
+        bookmarks = [self.bookmarks[key] for key in self._proven]
+        return [
+            CompleteExport(each.export_id, each.source, each.segment_id, each.exported_at, each.users)
+            for each in bookmarks
+        ]
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
@@ -325,6 +336,8 @@ class Exports:
         if not export.is_late:
             bookmark.running = False
             self._may_delete_rows[bookmark.key] &= export.poller.proven
+            if export.poller.proven:
+                self._proven.append(bookmark.key)
         self._write_state()  # before the journal and the download go: a run that is killed here continues with them
         self._clear(export)
 

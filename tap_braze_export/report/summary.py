@@ -37,6 +37,11 @@ class Summary:
         self._rescued.update(rescued)
 
     @property
+    def unchanged(self) -> int:
+        """Number of users that were skipped, since the target has them as they are."""
+        return sum(counts["unchanged"] for counts in self._exports.values())
+
+    @property
     def is_empty(self) -> bool:
         """True if nothing was read."""
         return not self._exports
@@ -77,6 +82,8 @@ class Summary:
             yield "rejected: lines that are no user objects, kept in spool_dir"
         if sum(self._rescued.values()):
             yield "rescued: rows with values that fit no column, kept in their _rescued_data"
+        if unchanged := totals["unchanged"]:
+            yield f"unchanged: {unchanged:,} of {totals['users']:,} users were skipped; the target has them as they are"
 
 
 def _name(record: Mapping[str, Any]) -> str:

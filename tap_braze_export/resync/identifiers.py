@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -89,7 +88,7 @@ class Identifiers:
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
         self._url = settings.identifiers_url or ""
-        self._file = IdentifiersFile(self._url, self._options(), clock=clock) if self._url else None
+        self._file = IdentifiersFile(self._url, settings.storage_options(self._url), clock=clock) if self._url else None
 
     def fingerprint(self, key: bytes) -> str:
         """A hash of all of them, keyed, so that nobody without the key can find out an address by trying.
@@ -138,12 +137,6 @@ class Identifiers:
         if self._file:
             for row, cells in self._file.rows():
                 yield "identifiers_url", row, _Fault.MALFORMED if cells is None else cells
-
-    def _options(self) -> dict[str, Any]:
-        """The bucket's credentials, for its own scheme only: another place must not be sent them."""
-        scheme = urlsplit(self._url).scheme
-        is_of_bucket = scheme == urlsplit(self._settings.bucket_url or "").scheme
-        return dict(self._settings.bucket_options) if scheme and is_of_bucket else {}
 
 
 def _identifiers(cells: _Cells, setting: str, row: int) -> list[Identifier] | _Fault:

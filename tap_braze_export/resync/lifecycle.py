@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
+    from tap_braze_export.deliveries import CompleteExport
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.resync.id_requests import Request
@@ -221,6 +222,10 @@ class Resync:
     def state(self) -> dict[str, Any]:
         """See `Deliveries`; the part of segment exports stays as it came."""
         return dict(self._state)
+
+    def complete_exports(self) -> Sequence[CompleteExport]:
+        """See `Deliveries`."""
+        return ()
 
     def review(self) -> None:
         """Log how many identifiers matched nobody."""

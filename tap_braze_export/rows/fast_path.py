@@ -25,14 +25,14 @@ from tap_braze_export.rows.column_checks import (
 )
 from tap_braze_export.rows.conform import CONFORM, UNFIT, conformer
 from tap_braze_export.rows.device_key import ANONYMOUS_PREFIX, key_by_content, key_by_id
-from tap_braze_export.rows.exact_json import DECODER, ENCODER
-from tap_braze_export.rows.rendered import Rows
+from tap_braze_export.rows.exact_json import DECODER
 from tap_braze_export.rows.structs import RAW_TYPES, level_at, levels_inside, unknown_members
 from tap_braze_export.schema.table import RESCUED, Type
 from tap_braze_export.schema.user_object import DEVICE_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from tap_braze_export.rows.structs import Level, Path
     from tap_braze_export.schema.selection import Selection
@@ -95,24 +95,23 @@ class FastPath:
         if frequent:
             self._compile()
 
-    def to_rows(self, users: Sequence[Any], rescued: Counter[str]) -> tuple[dict[str, Rows], set[str]]:
+    def to_rows(self, users: Sequence[Any]) -> tuple[dict[str, list[Any]], set[str]]:
         """Return the rows of decoded users by stream, and the `braze_id` of each user that is refused after all.
 
         Args:
             users: As `decode` made them.
-            rescued: Receives the number of rows with rescued members, by stream.
         """
         refused: set[str] = set()
         found: dict[str, list[Any]] = {}
         self._collect(self._user, users, found, refused)
-        if refused:
-            found = {stream: [row for row in rows if row.braze_id not in refused] for stream, rows in found.items()}
+        return without(found, refused), refused
+
+    def count_rescued(self, rows: Mapping[str, Sequence[Any]], rescued: Counter[str]) -> None:
+        """Add the number of rows with rescued members, by stream."""
         for level in (self._user, *levels_inside(self._user)):
             if level.learned and level.selection and RESCUED in level.selection.names:
                 stream = level.table.stream  # only learned members are rescued here
-                rescued[stream] += sum(row._rescued_data is not None for row in found.get(stream, ()))  # noqa: SLF001
-        rendered = {stream: Rows((ENCODER.encode_lines(rows),), len(rows)) for stream, rows in found.items() if rows}
-        return rendered, refused
+                rescued[stream] += sum(row._rescued_data is not None for row in rows.get(stream, ()))  # noqa: SLF001
 
     def _raw_values(self, users: Iterable[Any]) -> list[Any]:
         """Return the values of users that stay undecoded."""
@@ -146,6 +145,13 @@ class FastPath:
             elif column.type in CHECKS:
                 _conform_column(column, get, objects, refused)
         found[level.table.stream] = list(objects)
+
+
+def without(rows: dict[str, list[Any]], braze_ids: AbstractSet[str]) -> dict[str, list[Any]]:
+    """Return rows by stream without those of some users."""
+    if not braze_ids:
+        return rows
+    return {stream: [row for row in own if row.braze_id not in braze_ids] for stream, own in rows.items()}
 
 
 def _items(inner: Level, name: str, owners: Sequence[Any], refused: set[str]) -> list[Any]:

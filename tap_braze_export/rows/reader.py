@@ -9,21 +9,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.rows.careful_path import ObjectCollector
+from tap_braze_export.rows.content import contents_of
 from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 from tap_braze_export.rows.exact_json import ENCODER
-from tap_braze_export.rows.fast_path import FastPath
+from tap_braze_export.rows.fast_path import FastPath, without
+from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
 from tap_braze_export.schema.user_object import SEGMENT_MEMBERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from tap_braze_export.files.archive import Block
     from tap_braze_export.rows.careful_path import RowsByKey
+    from tap_braze_export.rows.known_users import BlockCheck, KnownUsers
     from tap_braze_export.schema.selection import Selection
 
-    RenderedRows = list[tuple[str, bytes]]
+    RenderedRows = list[tuple[str, bytes, bool]]
+    """Stream and JSON of each row of a user, and True if it has rescued members."""
 
 _USERS_AT_ONCE = 64
 """Users that are read at once: so few that they stay in a core's own cache until they are rendered."""
@@ -38,16 +42,39 @@ class BlockRows:
         lines: Number of lines that are not blank.
         users: Number of users in them.
         duplicates: Number of lines that a later line of the same user replaced.
+        unchanged: Number of users that were skipped, since the target has them as they are.
         rejected: Line number and content of each line that is no user object.
         rescued: Number of rows that have rescued members, by stream; 0 is left out.
+        fingerprints: Of all users, if users are compared with what was emitted before.
     """
 
     rows: Mapping[str, Rows] = field(default_factory=dict)
     lines: int = 0
     users: int = 0
     duplicates: int = 0
+    unchanged: int = 0
     rejected: list[tuple[int, bytes]] = field(default_factory=list)
     rescued: Counter[str] = field(default_factory=Counter)
+    fingerprints: Any = None
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some lines of a block.
+
+    Attributes:
+        lines: The lines.
+        start: Index of the first one in the block.
+        first_line: Its number in the file.
+        check: The check of the block; None to emit all users.
+        same_lines: For each line, as `check` says it, the `braze_id` if it is unchanged; empty without a check.
+    """
+
+    lines: list[bytes]
+    start: int
+    first_line: int
+    check: BlockCheck | None
+    same_lines: Sequence[str | None]
 
 
 class Reader:
@@ -58,21 +85,27 @@ class Reader:
         exported_at: The value of that column in every row.
         segment_id: The segment that every user of the export is a member of; empty where there is none.
         strict: True if lines that are exactly as the schema says take the fast path.
+        known_users: Says which users need not be emitted again; None to emit all.
     """
 
     def __init__(
-        self, selections: Mapping[str, Selection], *, exported_at: str, segment_id: str, strict: bool = True
+        self,
+        selections: Mapping[str, Selection],
+        *,
+        exported_at: str,
+        segment_id: str,
+        strict: bool = True,
+        known_users: KnownUsers | None = None,
     ) -> None:
+        self._known_users = known_users
+        self._exported_at = exported_at
         self._given = {EXPORTED_AT: exported_at}
-        self._membership: dict[str, Any] | None = None
-        if segment_id and SEGMENT_MEMBERS.stream in selections:
-            names = selections[SEGMENT_MEMBERS.stream].names
-            row = {"segment_id": segment_id, "braze_id": "", "is_member": True, EXPORTED_AT: exported_at}
-            self._membership = {name: value for name, value in row.items() if name in names}
+        self._member_of = segment_id if SEGMENT_MEMBERS.stream in selections else ""
+        self._selections = selections
         by_path = {s.table.path: s for s in selections.values() if s.table.path is not None}
+        self._has_profiles = bool(by_path)
         self._careful_path = ObjectCollector((), by_path)
         self._fast_path = FastPath(by_path, exported_at=exported_at) if strict else None
-        self._rescued: Counter[str] = Counter()
 
     def read(self, block: Block) -> BlockRows:
         """Turn a block into rows, unordered; of a user that occurs twice, the last line wins.
@@ -83,69 +116,156 @@ class Reader:
         seen: set[str] = set()
         chunks: list[dict[str, list[Rows]]] = []
         with _without_garbage_collection():
+            check = self._check(block.lines)
             # From the end, so that the last line of a user comes first.
             for start in reversed(range(0, len(block.lines), _USERS_AT_ONCE)):
                 lines = block.lines[start:]
                 del block.lines[start:]  # their memory, which the cache still holds, becomes that of their rows
-                chunks.append(self._read_chunk(lines, block.first_line + start, seen, result))
+                same_lines = check.same_lines[start : start + len(lines)] if check else ()
+                chunk = _Chunk(lines, start, block.first_line + start, check, same_lines)
+                chunks.append(self._read_chunk(chunk, seen, result))
         result.rejected.reverse()
         result.users = len(seen)
-        result.rescued, self._rescued = self._rescued, Counter()
         result.rows = _joined(reversed(chunks))
+        if check is not None:
+            result.fingerprints = check.result()
         return result
 
     def read_carefully(self, braze_id: str, user: dict[str, Any]) -> RenderedRows:
-        """Return the rendered rows of one decoded user with their streams, by the careful path."""
+        """Return the rows of one decoded user by the careful path."""
         if self._fast_path is not None:
             self._fast_path.learn(user)
         rows_by_stream: dict[str, RowsByKey] = {}
         self._careful_path.collect(user, {"braze_id": braze_id} | self._given, rows_by_stream, {})
-        for stream, rows in rows_by_stream.items():
-            if count := sum(row.get(RESCUED) is not None for row in rows.values()):
-                self._rescued[stream] += count
-        return [(stream, ENCODER.encode(row)) for stream, rows in rows_by_stream.items() for row in rows.values()]
+        return [
+            (stream, ENCODER.encode(row), row.get(RESCUED) is not None)
+            for stream, rows in rows_by_stream.items()
+            for row in rows.values()
+        ]
 
-    def _read_chunk(
-        self, lines: list[bytes], first_line: int, seen: set[str], result: BlockRows
-    ) -> dict[str, list[Rows]]:
+    def _check(self, lines: Sequence[bytes]) -> BlockCheck | None:
+        if self._known_users is None:
+            return None
+        return self._known_users.check(lines, member_of=self._member_of, has_profiles=self._has_profiles)
+
+    def _read_chunk(self, chunk: _Chunk, seen: set[str], result: BlockRows) -> dict[str, list[Rows]]:
         """Return the rows of some lines by stream, without users that were seen; count the lines in `result`."""
         fast: list[Any] = []
-        careful: list[RenderedRows] = []
-        line_of: dict[str, bytes] = {}
-        users = self._fast_path.decode(lines) if self._fast_path else [None] * len(lines)
-        for index in reversed(range(len(lines))):
-            line, user = lines[index], users[index]
+        careful: dict[str, RenderedRows] = {}
+        index_of: dict[str, int] = {}
+        check, users = chunk.check, self._decode(chunk)
+        for index in reversed(range(len(chunk.lines))):
+            line, user = chunk.lines[index], users[index]
             if user is None and (not line or line.isspace()):
                 continue
             result.lines += 1
-            if user is None and self._fast_path:
-                (user,) = self._fast_path.decode([line])  # it may know by now the member that it refused
+            if check and (same := chunk.same_lines[index]):
+                if same in seen:
+                    result.duplicates += 1
+                else:
+                    seen.add(same)
+                    result.unchanged += 1
+                    check.skip_line(chunk.start + index)
+                continue
             try:
-                braze_id, members = (user.braze_id, None) if user is not None else decode_user(line)
+                braze_id, user, members = self._decode_again(line, user)
             except UnreadableLineError:
-                result.rejected.append((first_line + index, line))
+                result.rejected.append((chunk.first_line + index, line))
                 continue
             if braze_id in seen:
                 result.duplicates += 1
                 continue
             seen.add(braze_id)
-            line_of[braze_id] = line
+            index_of[braze_id] = index
             if members is None:
                 fast.append(user)
             else:
-                careful.append(self.read_carefully(braze_id, members))
-        rows: dict[str, list[Rows]] = {}
+                careful[braze_id] = self.read_carefully(braze_id, members)
+        rows: dict[str, list[Any]] = {}
         if self._fast_path is not None:
             fast.reverse()
-            accepted, refused = self._fast_path.to_rows(fast, self._rescued)
-            rows = {stream: [rendered] for stream, rendered in accepted.items()}
-            careful += (self.read_carefully(*decode_user(line_of[braze_id])) for braze_id in refused)
-        for stream, rendered_rows in _by_stream(reversed(careful)).items():
-            rows.setdefault(stream, []).append(Rows.of(rendered_rows))
-        if self._membership and line_of:
-            memberships = ENCODER.encode_lines([self._membership | {"braze_id": name} for name in reversed(line_of)])
-            rows[SEGMENT_MEMBERS.stream] = [Rows((memberships,), len(line_of))]
-        return rows
+            rows, refused = self._fast_path.to_rows(fast)
+            for braze_id in refused:
+                careful[braze_id] = self.read_carefully(*decode_user(chunk.lines[index_of[braze_id]]))
+        if check is None:
+            return self._rendered(rows, careful, index_of, result)
+        contents = self._contents(rows, careful)
+        unchanged = check.unchanged(
+            {braze_id: (chunk.start + index, contents.get(braze_id, b"")) for braze_id, index in index_of.items()}
+        )
+        result.unchanged += len(unchanged)
+        return self._rendered(
+            without(rows, unchanged),
+            {braze_id: own for braze_id, own in careful.items() if braze_id not in unchanged},
+            [braze_id for braze_id in index_of if braze_id not in unchanged],
+            result,
+        )
+
+    def _decode(self, chunk: _Chunk) -> list[Any]:
+        """Decode the lines of a chunk; None for each that is unchanged or that the fast path refuses."""
+        if self._fast_path is None:
+            return [None] * len(chunk.lines)
+        if not any(chunk.same_lines):
+            return self._fast_path.decode(chunk.lines)
+        others = [line for line, same in zip(chunk.lines, chunk.same_lines, strict=True) if not same]
+        users = iter(self._fast_path.decode(others))
+        return [None if same else next(users) for same in chunk.same_lines]
+
+    def _decode_again(self, line: bytes, user: Any) -> tuple[str, Any, dict[str, Any] | None]:
+        """Return a user's id, and the user as the fast path has it, else as an object.
+
+        Raises:
+            UnreadableLineError: If the line holds no user.
+        """
+        if user is None and self._fast_path:
+            (user,) = self._fast_path.decode([line])  # it may know by now the member that it refused
+        if user is not None:
+            return user.braze_id, user, None
+        braze_id, members = decode_user(line)
+        return braze_id, None, members
+
+    def _contents(self, rows: Mapping[str, list[Any]], careful: Mapping[str, RenderedRows]) -> dict[str, bytes]:
+        """Return the content of each user that has rows."""
+        found = {
+            stream: ([row.braze_id for row in own], ENCODER.encode_lines(own).split(b"\n")[:-1])
+            for stream, own in rows.items()
+        }
+        for braze_id, own_rows in careful.items():
+            for stream, row, _ in own_rows:
+                braze_ids, rendered = found.setdefault(stream, ([], []))
+                braze_ids.append(braze_id)
+                rendered.append(row)
+        return contents_of(found, exported_at=self._exported_at)
+
+    def _rendered(
+        self,
+        rows: Mapping[str, list[Any]],
+        careful: Mapping[str, RenderedRows],
+        members: Collection[str],
+        result: BlockRows,
+    ) -> dict[str, list[Rows]]:
+        """Render rows by stream; those of the careful path and `members` come in reverse."""
+        if self._fast_path is not None:
+            self._fast_path.count_rescued(rows, result.rescued)
+        rendered = {stream: [Rows((ENCODER.encode_lines(own),), len(own))] for stream, own in rows.items() if own}
+        by_stream: dict[str, list[bytes]] = {}
+        for own_rows in reversed([*careful.values()]):
+            for stream, row, is_rescued in own_rows:
+                by_stream.setdefault(stream, []).append(row)
+                if is_rescued:
+                    result.rescued[stream] += 1
+        for stream, lines in by_stream.items():
+            rendered.setdefault(stream, []).append(Rows.of(lines))
+        if self._member_of and members:
+            memberships = membership_rows(
+                self._selections[SEGMENT_MEMBERS.stream],
+                reversed([*members]),
+                segment_id=self._member_of,
+                is_member=True,
+                exported_at=self._exported_at,
+            )
+            rendered[SEGMENT_MEMBERS.stream] = [memberships]
+        return rendered
 
 
 @contextmanager
@@ -158,14 +278,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _by_stream(users: Iterable[RenderedRows]) -> dict[str, list[bytes]]:
-    rows: dict[str, list[bytes]] = {}
-    for user in users:
-        for stream, row in user:
-            rows.setdefault(stream, []).append(row)
-    return rows
 
 
 def _joined(chunks: Iterable[dict[str, list[Rows]]]) -> dict[str, Rows]:

@@ -88,6 +88,11 @@ class FileStream(Stream):
             super()._write_schema_message()
 
     @property
+    def is_limited(self) -> bool:
+        """True in a dry run, which wants only a few rows."""
+        return self.ABORT_AT_RECORD_COUNT is not None
+
+    @property
     def limit_reached(self) -> bool:
         """True if a dry run has enough rows of this stream."""
         return self.ABORT_AT_RECORD_COUNT is not None and self.emitted >= self.ABORT_AT_RECORD_COUNT
@@ -134,7 +139,7 @@ class FileStream(Stream):
         """True if every row is written as it is: without stream maps, flattening and a dry run's limit."""
         stream_map, *others = self.stream_maps
         unchanged = type(stream_map) is SameRecordTransform and stream_map.stream_alias not in self.plugin.flattenings
-        return not others and unchanged and self.ABORT_AT_RECORD_COUNT is None
+        return not others and unchanged and not self.is_limited
 
     @cached_property
     def _has_expressions(self) -> bool:

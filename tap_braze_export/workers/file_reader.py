@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.files.bucket import Bucket
     from tap_braze_export.files.objects import DeliveredFile
+    from tap_braze_export.rows.known_users import KnownUsers
     from tap_braze_export.schema.selection import Selection
     from tap_braze_export.singer.batch_files import BatchFile, BatchFiles
 
@@ -52,10 +53,12 @@ class Readers:
 
     Args:
         selections: The selected streams by name.
+        known_users: Says which users need not be emitted again; None to emit all.
     """
 
-    def __init__(self, selections: Mapping[str, Selection]) -> None:
+    def __init__(self, selections: Mapping[str, Selection], known_users: KnownUsers | None = None) -> None:
         self._selections = selections
+        self._known_users = known_users
         self._readers: dict[tuple[str, str, str], Reader] = {}
 
     def of(self, exported_at: str, source: str, segment_id: str) -> Reader:
@@ -80,7 +83,13 @@ class Readers:
         }
         segment_id = GLOBAL_CONTROL_GROUP if control_group else segment_id
         # The fast path changes the order of users, which a resync promises; Braze's limit is slower than either path.
-        return Reader(wanted, exported_at=exported_at, segment_id=segment_id, strict=source != IDS)
+        return Reader(
+            wanted,
+            exported_at=exported_at,
+            segment_id=segment_id,
+            strict=source != IDS,
+            known_users=self._known_users,
+        )
 
 
 @dataclass
@@ -141,6 +150,7 @@ class FileReader:
         plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
         bucket_url: The bucket that holds files which were not copied to the local disk.
         bucket_options: fsspec's options for it, secrets.
+        known_users: Says which users need not be emitted again; None to emit all.
     """
 
     selections: Mapping[str, Selection]
@@ -149,10 +159,11 @@ class FileReader:
     plain_streams: frozenset[str] = frozenset()
     bucket_url: str | None = None
     bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    known_users: KnownUsers | None = None
 
     def __post_init__(self) -> None:
         """Begin without readers, and without a connection."""
-        self._readers = Readers(self.selections)
+        self._readers = Readers(self.selections, self.known_users)
         self._bucket: Bucket | None = None
 
     def read(self, file: DeliveredFile) -> ReadResult:

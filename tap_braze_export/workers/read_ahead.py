@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tap_braze_export.deliveries import Delivery
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.files.spool import Spool
+    from tap_braze_export.rows.known_users import KnownUsers
     from tap_braze_export.schema.selection import Selection
     from tap_braze_export.settings import Settings
     from tap_braze_export.singer.batch_files import BatchFiles
@@ -45,6 +46,7 @@ class ReadAhead:
         plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
         spool: Holds rows that processes have read.
         clock: Says if the run was told to end.
+        known_users: Says which users need not be emitted again; None to emit all.
         executor: Makes the workers; replaced in tests.
 
     Attributes:
@@ -62,6 +64,7 @@ class ReadAhead:
         plain_streams: frozenset[str],
         spool: Spool,
         clock: Clock,
+        known_users: KnownUsers | None = None,
         executor: Callable[[], Executor] | None = None,
     ) -> None:
         self._settings = settings
@@ -71,7 +74,8 @@ class ReadAhead:
         self._spool = spool
         self._clock = clock
         self._new_executor = executor or self._configured_executor
-        self._readers = Readers(selections)
+        self._known_users = known_users
+        self._readers = Readers(selections, known_users)
         self._rows_folder = f"rows-{uuid.uuid4().hex}"
         self._futures: dict[DeliveredFile, Future[ReadResult]] = {}
         self._uses_workers = settings.workers > 0 or settings.dask_scheduler is not None
@@ -132,7 +136,7 @@ class ReadAhead:
     def _read(self, delivery: Delivery, future: Future[ReadResult] | None) -> Iterator[ReadBlock]:
         try:
             read = self._result(future) if future else None
-            if read is None:
+            if read is None or self._is_outdated(read):
                 reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
                 yield from map(ReadBlock.of, map(reader.read, delivery.blocks()))
                 return
@@ -142,6 +146,11 @@ class ReadAhead:
         except ExportError:
             self._forget_copies(delivery.export_id)
             raise
+
+    def _is_outdated(self, blocks: Sequence[ReadBlock]) -> bool:
+        """True if a worker has skipped a user of whom another file has had other rows since."""
+        known = self._known_users
+        return known is not None and any(known.is_outdated(block.fingerprints) for block in blocks)
 
     def _result(self, future: Future[ReadResult]) -> ReadResult:
         try:
@@ -163,7 +172,10 @@ class ReadAhead:
         if settings.is_resync or not (settings.dask_scheduler or processes):
             return NoWorkers()
         reader = FileReader(
-            self._selections, batch_files=files.elsewhere() if files else None, plain_streams=self._plain_streams
+            self._selections,
+            batch_files=files.elsewhere() if files else None,
+            plain_streams=self._plain_streams,
+            known_users=self._known_users,
         )
         if not settings.dask_scheduler:
             reader.rows_folder = self._spool.folder(self._rows_folder)

@@ -153,8 +153,9 @@ def test_bucket_options_go_with_the_buckets_scheme_only(tmp_path: Path) -> None:
     config = {"bucket_options": {"no_such_option_of_a_local_file": 1}, "bucket_url": "s3://bucket"}
 
     assert read(identifiers_url=str(path), **config) == externals("a")
-    assert identifiers_of({"identifiers_url": "s3://x/a.csv", **config})._options() == config["bucket_options"]
-    assert identifiers_of({"identifiers_url": "gs://x/a.csv", **config})._options() == {}
+    settings = Settings.of({"api_url": "https://braze", "api_key": "key", **config})
+    assert settings.storage_options("s3://x/a.csv") == config["bucket_options"]
+    assert settings.storage_options("gs://x/a.csv") == {}
 
 
 # Rows that are left out

@@ -1,0 +1,261 @@
+"""The fingerprints of one run: read what the target has, record what is emitted, leave a version at the end."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from tap_braze_export.errors import TapError
+from tap_braze_export.fingerprints.known import Known
+from tap_braze_export.fingerprints.merge import Emitted, differing, leavers, write_merged
+from tap_braze_export.fingerprints.snapshot import USERS, UnreadableSnapshotError, left_table
+from tap_braze_export.fingerprints.store import (
+    Store,
+    StoredVersion,
+    new_run_id,
+    part_name,
+    part_number,
+    run_of,
+    running_name,
+    version_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from tap_braze_export.clock import Clock
+    from tap_braze_export.fingerprints.known import BlockFingerprints
+    from tap_braze_export.fingerprints.snapshot import Columns, Snapshot, SnapshotWriter
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What STATE says that the target has: a version, and parts that were emitted since.
+
+    Attributes:
+        version: Name of the version; empty for none.
+        parts: Run and number of parts, from its first one.
+    """
+
+    version: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, state: Any) -> Self:
+        """Read the member `fingerprints` of STATE; anything else than the tap's own is nothing."""
+        try:
+            version, parts = state["version"], state["parts"]
+            found = cls(version, tuple((run_id, count) for run_id, count in parts))
+            names = found.names
+        except (KeyError, TypeError, ValueError):
+            return cls()
+        return found if all(isinstance(name, str) for name in names) else cls()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The member `fingerprints` of STATE."""
+        return {"version": self.version, "parts": [list(part) for part in self.parts]}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the version and of all parts, in the order in which they were emitted."""
+        parts = [part_name(run_id, number) for run_id, count in self.parts for number in range(count)]
+        return [self.version, *parts] if self.version else parts
+
+
+class Fingerprints:
+    """The fingerprints of a run; a context manager.
+
+    The target never lacks a change: a part is written before its rows are; only what STATE names counts as what the
+    target has; and whatever else is found marks its users as changed.
+
+    Args:
+        store: The files.
+        signature: Hash of everything that shapes rows.
+        state: The member `fingerprints` of the STATE that the run was given.
+        clock: Time.
+        is_resync: True if users are emitted whatever they were, and only marked as changed for other runs.
+
+    Attributes:
+        known: Says which users need not be emitted again.
+    """
+
+    known: Known
+
+    def __init__(self, store: Store, *, signature: str, state: Any, clock: Clock, is_resync: bool) -> None:
+        self._store = store
+        self._signature = signature
+        self._confirmed = Confirmed.of(state)
+        self._is_resync = is_resync
+        self._run_id = new_run_id(clock)
+        self._parts = 0
+        self._version = ""
+        self._found: list[str] = []
+        self._last: list[Snapshot] = []
+        """What the target has by STATE: a version, and the parts emitted since."""
+        self._last_signature = signature
+        """Empty if the target may have other rows."""
+        self._others: dict[str, Snapshot] = {}
+        """What else was emitted, by name: by runs whose STATE was not confirmed, or by resyncs."""
+
+    def __enter__(self) -> Self:
+        """Find out what the target has.
+
+        Raises:
+            TapError: If the storage cannot be used.
+        """
+        self._found = self._store.names()
+        self.known = Known(None) if self._is_resync else self._known()
+        self._store.mark(running_name(self._run_id))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the mark of this run: only one that was killed leaves it."""
+        with suppress(TapError):
+            self._store.remove([running_name(self._run_id)])
+        self._store.close()
+
+    def record(self, block: BlockFingerprints, *, export_id: str) -> None:
+        """Write a part, before the rows of its users are.
+
+        Raises:
+            TapError: If it cannot be written.
+        """
+        if not block.users:
+            return
+        self.known.emitted(block)
+        tables = block.tables()
+        if self._is_resync and USERS in tables:
+            nothing = np.zeros(len(block.keys), "<u8")
+            tables[USERS] |= {"raw": nothing, "content": nothing}
+        self._write_part(tables, export_id=export_id, users=block.users)
+
+    def leavers(self, export_id: str, member_of: str, users: int) -> Iterator[list[str]]:
+        """Yield the users that left a segment since its last complete export, and record that they are emitted.
+
+        Args:
+            export_id: The export of the segment that is complete now.
+            member_of: The `segment_id` of its `segment_members` rows.
+            users: Users of that export, counted file by file.
+
+        Raises:
+            TapError: If they cannot be recorded.
+        """
+        steps = self._steps()
+        emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
+        parts = [each for each in emitted if each.facts.get("export_id") == export_id]
+        if sum(part.facts["users"] for part in parts) != users:
+            _log.info("No user leaves %s: an earlier run emitted files of this export without fingerprints", member_of)
+            return
+        for rows in leavers(steps, member_of, parts):
+            self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
+            yield [braze_id.decode() for braze_id in rows["id"].tolist()]
+
+    def finish(self) -> None:
+        """Write the version that the next run compares users with.
+
+        Raises:
+            TapError: If it cannot be written.
+        """
+        steps = self._steps()
+        is_new = bool(self._confirmed.parts) or any(step.snapshots for step in steps[1:])
+        if self._is_resync or not is_new:
+            return
+        name = version_name(self._run_id)
+        includes = [*self._found, *self._own_names, running_name(self._run_id)]
+        facts = {"is_version": True, "signature": self._signature, "includes": includes}
+        self._store.write(name, lambda writer: write_merged(writer, steps), facts)
+        self._version = name
+
+    def state(self) -> dict[str, Any]:
+        """The member `fingerprints` of STATE: all parts that were written so far have left, too."""
+        if self._version:
+            return Confirmed(self._version).to_dict()
+        own = ((self._run_id, self._parts),) if self._parts else ()
+        return replace(self._confirmed, parts=(*self._confirmed.parts, *own)).to_dict()
+
+    def _known(self) -> Known:
+        reason = self._read_last()
+        included = set(self._last[0].facts.get("includes", ())) if self._last else set()
+        names = set(self._found)
+        others = sorted(names - included - {*self._confirmed.names})
+        reason = reason or _gap(names | included | {*self._confirmed.names})
+        for name in others:
+            if name.endswith("/running"):
+                continue
+            try:
+                self._others[name] = self._store.open(name)
+            except UnreadableSnapshotError:
+                reason = reason or f"{name} at fingerprints_url is damaged"
+        if reason:
+            self._last_signature = ""
+            _log.log(logging.WARNING if self._found else logging.INFO, "All users are emitted: %s", reason)
+            return Known(None)
+        self._store.remove(sorted(included & names, key=lambda name: not name.endswith("/version")))
+        base = self._last[0]
+        known = Known(StoredVersion(self._store, self._confirmed.version))
+        for other in (*self._last[1:], *self._others.values()):
+            comparable = other.facts["signature"] == self._signature
+            for table, positions in differing(base, other, comparable=comparable):
+                known.note_changed(table, positions)
+        return known
+
+    def _read_last(self) -> str:
+        """Open what the target has by STATE, as far as it can be read; returns why it cannot be relied on."""
+        names, found, reason = self._confirmed.names, set(self._found), ""
+        if not self._confirmed.version:
+            reason = "STATE names no fingerprints of an earlier run"
+        for name in names:
+            try:
+                if name in found:
+                    self._last.append(self._store.open(name, stays_mapped=name == self._confirmed.version))
+                else:
+                    reason = reason or f"{name}, which STATE names, is missing at fingerprints_url"
+            except UnreadableSnapshotError:
+                reason = reason or f"{name} at fingerprints_url is damaged"
+        if any(each.facts["signature"] != self._signature for each in self._last):
+            reason = reason or "the last fingerprints are of another selection, schema or stream map"
+        return reason
+
+    def _steps(self) -> list[Emitted]:
+        """Everything that was emitted, in order; nobody knows when that of a run was which had not ended."""
+        running = {run_of(name) for name in self._found if name.endswith("/running")}
+        ended = [each for name, each in self._others.items() if run_of(name) not in running]
+        unended = [each for name, each in self._others.items() if run_of(name) in running]
+        own = [self._store.open(name, is_checked=True) for name in self._own_names]
+        return [
+            Emitted(self._last, is_doubtful=False, signature=self._last_signature),
+            Emitted(ended, is_doubtful=True, signature=self._signature),
+            Emitted(own, is_doubtful=False, signature=self._signature),
+            Emitted(unended, is_doubtful=True, signature=self._signature),
+        ]
+
+    @property
+    def _own_names(self) -> list[str]:
+        return [part_name(self._run_id, number) for number in range(self._parts)]
+
+    def _write_part(self, tables: Mapping[str, Columns], *, export_id: str, users: int) -> None:
+        def fill(writer: SnapshotWriter) -> None:
+            for table, columns in tables.items():
+                writer.add(table, columns)
+
+        facts = {"is_version": False, "signature": self._signature, "export_id": export_id, "users": users}
+        self._store.write(part_name(self._run_id, self._parts), fill, facts)
+        self._parts += 1
+
+
+def _gap(names: Iterable[str]) -> str:
+    """Which part of a run is missing, although a later one is there; empty if none is."""
+    numbers: dict[str, list[int]] = {}
+    for name in names:
+        if name.endswith(".part"):
+            numbers.setdefault(run_of(name), []).append(part_number(name))
+    for run_id, found in numbers.items():
+        if missing := {*range(max(found) + 1)} - {*found}:
+            return f"{part_name(run_id, min(missing))} is missing at fingerprints_url"
+    return ""

@@ -1,0 +1,229 @@
+"""The snapshots at `fingerprints_url`: a folder for each run, with its parts, its version, and a mark while it runs.
+
+No name is used twice and no file is changed, so that two runs at once cannot spoil each other's.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from tap_braze_export.clock import Clock
+from tap_braze_export.errors import TapError
+from tap_braze_export.files.spool import private_file
+from tap_braze_export.files.storage import Storage, StorageLabels
+from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter, UnreadableSnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tap_braze_export.files.spool import Spool
+
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}/(\d{6,}\.part|version|running)")
+_LABELS = StorageLabels(
+    "the storage of fingerprints",
+    url="fingerprints_url",
+    options="bucket_options, sent only where the scheme is that of bucket_url,",
+    needed="list, get, put and delete objects",
+    unreachable_error=TapError,
+)
+
+
+def new_run_id(clock: Clock) -> str:
+    """A name that no other run has."""
+    return f"{datetime.fromtimestamp(clock.now(), UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:12]}"
+
+
+def part_name(run_id: str, number: int) -> str:
+    """The name of a run's part; parts are counted from 0 in the order in which they are emitted."""
+    return f"{run_id}/{number:06}.part"
+
+
+def part_number(name: str) -> int:
+    """The number in the name of a part."""
+    return int(name.rpartition("/")[2].removesuffix(".part"))
+
+
+def version_name(run_id: str) -> str:
+    """The name of the version that a run leaves."""
+    return f"{run_id}/version"
+
+
+def running_name(run_id: str) -> str:
+    """The name of the mark of a run that has not ended, or was killed."""
+    return f"{run_id}/running"
+
+
+def run_of(name: str) -> str:
+    """The run that a file belongs to."""
+    return name.partition("/")[0]
+
+
+class Store:
+    """The files of fingerprints; it can be sent to other processes.
+
+    Args:
+        url: A local directory or fsspec URL.
+        options: fsspec's options for it, secrets.
+        spool: Receives copies of files that are not on the local disk.
+        clock: The waits between tries.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], spool: Spool, clock: Clock) -> None:
+        self._url = url
+        self._options = options
+        self._spool = spool
+        self._clock = clock
+        self._copies: Path | None = None
+        self._temporary: TemporaryDirectory[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_spool": None, "_clock": Clock(), "_temporary": None}
+        return {name: value for name, value in vars(self).items() if name != "_storage"} | own
+
+    def close(self) -> None:
+        """Remove the copies."""
+        if self._copies is not None and self._spool is not None:
+            self._spool.clear(self._copies.name)
+
+    @cached_property
+    def _storage(self) -> Storage:
+        options = {**self._options, "use_listings_cache": False} if "://" in self._url else {}
+        return Storage(self._url, options, _LABELS, clock=self._clock)
+
+    @property
+    def is_local(self) -> bool:
+        """True if it is a directory, so that its files are read where they are."""
+        return isinstance(self._storage.files, LocalFileSystem)
+
+    def names(self) -> list[str]:
+        """The names of all files, sorted; what is not the tap's is left alone.
+
+        Raises:
+            TapError: If they cannot be listed.
+        """
+        storage = self._storage
+        paths = storage.retrying("listed", lambda: storage.files.find(storage.root))
+        found = (str(path).removeprefix(storage.root).lstrip("/") for path in paths)
+        return sorted(name for name in found if _NAME.fullmatch(name))
+
+    def write(self, name: str, fill: Callable[[SnapshotWriter], None], facts: Mapping[str, Any]) -> None:
+        """Write a snapshot; it is there as a whole, or not at all.
+
+        Args:
+            name: Its name.
+            fill: Adds its tables.
+            facts: What it says of itself.
+
+        Raises:
+            TapError: If it cannot be written.
+        """
+        with self._written(name) as path, private_file(path) as file:
+            writer = SnapshotWriter(file)
+            fill(writer)
+            writer.finish(facts)
+
+    def mark(self, name: str) -> None:
+        """Write an empty file.
+
+        Raises:
+            TapError: If it cannot be written.
+        """
+        with self._written(name) as path, private_file(path):
+            pass
+
+    def open(self, name: str, *, is_checked: bool = False, stays_mapped: bool = False) -> Snapshot:
+        """Open a snapshot; see `Snapshot.open`.
+
+        Raises:
+            UnreadableSnapshotError: If it is missing or damaged.
+            TapError: If the storage cannot be read.
+        """
+        path = Path(self._storage.root, name) if self.is_local else self._copy(name)
+        if not (self.is_local or path.exists()):
+            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+            storage, is_checked = self._storage, False
+            storage.retrying("read", lambda: storage.files.get_file(f"{storage.root}/{name}", str(part)))
+            part.replace(path)
+        return Snapshot.open(path, is_checked=is_checked, stays_mapped=stays_mapped)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files, in this order, and the folders of runs that are empty then.
+
+        Raises:
+            TapError: If the storage refuses.
+        """
+        storage = self._storage
+        if self.is_local:
+            for path in (Path(storage.root, name) for name in names):
+                storage.once("written", lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
+                with suppress(OSError):  # not empty
+                    path.parent.rmdir()
+        elif names:
+            with suppress(FileNotFoundError):  # another run was faster
+                storage.retrying("written", lambda: storage.files.rm([f"{storage.root}/{name}" for name in names]))
+
+    @contextmanager
+    def _written(self, name: str) -> Iterator[Path]:
+        """A path to write to; what is written there becomes the file."""
+        storage = self._storage
+        if not self.is_local:
+            copy = self._copy(name)
+            yield copy
+            storage.retrying("written", lambda: storage.files.put_file(str(copy), f"{storage.root}/{name}"))
+            return
+        path = Path(storage.root, name)
+        part = path.with_name(f".{path.name}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+        except OSError as error:
+            raise TapError(
+                f"fingerprints_url {storage.root} cannot be written ({error.strerror}): name a directory of the tap's "
+                "own user, or remove the setting to emit all users"
+            ) from None
+
+    def _copy(self, name: str) -> Path:
+        if self._copies is None and self._spool is not None:
+            self._copies = self._spool.folder(f"fingerprints-{uuid.uuid4().hex}")
+        elif self._copies is None or not self._copies.is_dir():  # a worker on another machine
+            self._temporary = TemporaryDirectory(prefix="tap-braze-export-")
+            self._copies = Path(self._temporary.name)
+        return self._copies / name.replace("/", "-")
+
+
+@dataclass
+class StoredVersion:
+    """A version that was found to be good; each process opens it for itself.
+
+    Attributes:
+        store: Has it.
+        name: Its name.
+    """
+
+    store: Store
+    name: str
+
+    def open(self) -> Snapshot:
+        """Open it.
+
+        Raises:
+            TapError: If it cannot be read.
+        """
+        try:
+            return self.store.open(self.name, is_checked=True, stays_mapped=True)
+        except UnreadableSnapshotError:
+            raise TapError(
+                f"{self.name} at fingerprints_url was removed or damaged during the run: run again, the next run emits "
+                "all users"
+            ) from None
