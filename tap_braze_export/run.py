@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from contextlib import ExitStack, closing
@@ -21,7 +20,7 @@ from tap_braze_export.report.summary import Summary
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
-from tap_braze_export.schema.selection import RequestedFields
+from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, INVALID_USER_IDS, SEGMENT, SEGMENT_MEMBERS
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.batch_messages import Batches
@@ -239,7 +238,7 @@ class Run:
 
         return Fingerprints(
             Store(url, self._settings.storage_options(url), self._spool, self._clock),
-            signature=self._rows_signature(self._requested_fields()),
+            signature=self._rows_signature(),
             state=self._state.get(_FINGERPRINTS),
             clock=self._clock,
             is_resync=self._settings.is_resync,
@@ -260,7 +259,7 @@ class Run:
     def _new_deliveries(self) -> Deliveries:
         fields = self._requested_fields()
         client = Braze(self._settings.api_url, self._settings.api_key, clock=self._clock)
-        signature = self._rows_signature(fields)
+        signature = self._rows_signature()
         if self._settings.is_resync:
             if self._settings.segment_ids or self._settings.global_control_group:
                 _log.info("Identifiers are given, so this run is a resync: no segment is exported")
@@ -299,11 +298,8 @@ class Run:
                 _log.info("The Global Control Group is not exported: segment_members is not selected")
         return sources
 
-    def _rows_signature(self, fields: RequestedFields) -> str:
-        """A hash that is equal only if an export gives the same rows."""
-        selections = {name: selection.signature for name, selection in self._selections.items()}
-        content = msgspec.json.encode([fields.requested_fields, selections, self._settings.row_shaping], order="sorted")
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
+    def _rows_signature(self) -> str:
+        return rows_signature(self._selections, self._requested_fields(), self._settings.row_shaping)
 
     # STATE, and the end
 

@@ -6,10 +6,11 @@ import gc
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.rows.careful_path import ObjectCollector
-from tap_braze_export.rows.content import contents_of
+from tap_braze_export.rows.content import add_content, add_contents
 from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 from tap_braze_export.rows.exact_json import ENCODER
 from tap_braze_export.rows.fast_path import FastPath, without
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
     from tap_braze_export.files.archive import Block
     from tap_braze_export.rows.careful_path import RowsByKey
+    from tap_braze_export.rows.content import Contents
     from tap_braze_export.rows.known_users import BlockCheck, KnownUsers
     from tap_braze_export.schema.selection import Selection
 
     RenderedRows = list[tuple[str, bytes, bool]]
     """Stream and JSON of each row of a user, and True if it has rescued members."""
 
+_NONE: Mapping[str, bytes] = MappingProxyType({})
 _USERS_AT_ONCE = 64
 """Users that are read at once: so few that they stay in a core's own cache until they are rendered."""
 
@@ -153,29 +156,24 @@ class Reader:
         fast: list[Any] = []
         careful: dict[str, RenderedRows] = {}
         index_of: dict[str, int] = {}
-        check, users = chunk.check, self._decode(chunk)
+        users = self._decode(chunk)
         for index in reversed(range(len(chunk.lines))):
             line, user = chunk.lines[index], users[index]
             if user is None and (not line or line.isspace()):
                 continue
             result.lines += 1
-            if check and (same := chunk.same_lines[index]):
-                if same in seen:
-                    result.duplicates += 1
-                else:
-                    seen.add(same)
+            if chunk.check and (same := chunk.same_lines[index]):
+                if _is_first(same, seen, result):
                     result.unchanged += 1
-                    check.skip_line(chunk.start + index)
+                    chunk.check.skip_line(chunk.start + index)
                 continue
             try:
                 braze_id, user, members = self._decode_again(line, user)
             except UnreadableLineError:
                 result.rejected.append((chunk.first_line + index, line))
                 continue
-            if braze_id in seen:
-                result.duplicates += 1
+            if not _is_first(braze_id, seen, result):
                 continue
-            seen.add(braze_id)
             index_of[braze_id] = index
             if members is None:
                 fast.append(user)
@@ -187,12 +185,31 @@ class Reader:
             rows, refused = self._fast_path.to_rows(fast)
             for braze_id in refused:
                 careful[braze_id] = self.read_carefully(*decode_user(chunk.lines[index_of[braze_id]]))
-        if check is None:
+        return self._emitted(chunk, index_of, rows, careful, result)
+
+    def _emitted(
+        self,
+        chunk: _Chunk,
+        index_of: Mapping[str, int],
+        rows: dict[str, list[Any]],
+        careful: Mapping[str, RenderedRows],
+        result: BlockRows,
+    ) -> dict[str, list[Rows]]:
+        """Render the rows of users by stream, without users whose content is unchanged."""
+        if chunk.check is None:
             return self._rendered(rows, careful, index_of, result)
-        contents = self._contents(rows, careful)
-        unchanged = check.unchanged(
-            {braze_id: (chunk.start + index, contents.get(braze_id, b"")) for braze_id, index in index_of.items()}
+        contents: Contents = {}
+        rendered = add_contents(rows, contents, exported_at=self._exported_at)
+        for braze_id, own in careful.items():
+            add_content(braze_id, ((stream, row) for stream, row, _ in own), contents, exported_at=self._exported_at)
+        unchanged = chunk.check.unchanged(
+            {
+                braze_id: (chunk.start + index, b"\n".join(contents.get(braze_id, ())))
+                for braze_id, index in index_of.items()
+            }
         )
+        if not unchanged:
+            return self._rendered(rows, careful, index_of, result, rendered)
         result.unchanged += len(unchanged)
         return self._rendered(
             without(rows, unchanged),
@@ -224,30 +241,22 @@ class Reader:
         braze_id, members = decode_user(line)
         return braze_id, None, members
 
-    def _contents(self, rows: Mapping[str, list[Any]], careful: Mapping[str, RenderedRows]) -> dict[str, bytes]:
-        """Return the content of each user that has rows."""
-        found = {
-            stream: ([row.braze_id for row in own], ENCODER.encode_lines(own).split(b"\n")[:-1])
-            for stream, own in rows.items()
-        }
-        for braze_id, own_rows in careful.items():
-            for stream, row, _ in own_rows:
-                braze_ids, rendered = found.setdefault(stream, ([], []))
-                braze_ids.append(braze_id)
-                rendered.append(row)
-        return contents_of(found, exported_at=self._exported_at)
-
     def _rendered(
         self,
         rows: Mapping[str, list[Any]],
         careful: Mapping[str, RenderedRows],
         members: Collection[str],
         result: BlockRows,
+        rendered_before: Mapping[str, bytes] = _NONE,
     ) -> dict[str, list[Rows]]:
         """Render rows by stream; those of the careful path and `members` come in reverse."""
         if self._fast_path is not None:
             self._fast_path.count_rescued(rows, result.rescued)
-        rendered = {stream: [Rows((ENCODER.encode_lines(own),), len(own))] for stream, own in rows.items() if own}
+        rendered = {
+            stream: [Rows((rendered_before.get(stream) or ENCODER.encode_lines(own),), len(own))]
+            for stream, own in rows.items()
+            if own
+        }
         by_stream: dict[str, list[bytes]] = {}
         for own_rows in reversed([*careful.values()]):
             for stream, row, is_rescued in own_rows:
@@ -266,6 +275,15 @@ class Reader:
             )
             rendered[SEGMENT_MEMBERS.stream] = [memberships]
         return rendered
+
+
+def _is_first(braze_id: str, seen: set[str], result: BlockRows) -> bool:
+    """True if no later line of the same user was read; else the line is counted as a duplicate."""
+    if braze_id in seen:
+        result.duplicates += 1
+        return False
+    seen.add(braze_id)
+    return True
 
 
 @contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
 from tap_braze_export.schema.user_object import paths_inside
@@ -121,3 +124,16 @@ class RequestedFields:
         """All names in one list, custom attributes as `custom_attributes.<name>`."""
         named = (f"custom_attributes.{name}" for name in self.custom_attributes_to_export)
         return (*self.fields_to_export, *named)
+
+
+def rows_signature(selections: Mapping[str, Selection], fields: RequestedFields, row_shaping: Mapping[str, Any]) -> str:
+    """A hash that is equal only if an export gives the same rows.
+
+    Args:
+        selections: The selected streams by name.
+        fields: The fields requested.
+        row_shaping: The settings that change what rows look like.
+    """
+    signatures = {name: selection.signature for name, selection in selections.items()}
+    content = msgspec.json.encode([fields.requested_fields, signatures, row_shaping], order="sorted")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
