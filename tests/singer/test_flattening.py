@@ -203,7 +203,7 @@ def test_a_name_that_looks_like_a_hashed_one_keeps_its_column() -> None:
     """The hash of the other one is longer then."""
     plain = columns_of(["Plan", "plan"])
     assert plain == ["a__Plan_788ad2", "a__plan_54eb7b"]
-    assert columns_of(["Plan", "plan", "pLAN_788ad2"]) == ["a__Plan_788ad2e", plain[1], "a__pLAN_788ad2"]
+    assert columns_of(["Plan", "plan", "pLAN_788ad2"]) == ["a__Plan_788ad21", plain[1], "a__pLAN_788ad2"]
 
 
 def test_quotes_never_stand_in_a_column() -> None:
