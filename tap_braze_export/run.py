@@ -81,7 +81,7 @@ class Run:
         self._send_state = send_state
         self._spool = Spool(settings.spool_dir, clock=clock)
         self._progress = Progress(clock, parent.logger)
-        self._summary = Summary()
+        self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
         self._batches: Batches | None = None
         self._fingerprints: Fingerprints | None = None
         self._read_ahead: ReadAhead

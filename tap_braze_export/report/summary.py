@@ -18,9 +18,14 @@ _COUNTS = ("lines", "users", "duplicates", "unchanged", "rejected")
 
 
 class Summary:
-    """The counts of a run, by export and by stream."""
+    """The counts of a run, by export and by stream.
 
-    def __init__(self) -> None:
+    Args:
+        compares: True if users are skipped that did not change.
+    """
+
+    def __init__(self, *, compares: bool = False) -> None:
+        self._compares = compares
         self._exports: dict[str, Counter[str]] = {}
         self._rescued: Counter[str] = Counter()
 
@@ -82,8 +87,9 @@ class Summary:
             yield "rejected: lines that are no user objects, kept in spool_dir"
         if sum(self._rescued.values()):
             yield "rescued: rows with values that fit no column, kept in their _rescued_data"
-        if unchanged := totals["unchanged"]:
-            yield f"unchanged: {unchanged:,} of {totals['users']:,} users were skipped; the target has them as they are"
+        if self._compares:
+            users = totals["users"]
+            yield f"unchanged: {self.unchanged:,} of {users:,} users were skipped; the target has them as they are"
 
 
 def _name(record: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,18 @@ _NULL = Raw(b"null")
 _RESCUES = f'"{RESCUED}":{{'.encode()
 _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 """Sorts the members of open objects; columns stay in their order."""
-_DECODER = msgspec.json.Decoder(float_hook=Raw)
 _NESTED = (dict, list)
 _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, Raw])
+
+
+def _number(text: str) -> Raw:
+    """A number in the one form that this tap writes: one with an exponent has several."""
+    with suppress(InvalidOperation):
+        return Raw(str(Decimal(text)) if "e" in text or "E" in text else text)
+    return Raw(text)
+
+
+_DECODER = msgspec.json.Decoder(float_hook=_number)
 
 
 def add_contents(rows: Mapping[str, Sequence[Any]], contents: Contents, *, exported_at: str) -> dict[str, bytes]:
@@ -66,16 +77,16 @@ def add_content(braze_id: str, rows: Iterable[tuple[str, bytes]], contents: Cont
         exported_at: The value of that column in all rows.
     """
     time = _time(exported_at)
-    by_stream: dict[str, list[bytes]] = {}
+    by_stream: dict[str, list[dict[str, Raw]]] = {}
     for stream, row in rows:
-        columns = _MEMBERS_DECODER.decode(row)
-        for name in _RAW_COLUMNS if stream == USERS.stream else ():
-            if (value := columns.get(name, _NULL)) != _NULL:
-                _add_raw(braze_id, name, bytes(value), contents)
-                columns[name] = _NULL
-        by_stream.setdefault(stream, []).append(_row_of(columns).replace(time, b""))
+        by_stream.setdefault(stream, []).append(_MEMBERS_DECODER.decode(row))
     for stream in sorted(by_stream):
-        lines = by_stream[stream]
+        own = by_stream[stream]
+        for name in _RAW_COLUMNS if stream == USERS.stream else ():
+            if (value := own[0].get(name, _NULL)) != _NULL:
+                _add_raw(braze_id, name, bytes(value), contents)
+                own[0][name] = _NULL
+        lines = [_row_of(row).replace(time, b"") for row in own]
         _add(stream, [braze_id] * len(lines), lines, contents)
 
 

@@ -1,0 +1,1 @@
+"""Tests of `tap_braze_export/fingerprints`."""

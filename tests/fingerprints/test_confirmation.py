@@ -1,0 +1,340 @@
+"""The target never lacks a change: what a confirmed STATE names is skipped, unless something else was emitted."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.nights import STREAMS, Nights, emitted, unchanged, user
+from tests.support.resyncs import resync
+from tests.support.runs import selecting, sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tap_braze_export.sandbox import Sandbox
+
+A, B, PARIS = user("a"), user("b"), user("a", "Paris")
+
+
+@pytest.fixture
+def nights(sandbox: Sandbox, tmp_path: Path) -> Nights:
+    return Nights(sandbox, tmp_path)
+
+
+def city_of(nights: Nights, braze_id: str = "a") -> str:
+    """The city that the target has of a user."""
+    (city,) = (str(row["home_city"]) for row in nights.target.current("users") if row["braze_id"] == braze_id)
+    return city
+
+
+# STATE
+
+
+def test_what_the_loader_did_not_confirm_is_emitted_again(nights: Nights) -> None:
+    """Whether it has loaded the rows or not."""
+    nights.run({"s": [A, B]})
+    nights.run({"s": [PARIS, B]}, loads=False, confirms=False)
+
+    assert emitted(nights.run({"s": [PARIS, B]}))["users"] == ["a"]
+
+
+def test_a_change_that_was_loaded_and_not_confirmed_is_taken_back(nights: Nights) -> None:
+    """Berlin is confirmed, Paris was loaded by a run whose STATE was lost, and then it is Berlin again."""
+    nights.run({"s": [A, B]})
+    nights.run({"s": [PARIS, B]}, confirms=False)
+
+    back = nights.run({"s": [A, B]})
+
+    assert emitted(back)["users"] == ["a"]
+    assert city_of(nights) == "Berlin"
+    assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+def test_an_older_state_is_what_counts(nights: Nights) -> None:
+    """The target and its STATE are restored from a backup: of fingerprints that are gone by then all are emitted."""
+    nights.run({"s": [A, B]})
+    backup = copy.deepcopy((nights.target, nights.state))
+    for city in ("Paris", "Rome", "Madrid"):
+        nights.run({"s": [user("a", city), B]})
+    nights.target, nights.state = backup
+
+    restored = nights.run({"s": [user("a", "Madrid"), B]})
+
+    assert emitted(restored)["users"] == ["a", "b"]
+    assert "which STATE names, is missing at fingerprints_url" in restored.warnings[0]
+    assert emitted(nights.run({"s": [user("a", "Madrid"), B]})) == {}
+
+
+def test_without_state_all_are_emitted(nights: Nights) -> None:
+    nights.run({"s": [A, B]})
+    nights.state = None
+
+    assert emitted(nights.run({"s": [A, B]}))["users"] == ["a", "b"]
+    assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+@pytest.mark.parametrize(
+    "fingerprints",
+    [
+        None,
+        7,
+        [],
+        {"version": 7, "parts": []},
+        {"version": "x"},
+        {"version": "../../x", "parts": [["..", 2]]},
+        {"version": "", "parts": [["x", 10**15]]},
+        {"version": "", "parts": [["x", 1.5]]},
+        {"version": "", "parts": {"x": 1}},
+    ],
+)
+def test_odd_members_of_state_are_nothing(nights: Nights, fingerprints: Any) -> None:
+    nights.run({"s": [A]})
+    assert nights.state
+    nights.state["bookmarks"]["export_files"]["fingerprints"] = fingerprints
+
+    assert emitted(nights.run({"s": [A]}))["users"] == ["a"]
+
+
+def test_a_night_without_the_setting_is_noted_in_state(nights: Nights) -> None:
+    """What it emits is recorded nowhere, so the next night with the setting emits all."""
+    nights.run({"s": [A]})
+    nights.run({"s": [PARIS]}, fingerprints_url=None)
+    assert nights.state
+    assert nights.state["bookmarks"]["export_files"]["fingerprints"] is None
+
+    assert emitted(nights.run({"s": [A]}))["users"] == ["a"]
+    assert city_of(nights) == "Berlin"
+
+
+def test_state_without_the_setting_has_no_such_member(nights: Nights) -> None:
+    nights.run({"s": [A]}, fingerprints_url=None)
+
+    assert nights.state
+    assert nights.state["bookmarks"]["export_files"].keys() == {"version", "exports", "resync"}
+
+
+# What shapes rows
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda nights: setattr(nights, "catalog", selecting([*STREAMS, "purchases"])),
+        lambda nights: setattr(nights, "catalog", selecting(STREAMS, {"users": ["home_city"]})),
+        lambda nights: nights.config.update(stream_maps={"users": {"home_city": "home_city.upper()"}}),
+        lambda nights: nights.config.update(flattening_enabled=True, flattening_max_depth=1),
+        lambda nights: nights.config.update(extra_export_fields=["new_field"]),
+    ],
+)
+def test_other_rows_are_all_emitted(nights: Nights, change: Callable[[Nights], None]) -> None:
+    nights.run({"s": [A, B]})
+    change(nights)
+
+    changed = nights.run({"s": [A, B]})
+
+    assert emitted(changed)["users"] == ["a", "b"]
+    assert changed.warnings == [
+        "All users are emitted: the last fingerprints are of another selection, schema or stream map"
+    ]
+    assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+def test_leavers_are_known_after_another_selection_too(nights: Nights) -> None:
+    nights.run({"s": [A, B]})
+    nights.catalog = selecting([*STREAMS, "purchases"])
+
+    nights.run({"s": [A]})
+
+    assert nights.target.members("s") == ["a"]
+
+
+# Other runs
+
+
+def test_a_resync_marks_its_users(nights: Nights, tmp_path: Path) -> None:
+    """It has a STATE of its own: the nightly run finds its marks, emits its users once more, and then no longer."""
+    nights.run({"s": [A, B]})
+    nights.sandbox.add_segment("s", [PARIS, B])
+    found = resync(nights.sandbox, tmp_path / "other", braze_ids=["a"], fingerprints_url=str(nights.fingerprints))
+    nights.target.load(found)
+    assert city_of(nights) == "Paris"
+
+    assert emitted(nights.run({"s": [A, B]}))["users"] == ["a"]
+    assert city_of(nights) == "Berlin"
+    assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+def test_a_resync_with_the_state_of_the_nightly_run_keeps_what_it_names(nights: Nights, tmp_path: Path) -> None:
+    nights.run({"s": [A, B]})
+    nights.sandbox.add_segment("s", [PARIS, B])
+    found = resync(
+        nights.sandbox, tmp_path, state=nights.state, braze_ids=["a"], fingerprints_url=str(nights.fingerprints)
+    )
+    nights.target.load(found)
+    nights.state = found.states[-1]
+
+    assert emitted(nights.run({"s": [A, B]}))["users"] == ["a"]
+
+
+def test_two_runs_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Both begin with the same STATE; whichever of their STATEs is kept, the next night makes good what differs."""
+    for kept in (0, 1):
+        folder = tmp_path / str(kept)
+        nights = Nights(sandbox, folder)
+        nights.run({"s": [A, B]})
+        twin = copy.copy(nights)
+        twin.config = {**nights.config, "spool_dir": str(folder / "twin")}
+        runs = [nights.run({"s": [PARIS, B]}, confirms=False), twin.run({"s": [A, user("b", "Rome")]}, confirms=False)]
+        nights.state = runs[kept].states[-1]
+
+        nights.run({"s": [A, B]})
+        assert (city_of(nights, "a"), city_of(nights, "b")) == ("Berlin", "Berlin")
+        assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+def test_what_a_killed_run_emitted_is_emitted_twice(nights: Nights) -> None:
+    """It has left its mark, so nobody knows whether its loader was still at work: once more the night after."""
+    nights.run({"s": [A, B]})
+    nights.run({"s": [PARIS, B]}, confirms=False)
+    killed = max(path.parent for path in nights.files("*.part"))
+    (killed / "running").touch()
+
+    assert [emitted(nights.run({"s": [A, B]})).get("users") for _ in range(3)] == [["a"], ["a"], None]
+
+
+def test_another_pipeline_in_the_same_directory(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Two pipelines with a STATE each load the same tables: each emits again what the other one has changed."""
+    first, second = Nights(sandbox, tmp_path), Nights(sandbox, tmp_path)
+    second.target, second.config = first.target, {**first.config, "spool_dir": str(tmp_path / "second")}
+    first.run({"s": [A, B]})
+    second.run({"t": [PARIS]})
+
+    first.run({"s": [A, B]})
+
+    assert city_of(first) == "Berlin"
+
+
+# The files
+
+
+def test_old_files_go_once_a_newer_version_is_confirmed(nights: Nights) -> None:
+    for city in ("Berlin", "Paris", "Rome", "Rome"):
+        nights.run({"s": [user("a", city), B]})
+
+    runs = sorted({path.parent.name for path in nights.files()})
+    assert len(runs) == 2  # the confirmed one is kept until the next one is
+    assert sorted(path.name for path in nights.files()) == ["000000.part", "version", "version"]
+
+
+def test_no_more_files_after_many_nights(nights: Nights) -> None:
+    for number in range(12):
+        nights.run({"s": [user("a", f"city {number}"), B]})
+
+    assert len(nights.files()) == 3
+
+
+def test_files_are_private(nights: Nights) -> None:
+    nights.run({"s": [A]})
+
+    assert {path.stat().st_mode & 0o777 for path in nights.files()} == {0o600}
+
+
+def test_no_profile_is_stored(nights: Nights) -> None:
+    """Ids and hashes only."""
+    nights.run({"s": [user("the-id", "Reykjavik", email="anna@example.com")]})
+
+    content = b"".join(path.read_bytes() for path in nights.files())
+    assert b"the-id" in content
+    assert not any(text in content for text in (b"Reykjavik", b"anna", b"Shop", b"sandbox-key"))
+
+
+def test_a_removed_directory_starts_anew(nights: Nights) -> None:
+    nights.run({"s": [A, B]})
+    for path in nights.files():
+        path.unlink()
+
+    assert emitted(nights.run({"s": [A, B]}))["users"] == ["a", "b"]
+    assert unchanged(nights.run({"s": [A, B]})) == 2
+
+
+def test_foreign_files_are_left_alone(nights: Nights) -> None:
+    nights.fingerprints.mkdir()
+    (nights.fingerprints / "README.txt").write_text("mine")
+    (nights.fingerprints / ".version").write_text("x")
+    for _ in range(3):
+        run = nights.run({"s": [A]})
+
+    assert emitted(run) == {}
+    assert (nights.fingerprints / "README.txt").read_text() == "mine"
+
+
+def test_a_dry_run_leaves_no_fingerprints(nights: Nights) -> None:
+    sync({**nights.config, "segment_ids": ["all-users"]}, catalog=nights.catalog, limit=1)
+
+    assert nights.files() == []
+
+
+# Damage
+
+
+def damaged_files(nights: Nights) -> list[Path]:
+    return [path for path in nights.files() if path.name != "running"]
+
+
+@pytest.mark.parametrize("what", ["flip", "cut", "empty", "remove", "foreign"])
+@pytest.mark.parametrize("position", [0, 7, 40, -1, -9, -50])
+def test_a_damaged_version_means_emit(nights: Nights, what: str, position: int) -> None:
+    nights.run({"s": [A, B]})
+    (version,) = nights.files("version")
+    _damage(version, what, position)
+
+    run = nights.run({"s": [A, B]})
+
+    assert emitted(run)["users"] == ["a", "b"]
+    assert len(run.warnings) == 1
+    assert "All users are emitted: " in run.warnings[0]
+    assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+@pytest.mark.parametrize("what", ["flip", "cut", "empty", "remove", "foreign"])
+def test_damaged_parts_of_a_run_that_was_not_confirmed_mean_emit(nights: Nights, what: str) -> None:
+    """Nobody knows whose rows they were; a removed one is noticed by the parts after it."""
+    nights.run({"s": [A, B], "t": [B]})
+    nights.run({"s": [PARIS, B], "t": [B]}, confirms=False)
+    part = min((path for path in nights.files("000000.part")), key=lambda path: -path.stat().st_mtime)
+    _damage(part, what, 3)
+    for version in nights.files("version")[1:]:
+        version.unlink()
+
+    run = nights.run({"s": [A, B], "t": [B]})
+
+    assert "a" in emitted(run)["users"]
+    assert city_of(nights) == "Berlin"
+    assert len(run.warnings) == 1
+
+
+def test_damaged_parts_that_a_version_includes_do_not_matter(nights: Nights) -> None:
+    nights.run({"s": [A, B]})
+    for part in nights.files("*.part"):
+        _damage(part, "flip", 3)
+
+    assert emitted(nights.run({"s": [A, B]})) == {}
+
+
+def _damage(path: Path, what: str, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    if what == "flip":
+        content[position] ^= 1
+    elif what == "cut":
+        del content[position:]
+    elif what == "empty":
+        content.clear()
+    elif what == "foreign":
+        content[:] = b"PAR1" * 100
+    path.write_bytes(content)
+    if what == "remove":
+        path.unlink()
