@@ -194,10 +194,11 @@ def main() -> None:
     speeds = re.findall(r"([\d,]+) users a second", log)
     read = f"; the tap alone read {speeds[-1]} users a second" if speeds else ""
     _say(f"The pipeline took {seconds:.1f} seconds{read}.")
-    for unchanged, users in re.findall(r"unchanged: ([\d,]+) of ([\d,]+) users", log):
-        _say(f"{unchanged} of {users} users had not changed since the last demo, so they were skipped.")
     if is_first:
         _say("Try `make demo` again, then `make demo DEMO_CHANGED=5`: only users that changed are loaded.")
+        return
+    for unchanged, users in re.findall(r"unchanged: ([\d,]+) of ([\d,]+) users", log):
+        _say(f"{unchanged} of {users} users had not changed since the last demo, so they were skipped.")
 
 
 if __name__ == "__main__":
