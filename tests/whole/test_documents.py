@@ -217,7 +217,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
     assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
-    (query,) = [block.text for block in documents.blocks() if block.language == "sql"]
+    (query,) = documents.queries("README.md")
     assert len(duckdb_rows(database, f"set schema = '{SCHEMA}'; {query}")) == counts["devices"]
 
 
