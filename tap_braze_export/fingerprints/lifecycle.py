@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tap_braze_export.fingerprints.known import BlockFingerprints
     from tap_braze_export.fingerprints.snapshot import Columns, Snapshot, SnapshotWriter
 
+_MAX_PARTS = 10_000_000
+"""Parts that a run may have in STATE; each has the users of a file, or of 64 MiB of one."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,12 +52,14 @@ class Confirmed:
     def of(cls, state: Any) -> Self:
         """Read the member `fingerprints` of STATE; anything else than the tap's own is nothing."""
         try:
-            version, parts = state["version"], state["parts"]
-            found = cls(version, tuple((run_id, count) for run_id, count in parts))
-            names = found.names
+            found = cls(state["version"], tuple((run_id, count) for run_id, count in state["parts"]))
         except (KeyError, TypeError, ValueError):
             return cls()
-        return found if all(isinstance(name, str) for name in names) else cls()
+        is_own = isinstance(found.version, str) and all(
+            isinstance(run_id, str) and isinstance(count, int) and 0 <= count <= _MAX_PARTS
+            for run_id, count in found.parts
+        )
+        return found if is_own else cls()
 
     def to_dict(self) -> dict[str, Any]:
         """The member `fingerprints` of STATE."""

@@ -79,7 +79,17 @@ def test_without_state_all_are_emitted(nights: Nights) -> None:
 
 @pytest.mark.parametrize(
     "fingerprints",
-    [None, 7, [], {"version": 7, "parts": []}, {"version": "x"}, {"version": "../../x", "parts": [["..", 2]]}],
+    [
+        None,
+        7,
+        [],
+        {"version": 7, "parts": []},
+        {"version": "x"},
+        {"version": "../../x", "parts": [["..", 2]]},
+        {"version": "", "parts": [["x", 10**15]]},
+        {"version": "", "parts": [["x", 1.5]]},
+        {"version": "", "parts": {"x": 1}},
+    ],
 )
 def test_odd_members_of_state_are_nothing(nights: Nights, fingerprints: Any) -> None:
     nights.run({"s": [A]})
