@@ -115,5 +115,5 @@ def _ids(keys: Column) -> Column:
     return np.frombuffer(np.frombuffer(b"0123456789abcdef", "u1")[halves % 16].tobytes(), "S24")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # each in a process of its own, whose memory is measured
     {"make": make, "build": build, "use": use}[sys.argv[1]](int(sys.argv[2]))
