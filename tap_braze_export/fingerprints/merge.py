@@ -88,7 +88,7 @@ def differing(base: Snapshot, other: Snapshot, *, comparable: bool, is_confirmed
     """
     for low, high in _ranges([Emitted([other], is_doubtful=True, signature="")], USERS):
         for rows in other.between(USERS, low, high):
-            positions, found = base.lookup(USERS, rows["key"])
+            positions, found = base.lookup(USERS, rows["key"], ["content"])
             differs = positions >= 0
             if comparable and found:
                 differs &= (found["content"] != rows["content"]) | _was_emitted(rows, unless=is_confirmed)

@@ -28,7 +28,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 @dataclass
 class KilledOutput(Output):
-    """What a run wrote until it ended or was killed.
+    """The output of a run until it ended or was killed.
 
     Attributes:
         code: The exit code; -9 if it was killed.
