@@ -65,7 +65,7 @@ def build(users: int) -> None:
         with Fingerprints(store, signature=_SIGNATURE, state=state, clock=Clock(), is_resync=False) as fingerprints:
             for block in _blocks(users):
                 fingerprints.record(block, export_id="export")
-            fingerprints.finish()
+            fingerprints.finish(only_own=False)
             made = fingerprints.state()["version"]
         size = (root / made).stat().st_size
         assert Snapshot.open(root / made).count(USERS) == users

@@ -102,7 +102,8 @@ def differing(base: Snapshot, other: Snapshot, *, comparable: bool, is_confirmed
         for table, groups in base.groups.items():
             first = 0
             for group in groups:
-                positions, found = other.lookup(table, base.columns(group)["key"])
+                wanted = [] if table == USERS else ["certain"]
+                positions, found = other.lookup(table, base.columns(group)["key"], wanted)
                 is_doubtful = found["certain"] != 1 if "certain" in found else False
                 yield table, first + np.flatnonzero((positions < 0) | is_doubtful)
                 first += group.count
