@@ -121,7 +121,7 @@ def env_example(schema: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def readme_table(schema: dict[str, Any]) -> str:
+def settings_table(schema: dict[str, Any]) -> str:
     """The settings as a table."""
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, spec in schema["properties"].items():
@@ -176,12 +176,12 @@ def generated() -> dict[Path, str]:
     """Each generated file and what belongs in it."""
     schema = config_schema()
     facts = plugin_facts(schema)
-    # `meltano add --from-ref` drops a definition's select; the README tells its users to set it.
+    # `meltano add --from-ref` drops a definition's select; the README says how to set it.
     definition = {name: fact for name, fact in facts.items() if name != "select"}
     made = {
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
         ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
-        ROOT / "README.md": _replace(ROOT / "README.md", readme_table(schema)),
+        ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
         ROOT / ".env.example": env_example(schema),
     }
     catalog = tap().catalog_json_text + "\n"

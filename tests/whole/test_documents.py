@@ -121,7 +121,7 @@ def test_every_command_is_run_or_has_a_reason() -> None:
 
 def test_blocks_name_their_language() -> None:
     """So that none escapes these tests."""
-    known = {*documents.SHELLS, "json", "sql", "mermaid"}
+    known = {*documents.SHELLS, "json", "sql", "mermaid", "text"}
     assert {block.language for block in documents.blocks()} <= known
 
 
@@ -217,7 +217,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
     assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
-    (query,) = documents.queries("README.md")
+    (query,) = documents.queries("rows.md")
     assert len(duckdb_rows(database, f"set schema = '{SCHEMA}'; {query}")) == counts["devices"]
 
 
@@ -236,7 +236,9 @@ def test_commands_without_meltano(tmp_path: Path, sandbox_of_readme: Sandbox) ->
     (tools / "pip").chmod(0o755)
     (tools / "target-jsonl").symlink_to(loader("target-jsonl"))
     (tmp_path / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
-    settings = next(block.text for block in documents.blocks() if block.language == "json")
+    settings = next(
+        block.text for block in documents.blocks() if (block.document, block.language) == ("install.md", "json")
+    )
     shell = Shell(tmp_path, [environment / "bin", tools], given_by(sandbox_of_readme))
     shell.variables = {"VIRTUAL_ENV": str(environment), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     shell.variables["UV_CACHE_DIR"] = subprocess.check_output([uv, "cache", "dir"], text=True).strip()

@@ -27,7 +27,7 @@ def _plugin() -> dict[str, Any]:
 
 
 def test_generated_parts_are_up_to_date() -> None:
-    """Settings in meltano.yml, plugin.yaml, .env.example and the README, and the catalog, follow the code."""
+    """Settings in meltano.yml, plugin.yaml, .env.example and docs/settings.md, and the catalog, follow the code."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run([sys.executable, str(GENERATOR), "--check"], env=inherited, capture_output=True, check=False)
     assert done.returncode == 0, f"run `make generate`\n{done.stderr.decode()}"
