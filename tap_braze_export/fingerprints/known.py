@@ -96,7 +96,7 @@ class _Found:
 
 
 class Known:
-    """What the target has of each user: the last version that it has confirmed, and what may have changed since.
+    """The users that the target has: the last version that it has confirmed, and what may have changed since.
 
     It can be sent to other processes, which open the version themselves.
 
