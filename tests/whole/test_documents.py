@@ -125,6 +125,21 @@ def test_blocks_name_their_language() -> None:
     assert {block.language for block in documents.blocks()} <= known
 
 
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+@pytest.mark.parametrize("path", documents.paths(), ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file of the repository, and to a heading in it."""
+    for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{target}#{anchor}"
+
+
 @pytest.mark.parametrize("command", [command for command in documents.commands() if MAKE.fullmatch(command)])
 def test_make_has_the_target(command: str) -> None:
     """Each target of make that a document names exists, and its variable; other tests run what the targets do."""
