@@ -39,8 +39,10 @@ help: ## list the targets
 
 setup: .venv/.synced .meltano/.installed ## install the tap, Meltano and the plugins of meltano.yml
 
-demo: setup ## 20,000 made-up users from the sandbox into DuckDB, and three answers in SQL
-	@.venv/bin/python demo/run.py
+DEMO_CHANGED := 0
+
+demo: setup ## 20,000 made-up users into DuckDB, and three answers in SQL; again with DEMO_CHANGED=5 (per cent)
+	@.venv/bin/python demo/run.py --changed "$(DEMO_CHANGED)"
 
 check: lint ## lint, and every test that is quick and needs no server: under a minute
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.files.bucket_url import read_bucket_url
+from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
@@ -199,7 +199,8 @@ class TapBrazeExport(Plugin):
             "fingerprints_url",
             th.StringType,
             title="Fingerprints",
-            description="Directory or fsspec URL; with it, users whose profile did not change are skipped",
+            description="Where to remember what was emitted, so that unchanged users are skipped: a directory, or an "
+            "fsspec URL such as s3://bucket/prefix",
         ),
         _integer(
             "max_rejected_lines",
@@ -258,11 +259,12 @@ class TapBrazeExport(Plugin):
             errors.append("segment_ids holds an empty text: name segments by their API identifiers")
         if not any(config.get(setting) for setting in _SOURCES):
             errors.append(_NOTHING_TO_EXPORT)
-        if isinstance(bucket_url := config.get("bucket_url"), str) and bucket_url.strip():
-            try:
-                read_bucket_url(bucket_url)
-            except ConfigError as error:
-                errors.append(str(error))
+        for setting in ("bucket_url", "fingerprints_url"):
+            if isinstance(url := config.get(setting), str) and url.strip():
+                try:
+                    read_storage_url(url, setting=setting)
+                except ConfigError as error:
+                    errors.append(str(error))
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):

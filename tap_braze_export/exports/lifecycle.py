@@ -122,8 +122,7 @@ class Exports:
         self._running: list[RunningExport] = []
         self._may_delete_rows: dict[tuple[str, str], bool] = {}
         """By source and segment: True if this run itself emits every file, and knows that it has every file."""
-        self._proven: list[tuple[str, str]] = []
-        """Source and segment of each export that is complete, which is known and not only assumed."""
+        self._complete_exports: list[CompleteExport] = []
 
     def __enter__(self) -> Self:
         """Lock the segments, listen for callbacks, and continue what earlier runs left.
@@ -171,7 +170,7 @@ class Exports:
     @property
     def ended(self) -> bool:
         """See `Deliveries`."""
-        return not self._requests and not self._running
+        return not (self._requests or self._running)
 
     def wait(self) -> None:
         """See `Deliveries`."""
@@ -208,11 +207,7 @@ class Exports:
 
     def complete_exports(self) -> Sequence[CompleteExport]:
         """See `Deliveries`."""
-        bookmarks = [self.bookmarks[key] for key in self._proven]
-        return [
-            CompleteExport(each.export_id, each.source, each.segment_id, each.exported_at, each.users)
-            for each in bookmarks
-        ]
+        return self._complete_exports
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
@@ -222,13 +217,11 @@ class Exports:
 
     def _resume(self, request: ExportRequest) -> None:
         known = request.resume()
-        if known is None:
-            return
-        if known.status is Status.RUNNING:
+        if known and known.status is Status.RUNNING:
             self._follow(request, known)
-        elif self._bucket is not None:
-            poller = self._pollers.late_files(known, self._bucket)
-            self._running.insert(0, RunningExport(request.source, poller, is_late=True))
+        elif known and self._bucket is not None:
+            late = RunningExport(request.source, self._pollers.late_files(known, self._bucket), is_late=True)
+            self._running.insert(0, late)
 
     def _may_start(self, request: ExportRequest) -> bool:
         if any(export.is_late for export in self._running):
@@ -337,7 +330,7 @@ class Exports:
             bookmark.running = False
             self._may_delete_rows[bookmark.key] &= export.poller.proven
             if export.poller.proven:
-                self._proven.append(bookmark.key)
+                self._complete_exports.append(CompleteExport.of(bookmark))
         self._write_state()  # before the journal and the download go: a run that is killed here continues with them
         self._clear(export)
 
@@ -357,10 +350,9 @@ class Exports:
         self._clear(export)
 
     def _clear(self, export: RunningExport) -> None:
-        bookmark = export.poller.bookmark
         if not export.is_late:
-            self._journals[bookmark.key].forget()
-        self._spool.clear(bookmark.export_id)
+            self._journals[export.poller.bookmark.key].forget()
+        self._spool.clear(export.poller.bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
         self.failures.append(f"{source}: {reason}")

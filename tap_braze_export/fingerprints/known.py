@@ -96,7 +96,7 @@ class _Found:
 
 
 class Known:
-    """What the target has of each user: the last version that it has confirmed, and what may have changed since.
+    """The users that the target has: the last version that it has confirmed, and what may have changed since.
 
     It can be sent to other processes, which open the version themselves.
 
@@ -154,17 +154,19 @@ class Known:
             return found
         order = np.argsort(keys)
         if has_profiles:
-            positions, columns = self._lookup(USERS, keys, order)
+            positions, columns = self._lookup(USERS, keys, order, ["raw", "content"])
             found.positions = positions
             found.raws, found.contents = columns.get("raw", none), columns.get("content", none)
         if member_of:
-            positions, columns = self._lookup(members_table(member_of), keys, order)
+            positions, columns = self._lookup(members_table(member_of), keys, order, ["certain"])
             found.are_members = (positions >= 0) & (columns.get("certain", none) == 1)
         return found
 
-    def _lookup(self, table: str, keys: Column, order: Column) -> tuple[Column, dict[str, Column]]:
+    def _lookup(
+        self, table: str, keys: Column, order: Column, wanted: Sequence[str]
+    ) -> tuple[Column, dict[str, Column]]:
         assert self.base is not None  # noqa: S101 - find() has asked
-        sorted_positions, sorted_columns = self.base.lookup(table, keys[order])
+        sorted_positions, sorted_columns = self.base.lookup(table, keys[order], wanted)
         if (rows := self._changed.get(table)) is not None:
             sorted_positions[(sorted_positions >= 0) & rows[sorted_positions]] = -1
         positions = np.empty_like(sorted_positions)

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Confirmed:
-    """What STATE says that the target has: a version, and parts that were emitted since.
+    """The fingerprints that the target has confirmed: a version, and parts that were emitted since.
 
     Attributes:
         version: Name of the version; empty for none.

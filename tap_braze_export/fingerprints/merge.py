@@ -80,7 +80,7 @@ def differing(base: Snapshot, other: Snapshot, *, comparable: bool) -> Iterator[
     """
     for low, high in _ranges([Emitted([other], is_doubtful=True, signature="")], USERS):
         for rows in other.between(USERS, low, high):
-            positions, found = base.lookup(USERS, rows["key"])
+            positions, found = base.lookup(USERS, rows["key"], ["content"])
             differs = positions >= 0
             if comparable and found:
                 differs &= found["content"] != rows["content"]

@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import TapError
+from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.files.spool import private_file
 from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter, UnreadableSnapshotError
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
     from tap_braze_export.files.spool import Spool
 
+_SETTING = "fingerprints_url"
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}/(\d{6,}\.part|version|running)")
 _LABELS = StorageLabels(
     "the storage of fingerprints",
-    url="fingerprints_url",
+    url=_SETTING,
     options="bucket_options, sent only where the scheme is that of bucket_url,",
     needed="list, get, put and delete objects",
     unreachable_error=TapError,
@@ -74,12 +76,15 @@ class Store:
     Args:
         url: A local directory or fsspec URL.
         options: fsspec's options for it, secrets.
-        spool: Receives copies of files that are not on the local disk.
+        spool: Receives copies of files that are not on the local disk; None for a temporary directory.
         clock: The waits between tries.
+
+    Raises:
+        ConfigError: If the URL cannot be one.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], spool: Spool, clock: Clock) -> None:
-        self._url = url
+    def __init__(self, url: str, options: Mapping[str, Any], spool: Spool | None, clock: Clock) -> None:
+        self._url = read_storage_url(url, setting=_SETTING)
         self._options = options
         self._spool = spool
         self._clock = clock
@@ -115,6 +120,17 @@ class Store:
         paths = storage.retrying("listed", lambda: storage.files.find(storage.root))
         found = (str(path).removeprefix(storage.root).lstrip("/") for path in paths)
         return sorted(name for name in found if _NAME.fullmatch(name))
+
+    def check(self) -> None:
+        """Do what each run does: list the files, write a mark and remove it.
+
+        Raises:
+            TapError: If any of that cannot be done.
+        """
+        self.names()
+        mark = running_name(new_run_id(self._clock))
+        self.mark(mark)
+        self.remove([mark])
 
     def write(self, name: str, fill: Callable[[SnapshotWriter], None], facts: Mapping[str, Any]) -> None:
         """Write a snapshot; it is there as a whole, or not at all.

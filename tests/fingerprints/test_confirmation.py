@@ -35,7 +35,7 @@ def city_of(nights: Nights, braze_id: str = "a") -> str:
 
 
 def test_what_the_loader_did_not_confirm_is_emitted_again(nights: Nights) -> None:
-    """Whether it has loaded the rows or not."""
+    """Even if it has loaded the rows."""
     nights.run({"s": [A, B]})
     nights.run({"s": [PARIS, B]}, loads=False, confirms=False)
 
@@ -100,7 +100,7 @@ def test_odd_members_of_state_are_nothing(nights: Nights, fingerprints: Any) -> 
 
 
 def test_a_night_without_the_setting_is_noted_in_state(nights: Nights) -> None:
-    """What it emits is recorded nowhere, so the next night with the setting emits all."""
+    """Its rows are recorded nowhere, so the next night with the setting emits all."""
     nights.run({"s": [A]})
     nights.run({"s": [PARIS]}, fingerprints_url=None)
     assert nights.state

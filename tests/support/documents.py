@@ -65,3 +65,8 @@ def commands() -> list[str]:
 def json_blocks() -> list[dict[str, Any]]:
     """The blocks of JSON."""
     return [json.loads(block.text) for block in blocks() if block.language == "json"]
+
+
+def queries(document: str) -> list[str]:
+    """The blocks of SQL of one document."""
+    return [block.text for block in blocks() if (block.document, block.language) == (document, "sql")]

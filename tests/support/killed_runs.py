@@ -7,6 +7,7 @@ removal.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 @dataclass
 class KilledOutput(Output):
-    """What a run wrote until it ended or was killed.
+    """The output of a run until it ended or was killed.
 
     Attributes:
         code: The exit code; -9 if it was killed.
@@ -110,6 +111,8 @@ def _main() -> None:
         for path, descriptor in ((request["output"], 1), (request["log"], 2)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        # Without a buffer, as if each row were longer than one: what was written before a kill has left.
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), write_through=True)
         if request["steps"] is not None:
             _kill_after(request["steps"])
         TapBrazeExport.cli(request["arguments"])

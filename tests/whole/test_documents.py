@@ -34,7 +34,8 @@ NOT_RUN = {
     "gcloud storage buckets add-iam-policy-binding": "needs an account at Google and its command line",
 }
 """Beginnings of the commands that no test runs, each with the reason."""
-MAKE = re.compile(r"make (\w+)")
+MAKE = re.compile(r"make (\w+)(?: ([A-Z_]+)=\S+)?")
+"""A target, and a variable of it."""
 VALID_URL = "https://rest.iad-01.braze.com"
 VALID = {"api_url": VALID_URL, "api_key": "a-key", "segment_ids": ["one"]}
 SCHEMA = "braze"
@@ -126,8 +127,12 @@ def test_blocks_name_their_language() -> None:
 
 @pytest.mark.parametrize("command", [command for command in documents.commands() if MAKE.fullmatch(command)])
 def test_make_has_the_target(command: str) -> None:
-    """Each target of make that a document names exists; other tests run what the targets do."""
-    assert f"\n{command.removeprefix('make ')}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    """Each target of make that a document names exists, and its variable; other tests run what the targets do."""
+    match = MAKE.fullmatch(command)
+    assert match
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"\n{match[1]}:" in makefile
+    assert match[2] is None or f"$({match[2]})" in makefile
 
 
 def test_settings_blocks_are_accepted() -> None:
@@ -212,7 +217,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
     assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
-    (query,) = [block.text for block in documents.blocks() if block.language == "sql"]
+    (query,) = documents.queries("README.md")
     assert len(duckdb_rows(database, f"set schema = '{SCHEMA}'; {query}")) == counts["devices"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,6 +108,9 @@ def test_rejected_lines(tmp_path: Path) -> None:
         ({"bucket_url": "https://bucket.s3.amazonaws.com/p"}, ["bucket_url", "s3://bucket/p"]),
         ({"bucket_url": "s3:///p"}, ["bucket_url", "names no bucket"]),
         ({"bucket_url": "s3://me:secret@bucket/p"}, ["bucket_url", "bucket_options"]),
+        ({"fingerprints_url": "https://bucket.s3.amazonaws.com/p"}, ["fingerprints_url is a web", "s3://bucket/p"]),
+        ({"fingerprints_url": "s3:///p"}, ["fingerprints_url names no bucket"]),
+        ({"fingerprints_url": "s3://me:secret@bucket/p"}, ["fingerprints_url holds credentials", "the environment"]),
         ({"callback_listen": "127.0.0.1:0"}, ["callback_listen", "callback_url"]),
         ({"stream_maps": {"users": {"a": "foo(("}}}, ["stream_maps"]),
         ({"stream_maps": {"users": {"braze_id": None}}}, ["stream_maps", "braze_id"]),
@@ -125,6 +129,30 @@ def test_settings_that_cannot_work(tmp_path: Path, more: dict[str, Any], told: l
     """The error names the setting and its possible values; nothing is written."""
     error = refusal("--config", config(tmp_path, **more))
     assert all(word in error for word in told), error
+
+
+@pytest.mark.parametrize("mode", [(), ("--test",)])
+def test_fingerprints_without_their_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    error = refusal(*mode, "--config", config(tmp_path, fingerprints_url=str(tmp_path / "fingerprints")))
+    assert "fingerprints_url needs: pip install 'tap-braze-export[fingerprints]'" in error
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nosuch://bucket", "fingerprints_url starts with nosuch://, which names no storage: use s3://, gs://"),
+        ("{}/config.json/here", "cannot be written (Not a directory): name a directory of the tap's own user"),
+    ],
+)
+def test_fingerprints_that_cannot_be_kept(sandbox: Sandbox, tmp_path: Path, url: str, told: str) -> None:
+    """The run ends before anything is requested."""
+    given = settings(sandbox, tmp_path, fingerprints_url=url.format(tmp_path))
+    ended = command("--config", written(tmp_path, given))
+    assert told in ended.error
+    assert not sandbox.workspace.exports
 
 
 def test_several_errors_share_a_line(tmp_path: Path) -> None:
