@@ -64,6 +64,16 @@ def test_trickling_files_are_read_as_they_come(tmp_path: Path) -> None:
     assert exports(run.states[-1])[0]["running"] is False
 
 
+def test_without_settle_time_the_first_look_without_a_new_file_ends_it(tmp_path: Path) -> None:
+    """`settle_minutes: 0`: files that come one by one, one at each look, are all of the export."""
+    clock = Steps()
+    with braze(clock, tmp_path, hold=True) as sandbox:
+        clock.steps = [sandbox.deliver_next_file] * 3
+        run = sync(bucket_settings(sandbox, tmp_path, settle_minutes=0), clock=clock, catalog=USERS)
+    assert run.counts == {"users": 9, "export_files": 3}
+    assert len(clock.slept) == 4
+
+
 @pytest.mark.parametrize("output_format", ["zip", "gzip"])
 def test_other_folders_and_files_are_left_alone(tmp_path: Path, output_format: str) -> None:
     """Foreign exports and CSV exports beside the files do not matter, nor on which date's folders the files stand."""
