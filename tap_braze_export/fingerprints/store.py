@@ -111,7 +111,7 @@ class Store:
     def close(self) -> None:
         """Remove the copies."""
         if self._copies is not None and self._spool is not None:
-            self._spool.clear(self._copies.name)
+            self._spool.clear_run_folder(self._copies)
 
     @cached_property
     def _storage(self) -> Storage:
@@ -260,7 +260,7 @@ class Store:
 
     def _copy(self, name: str) -> Path:
         if self._copies is None and self._spool is not None:
-            self._copies = self._spool.folder(f"fingerprints-{uuid.uuid4().hex}")
+            self._copies = self._spool.run_folder("fingerprints")
         elif self._copies is None or not self._copies.is_dir():  # a worker on another machine
             self._temporary = TemporaryDirectory(prefix="tap-braze-export-")
             self._copies = Path(self._temporary.name)
