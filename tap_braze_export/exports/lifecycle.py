@@ -104,7 +104,7 @@ class Exports:
             files_ahead=files_ahead,
             free=free,
         )
-        self._journals = {source.key: Journal(spool, settings.api_url, source.key) for source in sources}
+        self._journals = {source.key: Journal(spool, settings.workspace, source.key) for source in sources}
         self._requests = [
             ExportRequest(
                 source,
