@@ -195,8 +195,9 @@ class Trial:
         """Run the tap with the STATE of the last run, or another one, and judge what it says."""
         config = {**settings(self.sandbox, self._folder), "api_url": self._rest.url, **self._config, **config}
         began = self.clock.time
-        states = [state] if state else [state for run in self.runs for state in run.states]
-        run = sync(config, catalog=_CATALOG, state=(states or [None])[-1], clock=self.clock, fails=fails)
+        states = [state for run in self.runs for state in run.states]
+        state = state or (states[-1] if states else None)
+        run = sync(config, catalog=_CATALOG, state=state, clock=self.clock, fails=fails)
         self.runs.append(run)
         assert "Unforeseen" not in run.error
         assert "\n" not in run.error

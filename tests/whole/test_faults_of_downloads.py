@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.faults import GOOD_ZIP, TIMEOUT_MINUTES, Trial, cut, download, first_download, on, replies, row, url
 from tests.support.fakes import Server
+from tests.support.faults import GOOD_ZIP, TIMEOUT_MINUTES, Trial, cut, download, first_download, replies, row, url
 from tests.support.tls import TlsServer, set_only
 
 if TYPE_CHECKING:
