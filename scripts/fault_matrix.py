@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _DOORS = (
@@ -82,7 +82,7 @@ def _name(function: ast.expr) -> str:
     )
 
 
-def _text(argument: ast.expr, constants: dict[str, object]) -> str:
+def _text(argument: ast.expr, constants: Mapping[str, object]) -> str:
     """A text, or a module's constant, as a cell of a table."""
     value = constants[argument.id] if isinstance(argument, ast.Name) else ast.literal_eval(argument)
     return str(value).replace("|", "\\|")

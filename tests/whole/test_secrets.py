@@ -1,4 +1,4 @@
-"""Nothing that leaves the command but RECORD messages and batch files holds a secret or personal data, whatever fails."""
+"""Nothing that leaves the command holds a secret or personal data, but RECORD messages and batch files do."""
 
 from __future__ import annotations
 
