@@ -156,8 +156,10 @@ def test_fingerprints_that_cannot_be_kept(sandbox: Sandbox, tmp_path: Path, url:
 
 
 def test_several_errors_share_a_line(tmp_path: Path) -> None:
-    ended = command("--config", config(tmp_path, api_key=None, segment_ids=None, output_format="rar"))
-    assert all(name in ended.error for name in ("api_key", "nothing to export", "output_format"))
+    wrong = {"api_key": None, "segment_ids": None, "output_format": "rar", "fingerprints_url": "s3://"}
+    ended = command("--config", config(tmp_path, **wrong))
+    told = ("api_key", "nothing to export", "output_format", "fingerprints_url names no bucket")
+    assert all(words in ended.error for words in told)
 
 
 @pytest.mark.parametrize("mode", MODES)

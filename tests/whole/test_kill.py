@@ -165,7 +165,9 @@ class Scene:
 
     @property
     def export_id(self) -> str:
-        return str(self.journal.get("bookmark", {}).get("export_id", ""))
+        """Of the export that the journal says is running; the one of the moment before stays there, as ended."""
+        bookmark = self.journal.get("bookmark", {})
+        return str(bookmark["export_id"]) if bookmark.get("running") else ""
 
     @property
     def part(self) -> int:
