@@ -282,6 +282,16 @@ def test_parquet_of_what_the_schema_leaves_open() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ['say "hi"', "back\\slash", "two\nlines", "ünïcode 🎂"])
+def test_parquet_of_any_name(name: str) -> None:
+    """Also where no struct can have the name, which is read another way then."""
+    schema = {name: {"type": ["string", "null"]}, "open": {}}
+    assert encoded(schema, {name: "x", "open": HUGE}, {}) == [
+        {name: "x", "open": str(HUGE)},
+        {name: None, "open": None},
+    ]
+
+
 def test_parquet_of_values_that_a_guessed_schema_does_not_fit() -> None:
     """The SDK guesses text for an expression whose type it does not know; values are converted to the schema."""
     schema = {
