@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
-from tests.support.faults import Front, cut, download, first_download, replies, start
+from tests.support.fakes import Server
+from tests.support.faults import GOOD_ZIP, Front, Trial, cut, download, first_download, replies, start
 from tests.support.runs import COMMAND, SECONDS, environment, selecting, written
 
 if TYPE_CHECKING:
@@ -231,3 +232,22 @@ def watch(folder: Path, spoil: Spoil, files: list[Any], code: int, *, bucket: Pa
     assert "DEBUG" in tap.log.read_text()
     assert all(KEY in seen.headers["Authorization"] for seen in hosts[urlsplit(rest.url).netloc])
     assert not [seen for seen in hosts[urlsplit(store.url).netloc] if "Authorization" in seen.headers]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_goes_to_api_url_only(tmp_path: Path, status: int) -> None:
+    """Neither a redirect of Braze nor one of the store takes it, or anything else, to another host."""
+    with Server() as other:
+        other.answers = [(200, {}, GOOD_ZIP)]
+        away = replies(status, Location=f"{other.url}/elsewhere.zip")
+        with Trial(tmp_path / "start", start(away)) as trial:
+            trial.fails(str(status))
+            assert not other.seen
+        with Trial(tmp_path / "download", download(away)) as trial:
+            trial.delivers()
+            keys = [seen.headers["Authorization"] for seen in trial.requests if ".zip" not in seen.path]
+            sent = [seen.headers for seen in trial.requests if ".zip" in seen.path]
+    assert {*keys} == {"Bearer sandbox-key"}
+    assert other.seen
+    for headers in (*sent, *(seen.headers for seen in other.seen)):
+        assert not {"authorization", "cookie", "proxy-authorization"} & {name.lower() for name in headers}
