@@ -153,6 +153,7 @@ def test_changed_source_or_selection_starts_over(tmp_path: Path, change: dict[st
 
 
 @pytest.mark.parametrize("left", [{"requests": "x"}, [], "text", {"source": None}])
+@pytest.mark.fault("STATE", "STATE of a resync that somebody has edited", "it starts over")
 def test_senseless_state_starts_over(tmp_path: Path, left: Any) -> None:
     """A STATE that somebody has edited is no reason to fail."""
     braze = ScriptedBraze(FakeClock())

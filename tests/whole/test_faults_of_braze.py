@@ -196,8 +196,8 @@ def test_answer_that_drips(tmp_path: Path) -> None:
 
 @pytest.mark.fault(ANSWERS, "429 without end", "one line after three hours at most; the next run gives the same rows")
 def test_endless_rate_limit(tmp_path: Path) -> None:
-    with Trial(tmp_path, start(replies(429, b"{}")), longest_run_minutes=185) as trial:
-        trial.recovers("429")
+    with Trial(tmp_path, start(replies(429, b"{}", Retry_After="900")), longest_run_minutes=200) as trial:
+        trial.recovers("rate limit")
 
 
 @pytest.mark.fault(ANSWERS, "connection refused", LINE)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.faults import Exchange
 
-ARCHIVE, LINE_DOOR = "Archive", "Lines"
+ARCHIVE = "Archive"
+LINE_DOOR = "Lines"
 SAME = "the same rows"
 LINE = "fetched once more, then one line; the next run gives the same rows"
 KEPT = "the other rows; the line is kept, counted and named by its number, and the run fails at its end"
