@@ -204,7 +204,7 @@ def _members_of(entries: Iterable[zipfile.ZipInfo], object_name: str) -> list[Me
     return [
         _member(object_name, index, entry)
         for index, entry in enumerate(entries)
-        if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
+        if not entry.filename.endswith("/") and "__MACOSX" not in entry.filename.split("/")
     ]
 
 
