@@ -48,7 +48,7 @@ def test_export(store: Store, tmp_path: Path) -> None:
     """Every user of a segment and of the control group, past other exports and CSV files, and no secret in STATE."""
     faults = ["foreign-export", "other-date-folder"]
     with delivering(store, tmp_path, users=60, users_per_file=20, odd_users=False, faults=faults) as sandbox:
-        config = reading(store, tmp_path, sandbox, global_control_group=True, settle_minutes=0)
+        config = reading(store, tmp_path, sandbox, global_control_group=True, settle_minutes=0, poll_interval_seconds=1)
         done = run(config, tmp_path)
     assert len(set(done.ids())) == done.counts["users"] == 60
     assert done.counts["segment_members"] == 60 + 3

@@ -30,7 +30,7 @@ CITIES = ("Berlin", "Paris")
 MODES: dict[str, dict[str, Any]] = {
     "url": {},
     "processes": {"workers": 3},
-    "bucket": {"settle_minutes": 0},
+    "bucket": {"settle_minutes": 0, "poll_interval_seconds": 1},
     "batch": {},
 }
 

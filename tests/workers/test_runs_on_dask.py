@@ -104,6 +104,7 @@ def test_s3(cluster: LocalCluster, store: clouds.Store, tmp_path: Path) -> None:
         users=60, users_per_file=10, odd_users=False, bucket_url=store.at("in"), bucket_options=store.writer
     ) as sandbox:
         bucket = {"bucket_url": store.at("in"), "bucket_options": store.reader, "settle_minutes": 0}
+        bucket["poll_interval_seconds"] = 1
         given = settings(sandbox, tmp_path, **bucket, batch_config=config("", storage=storage))
         one = sync(given)
         several = command("--config", written(tmp_path, {**given, "dask_scheduler": cluster.scheduler_address}))
