@@ -76,6 +76,8 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
     yield from _in_braze(settings, clock)
     if bucket_url := settings.bucket_url:
         yield _bucket(bucket_url, settings, clock)
+    if fingerprints_url := settings.fingerprints_url:
+        yield _fingerprints(fingerprints_url, settings, clock)
     if scheduler := settings.dask_scheduler:
         yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
     yield _attempt("Spool directory", Spool(settings.spool_dir, clock=clock).open)
@@ -154,6 +156,15 @@ def _bucket(bucket_url: str, settings: Settings, clock: Clock) -> Check:
     except TapError as error:
         problem = str(error)
     return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
+
+
+def _fingerprints(url: str, settings: Settings, clock: Clock) -> Check:
+    from tap_braze_export.fingerprints.store import Store  # noqa: PLC0415 - an extra
+
+    subject, verdict, problem = _attempt(
+        "Fingerprints", lambda: Store(url, settings.storage_options(url), None, clock).check()
+    )
+    return subject, verdict, problem or "they can be listed, written and removed"
 
 
 def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}"
 
 _CONNECT_SECONDS = 10
-_MAX_TRIES = 8
 _PATIENCE_SECONDS = 600
 _SHOWN_IN_SECONDS = 120
+_MAX_USERS = 10**12
+"""A larger estimate is none."""
 _SEGMENTS_PER_PAGE = 100
 _FOLDER_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
 
@@ -48,7 +49,9 @@ _IDS = Endpoint("POST", "/users/export/ids", "users.export.ids", waits_for_rate_
 _CANCEL = Endpoint("POST", "/export/segment/cancel", "segments.list (or users.export.segment)")
 _DETAILS = Endpoint("GET", "/segments/details", "segments.details")
 _SEGMENTS = Endpoint("GET", "/segments/list", "segments.list")
-_SIZES = Endpoint("GET", "/segments/data_series", "segments.data_series")
+_SIZES = Endpoint(  # a run that has everything else does not wait for it
+    "GET", "/segments/data_series", "segments.data_series", waits_for_rate_limit=False, max_tries=1, read_seconds=10
+)
 _ATTRIBUTES = Endpoint("GET", "/custom_attributes", "custom_attributes.get")
 
 
@@ -104,11 +107,12 @@ class Braze:
     """A workspace behind Braze's REST API; threads may share it.
 
     Args:
-        api_url: REST endpoint of the instance.
+        api_url: REST endpoint of the instance, in its one spelling.
         api_key: REST API key.
         clock: Time, and all waits.
         session: Connections to use; it never holds the key.
-        patience: Seconds after which a call that fails is not repeated.
+        patience: Seconds after which a call that fails is not repeated, nor one that the rate limit refuses; None for
+            the usual ten minutes, and three hours for the rate limit.
     """
 
     def __init__(
@@ -118,15 +122,15 @@ class Braze:
         *,
         clock: Clock,
         session: requests.Session | None = None,
-        patience: float = _PATIENCE_SECONDS,
+        patience: float | None = None,
     ) -> None:
         api_key = api_key.strip()
         if not (api_key.isascii() and api_key.isprintable() and api_key):
             raise ConfigError("api_key is empty or holds characters that no key has: copy it from Braze again")
-        self._api_url = api_url.strip().rstrip("/")
+        self._api_url = api_url
         self._key = api_key
         self._clock = clock
-        self._retries = RetryPolicy(_MAX_TRIES, patience)
+        self._patience = patience
         self._session = session or Session()
 
     def start_segment_export(
@@ -182,12 +186,15 @@ class Braze:
                 return
 
     def segment_size(self, segment_id: str) -> int | None:
-        """Braze's newest estimate of the segment's size, None without one (its analytics may be off)."""
+        """Braze's newest estimate of the segment's size, None without one (its analytics may be off).
+
+        It is asked for once: whoever wants it can do without.
+        """
         content = self._json(_SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
         points = content.get("data")
         point = points[-1] if isinstance(points, list) and points else None
         size = point.get("size") if isinstance(point, dict) else None
-        return size if isinstance(size, int) else None
+        return size if type(size) is int and 0 <= size <= _MAX_USERS else None
 
     def custom_attributes(self) -> Iterator[dict[str, Any]]:
         """The workspace's custom attributes with their `name`, `data_type` and `status`, page by page.
@@ -283,7 +290,7 @@ class Braze:
         request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
         call = f"{endpoint} ({what})"
         try:
-            return self._retries.call(
+            return self._retries(endpoint).call(
                 lambda: self._send(endpoint, what, request, personal=personal), failed=call, clock=self._clock
             )
         except GaveUpError as error:
@@ -295,6 +302,11 @@ class Braze:
                 )
                 reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
             raise BrazeError(f"{call} {reason}: {error.problem}") from None
+
+    def _retries(self, endpoint: Endpoint) -> RetryPolicy:
+        if self._patience is None:
+            return RetryPolicy(endpoint.max_tries, _PATIENCE_SECONDS)
+        return RetryPolicy(endpoint.max_tries, self._patience, self._patience)
 
     def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> _Accepted:
         sent_at = self._clock.now()

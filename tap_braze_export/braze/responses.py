@@ -40,7 +40,8 @@ class Endpoint:
         path: Its path below `api_url`.
         permission: The API key's permission that it needs.
         starts_export: True if a call must not be repeated while it may have started an export.
-        waits_for_rate_limit: False if the caller slows down by itself, on a RateLimitError.
+        waits_for_rate_limit: False if the caller slows down by itself, on a RateLimitError, or does without.
+        max_tries: Tries that may fail.
         read_seconds: Time that Braze has for its response.
     """
 
@@ -49,6 +50,7 @@ class Endpoint:
     permission: str
     starts_export: bool = False
     waits_for_rate_limit: bool = True
+    max_tries: int = 8
     read_seconds: int = 60
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def journal(spool: Spool) -> Iterator[Journal]:
-    journal = Journal(spool, API, KEY)
+    journal = Journal.of(spool, API, KEY, {})
     yield journal
     journal.unlock()
 
@@ -111,7 +111,7 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
     """A slash at the end of api_url makes no other workspace."""
 
     def path(api_url: str, key: tuple[str, str]) -> Path:
-        return Journal(spool, api_url, key).path
+        return Journal.of(spool, api_url, key, {}).path
 
     paths = {
         path(API, KEY),
@@ -126,12 +126,12 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
 def test_lock_keeps_a_second_run_away(spool: Spool, journal: Journal) -> None:
     """It is refused at once, with the segment and the lock's file named; of another segment it is not."""
     journal.lock()
-    second = Journal(spool, API, KEY)
+    second = Journal.of(spool, API, KEY, {})
     with pytest.raises(TapError) as refused:
         second.lock()
     assert "another run is exporting segment seg-1" in str(refused.value)
     assert str(journal.path.with_suffix(".lock")) in str(refused.value)
-    other = Journal(spool, API, ("segment", "seg-2"))
+    other = Journal.of(spool, API, ("segment", "seg-2"), {})
     other.lock()
     other.unlock()
     journal.unlock()

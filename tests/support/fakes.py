@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.clock import Clock
 
@@ -37,6 +38,24 @@ class FakeClock(Clock):
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += max(0.0, seconds)
+
+
+class Reader(io.RawIOBase):
+    """A loader that takes lines until one holds a text, and then is gone."""
+
+    def __init__(self, until: bytes) -> None:
+        super().__init__()
+        self.taken = b""
+        self._until = until
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self._until in bytes(data):
+            raise BrokenPipeError
+        self.taken += bytes(data)
+        return len(data)
 
 
 @dataclass(frozen=True)
@@ -113,3 +132,17 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     """Close the connection without a response."""
     handler.close_connection = True
     handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def endless(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """A response whose body never ends, until the client hangs up; its length is not announced."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response_only(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(b"x" * 2**16)
+
+    return answer
