@@ -13,7 +13,7 @@ import pytest
 
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError
-from tests.support.fakes import Answer, FakeClock, Server, as_json, hang_up
+from tests.support.fakes import Answer, FakeClock, Reader, Server, as_json, hang_up
 from tests.support.runs import Output, selecting, settings, sync, tap_class
 from tests.support.steps import STARTED, Steps, braze, crash, exports, nothing, posts
 
@@ -217,24 +217,6 @@ def test_control_group_cannot_be_cancelled(tmp_path: Path) -> None:
 
 
 # What is left of a run that ends early
-
-
-class Reader(io.RawIOBase):
-    """A loader that takes lines until one holds a text, and then is gone."""
-
-    def __init__(self, until: bytes) -> None:
-        super().__init__()
-        self.taken = b""
-        self._until = until
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        if self._until in bytes(data):
-            raise BrokenPipeError
-        self.taken += bytes(data)
-        return len(data)
 
 
 def test_end_is_told_before_it_is_recorded(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from tap_braze_export.schema.table import EXPORTED_AT, Field, Type
 from tap_braze_export.schema.user_object import TABLES, USERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from tap_braze_export.rows.reader import BlockRows
 
@@ -97,6 +97,25 @@ def rows_as_loaded(result: BlockRows) -> Iterator[tuple[str, list[dict[str, Any]
     """The rows as a loader decodes them."""
     for stream, found in result.rows.items():
         yield stream, [json.loads(row) for row in found.jsonl.splitlines()]
+
+
+def contents(result: BlockRows) -> Any:
+    """Rows and counts of a block, the rows unordered."""
+    found = {
+        stream: Counter(
+            json.dumps(json.loads(row, parse_float=shown), sort_keys=True) for row in rows_.jsonl.splitlines()
+        )
+        for stream, rows_ in result.rows.items()
+    }
+    counts = {stream: rows_.count for stream, rows_ in result.rows.items()}
+    return found, counts, (result.lines, result.users, result.duplicates, result.rejected)
+
+
+def both_paths(selections: Mapping[str, Selection], blocks: Sequence[list[bytes]]) -> tuple[list[Any], list[Any]]:
+    """Contents of the same blocks by the fast and by the careful path."""
+    readers = (Reader(selections, exported_at=AT, segment_id="s", strict=strict) for strict in (True, False))
+    fast, careful = ([contents(reader.read(Block(1, [*lines]))) for lines in blocks] for reader in readers)
+    return fast, careful
 
 
 def user_row(line: bytes | str, **options: Any) -> dict[str, Any]:
