@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ANSWERS = "Braze's answers"
 SAME = "the same rows"
 LINE = "one line; the next run gives the same rows"
+BOMB = gzip.compress(b" " * 50_000_000)
 PAGE = b"<html><body><h1>Sorry</h1>somebody1@planted.example.com</body></html>"
 
 
@@ -142,6 +144,14 @@ def test_answer_that_does_not_matter(tmp_path: Path, spoil: Spoil) -> None:
             "302",
         ),
         row(ANSWERS, "201 with an HTML page", LINE, start(replies(201, PAGE)), "JSON"),
+        row(ANSWERS, "an error page of 50 MB", LINE, start(replies(400, PAGE * 600_000)), "400"),
+        row(
+            ANSWERS,
+            "an answer of 50 MB that is a gzip bomb",
+            LINE,
+            start(replies(201, BOMB, Content_Encoding="gzip")),
+            "",
+        ),
         row(ANSWERS, "201 without a body", LINE, start(replies(201)), "JSON"),
         row(ANSWERS, "201 with half of the JSON", LINE, start(lambda e: setattr(e, "body", e.body[:40])), "JSON"),
         row(ANSWERS, "201 with a list", LINE, start(replies(201, b"[1]")), "JSON"),
@@ -182,7 +192,7 @@ def test_answer_that_is_refused(tmp_path: Path, spoil: Spoil, told: str) -> None
         trial.recovers(told)
 
 
-@pytest.mark.fault(ANSWERS, "no answer, byte by byte for longer than the run may wait", SAME)
+@pytest.mark.fault(ANSWERS, "an answer that drips in for ten minutes", SAME)
 def test_answer_that_drips(tmp_path: Path) -> None:
     """A minute passes before each tenth of it."""
 

@@ -61,7 +61,7 @@ def test_download_that_drips(tmp_path: Path) -> None:
 def test_download_that_drips_for_hours(tmp_path: Path) -> None:
     def drip(exchange: Exchange) -> None:
         exchange.piece = 8
-        exchange.between = lambda: trial.clock.sleep(60 if trial.clock.time < too_late else 0)
+        exchange.between = lambda: trial.clock.sleep(61 if trial.clock.time < too_late else 0)
 
     with Trial(tmp_path, download(drip)) as trial:
         too_late = trial.clock.time + TIMEOUT_MINUTES * 60
