@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -43,12 +44,19 @@ _RETRY_SECONDS = 600.0
 _NIGHT_SECONDS = 5 * 3600.0
 _FIRST_DAY = time.time() - 30 * DAY
 """In the past, since nothing in the spool may look old."""
-_FEW_STREAMS = ("users", "apps", "custom_events", "segment_members", "export_files", "purchases")
+_MORE_STREAMS = ("users", "apps", "custom_events", "segment_members", "export_files", "purchases")
+
+
+@functools.cache
+def _catalog(streams: tuple[str, ...]) -> dict[str, Any]:
+    """A catalog of these streams alone, which is read faster."""
+    entries = selecting(streams)["streams"]
+    return {"streams": [entry for entry in entries if entry["tap_stream_id"] in streams]}
 
 
 @dataclass
 class Truth:
-    """What Braze says.
+    """The users as Braze has them.
 
     Attributes:
         people: Users by id.
@@ -88,7 +96,7 @@ class History:
         self.loader = ModelLoader()
         self.given_states: dict[str, Any] = {}  # by the export that was read, the STATE that the run was given
         self.other_state: dict[str, Any] | None = None
-        self.catalogs = [selecting(STREAMS), selecting(_FEW_STREAMS)]
+        self.catalogs = [_catalog(STREAMS), _catalog(_MORE_STREAMS)]
         self.catalog = self.catalogs[0]
         self.lost_leavers = mode == "bucket" or not fingerprints
         self.has_leftovers = False

@@ -33,11 +33,12 @@ class ModelLoader(Target):
     _keys: dict[str, list[str]] = field(default_factory=dict)
     _versions: dict[tuple[str, tuple[Any, ...]], int | None] = field(default_factory=dict)
 
-    def read_all(self, output: Output) -> None:
-        """Load and confirm everything."""
+    def read_all(self, output: Output, *, confirms: bool = True) -> None:
+        """Load everything, and confirm it."""
         messages = read_messages(output)
         self._load(messages, dict.fromkeys(_streams(messages), len(messages)))
-        self._confirm(messages, len(messages))
+        if confirms:
+            self._confirm(messages, len(messages))
 
     def read_some(self, output: Output, seed: random.Random) -> None:
         """Fail somewhere: tables are at different messages, and the STATE of an earlier one is confirmed, or none."""
@@ -97,6 +98,12 @@ def emitted_files(messages: Sequence[Message]) -> set[tuple[str, str]]:
     """Export and name of each file in the rows of `export_files`."""
     own = [row for message in messages if message.get("stream") == "export_files" for row in rows_of(message)]
     return {(row["export_id"], row["file"]) for row in own}
+
+
+def emitted_users(output: Output) -> set[str]:
+    """The users of whom a run has emitted any row."""
+    rows = [row for message in read_messages(output) for row in rows_of(message)]
+    return {row["braze_id"] for row in rows if "braze_id" in row}
 
 
 def _streams(messages: Sequence[Message]) -> list[str]:
