@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -9,10 +10,10 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.support import batches
-from tests.support.killed_runs import KilledOutput, Runner
 from tests.support.model_loader import ModelLoader, emitted_files, read_messages
 from tests.support.nights import DAY, STREAMS, user
 from tests.support.runs import Output, selecting, settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.sandbox import Sandbox
+    from tests.support.killed_runs import KilledOutput, Runner
 
 MODES: dict[str, dict[str, Any]] = {
     "url": {},
@@ -38,6 +40,7 @@ SEGMENTS = ("a", "b")
 MOST_STEPS = 170
 """A run has about so many steps; some kills come too late."""
 _RETRY_SECONDS = 600.0
+_NIGHT_SECONDS = 5 * 3600.0
 _FIRST_DAY = time.time() - 30 * DAY
 """In the past, since nothing in the spool may look old."""
 _FEW_STREAMS = ("users", "apps", "custom_events", "segment_members", "export_files", "purchases")
@@ -83,6 +86,7 @@ class History:
         self.now = _FIRST_DAY
         self.truth = Truth()
         self.loader = ModelLoader()
+        self.given_states: dict[str, Any] = {}  # by the export that was read, the STATE that the run was given
         self.other_state: dict[str, Any] | None = None
         self.catalogs = [selecting(STREAMS), selecting(_FEW_STREAMS)]
         self.catalog = self.catalogs[0]
@@ -140,6 +144,7 @@ class History:
             self.truth.segments[name] = set(self.random.choice([(), ("a",), ("b",), ("a", "b")]))
         self._deliver()
         self.now += DAY
+        self.told.append("a night")
         changed = set()
         for name, (content, segments) in before.items():
             now = self.truth.segments[name]
@@ -179,17 +184,21 @@ class History:
         return output
 
     def _run(self, **kill: Any) -> KilledOutput:
-        if self.random.random() < 0.5 or not (self.folder / "spool").exists():
-            self.braze.finish_exports()  # whether they are polled or not
-        expected_to_go_on = self._running_exports()
+        to_continue = self._exports_to_continue()
+        for export in self.braze.workspace.running():
+            if export.segment.id not in to_continue or self.random.random() < 0.5:
+                export.finish()  # whether it is polled or not
         calls, catalog = len(self.braze.calls), self.catalog
         speed = 200.0 if self.mode == "resync" else 1.0  # a group of responses is emitted after thirty seconds
         output = self.runners[0].run(self.config, catalog, self.loader.state, now=self._tick(), speed=speed, **kill)
+        for journalled in self._journals().values():
+            if not journalled["running"]:
+                self.given_states.setdefault(journalled["export_id"], self.loader.state)
         started = Counter(
             call.body["segment_id"] for call in self.braze.calls[calls:] if call.path == STARTED and call.status == 201
         )
         assert all(count == 1 for count in started.values()), self._story(output)
-        twice = expected_to_go_on.keys() & started.keys()
+        twice = to_continue & started.keys()
         assert not twice or self.repeats_are_right, f"second exports of {twice}: {self._story(output)}"
         repeated = self.loader.files & emitted_files(read_messages(output))
         assert not repeated or self.repeats_are_right, f"repeated {repeated}: {self._story(output)}"
@@ -199,21 +208,29 @@ class History:
         self.now += _RETRY_SECONDS
         return self.now
 
-    def _running_exports(self) -> dict[str, str]:
-        """The exports of this night that the next run must continue: by segment, what names them."""
-        found = {}
-        state = (self.loader.state or {}).get("bookmarks", {}).get("export_files", {})
-        for entry in state.get("exports", ()):
-            can_be_adopted = self.mode == "bucket"
-            if entry["running"] and entry["export_id"] and can_be_adopted and self._is_of_this_night(entry):
-                found[entry["segment_id"]] = "STATE"
-        return found
+    def _exports_to_continue(self) -> set[str]:
+        """The segments of which the next run must not start another export, as the documents promise it."""
+        bookmarks = (self.loader.state or {}).get("bookmarks", {}).get("export_files", {})
+        in_state = {entry["segment_id"]: entry for entry in bookmarks.get("exports", ())}
+        in_journal = self._journals()
+        return {name for name in SEGMENTS if self._goes_on(in_state.get(name), in_journal.get(name))}
 
-    def _is_of_this_night(self, entry: Mapping[str, Any]) -> bool:
-        return any(
-            export.object_prefix == entry["export_id"] and export.requested_at > self.now - DAY / 8
-            for export in self.braze.workspace.exports
-        )
+    def _goes_on(self, entry: dict[str, Any] | None, journalled: dict[str, Any] | None) -> bool:
+        """True if an export of this night must be continued, or read again: by STATE's entry and the journal's."""
+        if entry and journalled and entry["requested_at"] > journalled["requested_at"]:
+            journalled = None
+        known = journalled or entry
+        began = datetime.fromisoformat(known["requested_at"]).timestamp() if known else 0.0
+        if not known or not known["export_id"] or began < self.now - _NIGHT_SECONDS:
+            return False
+        if entry and entry["export_id"] == known["export_id"]:
+            return bool(entry["running"] and (journalled or self.mode == "bucket"))
+        is_unconfirmed = self.loader.state and self.given_states.get(known["export_id"]) == self.loader.state
+        return bool(known["running"] or is_unconfirmed)
+
+    def _journals(self) -> dict[str, Any]:
+        journals = [json.loads(path.read_bytes()) for path in (self.folder / "spool" / "journal").glob("*.json")]
+        return {journal["bookmark"]["segment_id"]: journal["bookmark"] for journal in journals}
 
     def _lose_spool(self) -> None:
         shutil.rmtree(self.folder / "spool", ignore_errors=True)
@@ -261,7 +278,7 @@ class History:
             outputs = [future.result() for future in futures]
         kept = self.random.choice([None, 0, 1])
         self.loader.read_all(_interleaved(outputs, self.random))
-        self.loader.state = state if kept is None else (outputs[kept].states or [state])[-1]
+        self.loader.state = state if kept is None or not outputs[kept].states else outputs[kept].states[-1]
         self.told.append(f"two at once, codes {[output.code for output in outputs]}, kept {kept}")
         self.has_leftovers = self.repeats_are_right = True
 

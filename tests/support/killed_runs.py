@@ -208,7 +208,7 @@ def _main() -> None:
         steps = _Steps(request["steps"], request["signal"])
         sys.stdout = io.TextIOWrapper(_CountedOutput(steps, request["signal"]), write_through=True)
         sys.addaudithook(steps.audit)
-        tap = TapBrazeExport
+        tap: type[TapBrazeExport] = TapBrazeExport
         if request["now"] is not None:
             tap = type("TapOnHastyClock", (tap,), {"clock": _HastyClock(request["now"], request["speed"], tap.signals)})
         try:
