@@ -1,4 +1,4 @@
-"""Rewrites what follows from the tap itself: settings, streams and capabilities, wherever they stand.
+"""Rewrites what follows from the tap and its tests: settings, streams, capabilities and the fault matrix.
 
 Without an argument it writes; with `--check` it only says which files are out of date, and exits 1.
 """  # noqa: INP001
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from fault_matrix import fault_matrix
 
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.tap import TapBrazeExport
@@ -221,6 +222,7 @@ def generated() -> dict[Path, str]:
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
         ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
         ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
+        ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),
         ROOT / ".env.example": env_example(schema),
     }
     catalog = tap().catalog_json_text + "\n"

@@ -107,7 +107,7 @@ class Braze:
     """A workspace behind Braze's REST API; threads may share it.
 
     Args:
-        api_url: REST endpoint of the instance.
+        api_url: REST endpoint of the instance, in its one spelling.
         api_key: REST API key.
         clock: Time, and all waits.
         session: Connections to use; it never holds the key.
@@ -127,7 +127,7 @@ class Braze:
         api_key = api_key.strip()
         if not (api_key.isascii() and api_key.isprintable() and api_key):
             raise ConfigError("api_key is empty or holds characters that no key has: copy it from Braze again")
-        self._api_url = api_url.strip().rstrip("/")
+        self._api_url = api_url
         self._key = api_key
         self._clock = clock
         self._patience = patience

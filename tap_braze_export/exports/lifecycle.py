@@ -104,7 +104,7 @@ class Exports:
             files_ahead=files_ahead,
             free=free,
         )
-        self._journals = {source.key: Journal.of(spool, settings.api_url, source.key, state) for source in sources}
+        self._journals = {source.key: Journal.of(spool, settings.workspace, source.key, state) for source in sources}
         self._requests = [
             ExportRequest(
                 source,

@@ -141,9 +141,9 @@ class Store:
             TapError: If any of that cannot be done.
         """
         self.names()
-        mark = running_name(new_run_id(self._clock))
-        self.mark(mark)
-        self.remove([mark])
+        run_id = new_run_id(self._clock)
+        self.mark(run_id)
+        self.unmark(run_id)
 
     def write(self, name: str, fill: Callable[[SnapshotWriter], None], facts: Mapping[str, Any]) -> None:
         """Write a snapshot; it is there as a whole, or not at all.

@@ -117,7 +117,14 @@ def test_what_the_catalog_deselects_takes_the_fast_path(without: tuple[str, ...]
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [('"x"', "string"), ("12", "integer"), ("true", "boolean"), ("[1.10]", "array"), ("{}", "object")],
+    [
+        ('"x"', "string"),
+        ("12", "integer"),
+        ("true", "boolean"),
+        ("[1.10]", "array"),
+        ("{}", "object"),
+        ('{"a":1}', "any"),
+    ],
 )
 def test_typed_attributes_take_the_fast_path(value: str, kind: str) -> None:
     """Where their values fit."""

@@ -14,7 +14,7 @@ from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 from tap_braze_export.schema.selection import Selection
-from tap_braze_export.schema.table import EXPORTED_AT, Field
+from tap_braze_export.schema.table import EXPORTED_AT, Field, Type
 from tap_braze_export.schema.user_object import TABLES, USERS
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ SAMPLES = Path(__file__).parents[2] / "tap_braze_export" / "sandbox" / "odd_user
 KEYS = {table.stream: table.keys for table in TABLES}
 HUGE = "1234567890" * 500
 """An integer of 5,000 digits, more than most loaders read."""
+KINDS = {**ATTRIBUTE_TYPES, "any": Type.ANY}
+"""The types of custom attributes: those of the settings, and that of one whose type Braze does not tell."""
 
 
 def shown(number: str) -> str:
@@ -55,13 +57,13 @@ def selected(
     Args:
         only: Streams that are selected; None for every one.
         without: Deselected paths: `stream`, `stream.column` or `stream.column.member`.
-        attributes: Types of custom attributes, as in the settings.
+        attributes: Types of custom attributes, as in `KINDS`.
     """
     deselected: dict[str, dict[tuple[str, ...], bool]] = defaultdict(lambda: defaultdict(lambda: True))
     for path in without:
         stream, *names = path.split(".", 2)
         deselected[stream][tuple(part for name in names for part in ("properties", name))] = False
-    typed = [Field(name, ATTRIBUTE_TYPES[kind], "") for name, kind in (attributes or {}).items()]
+    typed = [Field(name, KINDS[kind], "") for name, kind in (attributes or {}).items()]
     tables = (table.with_attributes(typed) if table is USERS else table for table in TABLES)
     return {
         table.stream: Selection.of(table, deselected[table.stream], table.json_schema)
