@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.schema.table import Field, Type
@@ -30,6 +31,9 @@ _TYPES_BY_WORD = {
 }
 """The type that a word in Braze's `data_type` means; the exact spellings are not documented."""
 
+_NO_COLUMN = re.compile(r"[\x00\ud800-\udfff]")
+"""Matches in a name that no message can hold."""
+
 
 def attribute_fields(types: Mapping[str, str]) -> list[Field]:
     """Return the typed members of `custom_attributes`, sorted by name."""
@@ -44,11 +48,15 @@ def discovered_types(attributes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """
     types = {}
     for attribute in attributes:
-        data_type = str(attribute.get("data_type") or "").lower()
-        kind = next((kind for word, kind in _TYPES_BY_WORD.items() if word in data_type), None)
-        if kind and attribute.get("name") and str(attribute.get("status") or "").lower() != "blocklisted":
-            types[str(attribute["name"])] = kind
+        name, data_type, status = (_text(attribute.get(member)) for member in ("name", "data_type", "status"))
+        kind = next((kind for word, kind in _TYPES_BY_WORD.items() if word in data_type.lower()), None)
+        if kind and name and not _NO_COLUMN.search(name) and status.lower() != "blocklisted":
+            types[name] = kind
     return types
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def type_of(json_schema: dict[str, Any]) -> Type:
