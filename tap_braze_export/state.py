@@ -9,8 +9,10 @@ import base64
 import hashlib
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from tap_braze_export.clock import timestamp
 
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
 VERSION = 1
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
+
+
+class _Entry(msgspec.Struct):
+    """An export in STATE: whoever keeps STATE may have changed it, so each member is checked."""
+
+    source: str
+    segment_id: str
+    export_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{0,200}$")]
+    requested_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    requested_fields: tuple[str, ...]
+    rows_signature: str
+    running: bool
+    in_bucket: bool
+    users: Annotated[int, msgspec.Meta(ge=0)]
+    last_users: Annotated[int, msgspec.Meta(ge=0)] | None
+    emitted: str
 
 
 @dataclass
@@ -105,31 +123,29 @@ class Bookmark:
         return entry
 
     @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> Bookmark:
+    def from_dict(cls, entry: object) -> Bookmark:
         """Read an entry of STATE.
 
         Raises:
             ValueError: If it does not describe an export.
         """
-        try:
-            digests = base64.urlsafe_b64decode(entry["emitted"])
-            return cls(
-                source=entry["source"],
-                segment_id=entry["segment_id"],
-                export_id=entry["export_id"],
-                requested_at=datetime.fromisoformat(entry["requested_at"]).timestamp(),
-                requested_fields=tuple(entry["requested_fields"]),
-                rows_signature=entry["rows_signature"],
-                running=entry["running"],
-                in_bucket=entry["in_bucket"],
-                users=entry["users"],
-                last_users=entry["last_users"],
-                digests=dict.fromkeys(
-                    digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
-                ),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError("no entry of an export") from error
+        known = msgspec.convert(entry, _Entry)
+        digests = base64.urlsafe_b64decode(known.emitted)
+        return cls(
+            source=known.source,
+            segment_id=known.segment_id,
+            export_id=known.export_id,
+            requested_at=known.requested_at.timestamp(),
+            requested_fields=known.requested_fields,
+            rows_signature=known.rows_signature,
+            running=known.running,
+            in_bucket=known.in_bucket,
+            users=known.users,
+            last_users=known.last_users,
+            digests=dict.fromkeys(
+                digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
+            ),
+        )
 
 
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
