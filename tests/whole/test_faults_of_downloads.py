@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Spoil = Callable[[Exchange], object]
 
+pytestmark = pytest.mark.slow
+
 DOWNLOAD = "Download"
 SAME = "the same rows"
 LINE = "one line; the next run gives the same rows"
