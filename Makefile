@@ -32,15 +32,17 @@ PROCESSES := $(shell echo $$((2 * $$(nproc))))
 PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
 QUICK := --dist=worksteal -m "not external and not slow"
 
-.PHONY: help setup demo check test lowest lint bench generate clean
+.PHONY: help setup demo check test lowest newest audit fuzz lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: .venv/.synced .meltano/.installed ## install the tap, Meltano and the plugins of meltano.yml
 
-demo: setup ## 20,000 made-up users from the sandbox into DuckDB, and three answers in SQL
-	@.venv/bin/python demo/run.py
+DEMO_CHANGED := 0
+
+demo: setup ## 20,000 made-up users into DuckDB, and three answers in SQL; again with DEMO_CHANGED=5 (per cent)
+	@.venv/bin/python demo/run.py --changed "$(DEMO_CHANGED)"
 
 check: lint ## lint, and every test that is quick and needs no server: under a minute
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
@@ -49,10 +51,25 @@ test: setup .cache/azurite/.installed ## run every test; installs Debian's postg
 	@scripts/prerequisites.sh postgresql
 	@$(PYTEST) $(PYTEST_ARGS)
 
-lowest: | $(OWN_UV) ## run the quick tests on the oldest versions that pyproject.toml allows
-	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/lowest
-	@$(UV) pip install --quiet --python .cache/lowest --resolution lowest-direct --editable '.[$(EXTRAS)]' --group test
-	@.cache/lowest/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
+lowest newest: | $(OWN_UV)
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/$@
+	@$(UV) pip install --quiet --upgrade --python .cache/$@ --resolution $(RESOLUTION_$@) --editable '.[$(EXTRAS)]' --group test
+	@.cache/$@/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
+
+lowest: ## run the quick tests on the oldest versions that pyproject.toml allows
+newest: ## run the quick tests on the newest versions there are, whatever uv.lock says
+RESOLUTION_lowest := lowest-direct
+RESOLUTION_newest := highest
+
+audit: | $(OWN_UV) ## look up known vulnerabilities of everything in uv.lock; asks https://api.osv.dev
+	@$(UV) audit --locked
+
+FUZZ_SECONDS := 60
+FUZZ_TARGET :=
+
+fuzz: | $(OWN_UV) ## fuzz each target for FUZZ_SECONDS=60 seconds, or FUZZ_TARGET=lines alone (Linux)
+	@$(UV) sync --quiet --locked --all-extras --group fuzz --python "$(PYTHON)"
+	@.venv/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
 
 lint: .venv/.synced ## check style, format, types and the order of imports
 	.venv/bin/ruff check

@@ -101,13 +101,14 @@ def _tap(
     """The installed command, with these streams or all that come from files."""
 
     def command(folder: Path, url: str) -> list[str]:
-        return _command(folder, url, streams, config or {})
+        return tap_command(folder, url, streams, config or {})
 
     empty = Case(name, 0, command, beside=partial(braze, 0))
     return Case(name, users, command, beside=partial(braze, users), empty=empty)
 
 
-def _command(folder: Path, url: str, streams: Collection[str] | None, config: dict[str, Any]) -> list[str]:
+def tap_command(folder: Path, url: str, streams: Collection[str] | None, config: dict[str, Any]) -> list[str]:
+    """The installed command, with its files in a directory."""
     given: dict[str, Any] = {"api_url": url, "api_key": "key", "segment_ids": ["all-users"]}
     given |= {"spool_dir": str(folder / "spool"), "workers": 1} | config
     if "batch_config" in config:
@@ -159,7 +160,7 @@ def _messages(users: int) -> Iterator[str]:
     if not path.exists():
         draft = path.with_suffix(".draft")
         with TemporaryDirectory() as folder, braze(users) as url, draft.open("wb") as output:
-            command = _command(Path(folder), url, None, {})
+            command = tap_command(Path(folder), url, None, {})
             subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, check=True)
         draft.rename(path)
     yield str(path)

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tap_braze_export.sandbox.changes import ChangedPopulation
 from tap_braze_export.sandbox.segments import Segment
 from tap_braze_export.sandbox.selection import Selection
 from tap_braze_export.sandbox.users import Population
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).parents[1] / ".cache" / "bench"
 USERS_PER_FILE = 5000
-_EVERY_FIELD = [
+EVERY_FIELD = [
     *(column.requested_as or column.name for column in USERS.fields),
     *(table.path[0] for table in TABLES if table.path),
 ]
 
 
-def path_of(users: int) -> Path:
-    """The zip of so many users; beside it, for DuckDB, the same files gzipped."""
-    return CACHE / f"{users}.zip"
+def path_of(users: int, changed: int = 0) -> Path:
+    """The zip of so many users, of which a percentage has changed; beside it, for DuckDB, the same files gzipped."""
+    return CACHE / (f"{users}-changed-{changed}.zip" if changed else f"{users}.zip")
 
 
 def gzipped(users: int) -> Path:
@@ -39,20 +40,23 @@ def gzipped(users: int) -> Path:
     return CACHE / f"{users}.gz"
 
 
-def make(users: int) -> None:
+def make(users: int, changed: int = 0) -> None:
     """Write an export as Braze does: files of 5,000 users with every field, 4.6 KB each."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    segment = Segment("all-users", "All users", Population(1), [], range(users))
-    shutil.rmtree(gzipped(users), ignore_errors=True)
-    gzipped(users).mkdir()
-    draft = path_of(users).with_suffix(".draft")
+    population = ChangedPopulation(1, changed) if changed else Population(1)
+    segment = Segment("all-users", "All users", population, [], range(users))
+    for_others = users <= MOST_FOR_OTHERS and not changed
+    if for_others:
+        shutil.rmtree(gzipped(users), ignore_errors=True)
+        gzipped(users).mkdir()
+    draft = path_of(users, changed).with_suffix(".draft")
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for number, part in enumerate(segment.parts(Selection.of(_EVERY_FIELD), USERS_PER_FILE)):
+        for number, part in enumerate(segment.parts(Selection.of(EVERY_FIELD), USERS_PER_FILE)):
             content = b"".join(line + b"\n" for line in part)
             archive.writestr(f"{number:05}.txt", content)
-            if users <= MOST_FOR_OTHERS:
+            if for_others:
                 (gzipped(users) / f"{number:05}.json.gz").write_bytes(gzip.compress(content, 6))
-    draft.rename(path_of(users))
+    draft.rename(path_of(users, changed))
 
 
 MOST_FOR_OTHERS = 100_000
@@ -60,13 +64,13 @@ MOST_FOR_OTHERS = 100_000
 
 
 class _Braze(BaseHTTPRequestHandler):
-    users = 0
+    export = Path()
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         """Accept the export, whose download is ready at once."""
         self.rfile.read(int(self.headers["Content-Length"]))
-        address = f"http://{self.headers['Host']}/{self.users}.zip"
+        address = f"http://{self.headers['Host']}/{self.export.name}"
         body = json.dumps({"message": "success", "object_prefix": "bench-1", "url": address}).encode()
         self._answer(body, 201)
 
@@ -94,9 +98,9 @@ class _Braze(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def braze(users: int) -> Iterator[str]:
-    """The address of a Braze whose export has so many users."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Braze", (_Braze,), {"users": users}))
+def braze(users: int, changed: int = 0) -> Iterator[str]:
+    """The address of a Braze whose export has so many users, of which a percentage has changed."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Braze", (_Braze,), {"export": path_of(users, changed)}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -108,4 +112,4 @@ def braze(users: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":  # in a process of its own: its memory would count as that of what it starts
-    make(int(sys.argv[1]))
+    make(*map(int, sys.argv[1:]))

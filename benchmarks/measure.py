@@ -33,6 +33,7 @@ class Case:
         command: Its words, given a directory of its own.
         empty: The same for an export without users: what it takes to start.
         beside: What has to run beside it; its value is given to the command.
+        says: What its log says if it has done what is measured.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Case:
     command: Callable[[Path, str], list[str]]
     empty: Case | None = None
     beside: Callable[[], AbstractContextManager[str]] | None = None
+    says: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def measure(case: Case) -> Result:
         seconds = time.perf_counter() - began
         if process.returncode:
             raise SystemExit(f"{case.name} failed: {(folder / 'log').read_text()[-2000:]}")
+        if case.says and subprocess.run(["grep", "-qF", case.says, folder / "log"], check=False).returncode:
+            raise SystemExit(f"{case.name} did not say: {case.says}")
         with (folder / "log").open("rb") as lines:  # line by line: our own memory would count as the command's
             records = sum(int(found[1]) for found in map(_RECORDS.search, lines) if found)
     cpu_seconds, peak_mib = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / MIB

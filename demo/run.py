@@ -1,7 +1,11 @@
-"""The demo: a sandbox Braze, one `meltano run` into DuckDB, and three answers in SQL."""  # noqa: INP001
+"""The demo: a sandbox Braze, one `meltano run` into DuckDB, and three answers in SQL.
+
+A demo continues the one before, as one night follows another: users that did not change are skipped.
+"""  # noqa: INP001
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "output" / "demo"
-DATABASE = FOLDER / "demo.duckdb"
 MELTANO = ROOT / ".cache" / "meltano" / "bin" / "meltano"
 LOADER_PYTHON = ROOT / ".meltano" / "loaders" / "target-duckdb" / "venv" / "bin" / "python"
 USERS = 20_000
@@ -47,13 +50,61 @@ def _stop(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Load made-up users of a local Braze into DuckDB, and ask it.")
+    parser.add_argument("--users", type=int, default=USERS, help="number of users")
+    parser.add_argument("--changed", type=float, default=0, metavar="PERCENT", help="share of changed users")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the database and all else is kept")
+    return parser.parse_args()
+
+
+def _prepare(folder: Path) -> bool:
+    """Keep what the last demo has left if it came to its end and its database is there; else start afresh.
+
+    Only together do database, STATE and fingerprints fit: a database that was removed has none of the users that
+    STATE says it has, and a demo that was interrupted has an export in a sandbox that is gone.
+
+    Returns:
+        True if this is the first demo.
+    """
+    complete = folder / "complete"
+    is_first = not (complete.exists() and _database(folder).exists())
+    try:
+        if is_first and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        complete.unlink(missing_ok=True)
+    except OSError as error:
+        _fail(f"{_shown(folder)} cannot be written: {error}")
+    return is_first
+
+
+def _database(folder: Path) -> Path:
+    return folder / "demo.duckdb"
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 @contextmanager
-def _sandbox() -> Iterator[dict[str, str]]:
+def _sandbox(folder: Path, *, users: int, changed: float) -> Iterator[dict[str, str]]:
     """Start the sandbox, yield the environment that points the tap at it, and stop it by its pid."""
-    ready, log = FOLDER / "sandbox.json", FOLDER / "sandbox.log"
+    ready, log = folder / "sandbox.json", folder / "sandbox.log"
     ready.unlink(missing_ok=True)
     # Without delay: an export is ready when it is written, so the demo waits for nothing but work.
-    command = ["--users", str(USERS), "--seed", "1", "--delay", "0", "--ready-file", str(ready)]
+    command = [
+        "--users",
+        str(users),
+        "--seed",
+        "1",
+        "--changed",
+        str(changed),
+        "--delay",
+        "0",
+        "--ready-file",
+        str(ready),
+    ]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(  # noqa: S603
             [str(Path(sys.executable).with_name("braze-sandbox")), *command],
@@ -80,18 +131,19 @@ def _sandbox() -> Iterator[dict[str, str]]:
         _stop(process)
 
 
-def _meltano(environment: dict[str, str]) -> str:
+def _meltano(folder: Path, environment: dict[str, str]) -> str:
     """Run the pipeline, its log on the terminal as it comes, and return that log."""
     ours = {
-        "TAP_BRAZE_EXPORT_SPOOL_DIR": str(FOLDER / "spool"),
+        "TAP_BRAZE_EXPORT_SPOOL_DIR": str(folder / "spool"),
+        "TAP_BRAZE_EXPORT_FINGERPRINTS_URL": str(folder / "fingerprints"),
         "TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS": "1",
-        "TARGET_DUCKDB_FILEPATH": str(DATABASE),
+        "TARGET_DUCKDB_FILEPATH": str(_database(folder)),
         # With each load, however small, DuckDB works out the CSV file's dialect anew: every table is loaded once. A
         # second thread of DuckDB would only compete with the tap and Meltano.
         "TARGET_DUCKDB_BATCH_SIZE_ROWS": "150000",
         "TARGET_DUCKDB_SETTINGS": json.dumps({"threads": 1}),
         # Bookmarks of the demo stay with the demo's files.
-        "MELTANO_DATABASE_URI": f"sqlite:///{FOLDER / 'meltano.db'}",
+        "MELTANO_DATABASE_URI": f"sqlite:///{folder / 'meltano.db'}",
     }
     process = subprocess.Popen(  # noqa: S603
         [str(MELTANO), "run", "demo"],
@@ -121,22 +173,20 @@ def _meltano(environment: dict[str, str]) -> str:
 def main() -> None:
     """Run the demo; what it starts ends with it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        if FOLDER.exists():
-            shutil.rmtree(FOLDER)  # Whatever became of an earlier demo, this one starts afresh.
-        FOLDER.mkdir(parents=True)
-    except OSError as error:
-        _fail(f"{FOLDER.relative_to(ROOT)} cannot be emptied: {error}")
-    _say(f"A sandbox Braze with {USERS:,} users -> tap-braze-export -> {DATABASE.relative_to(ROOT)}")
-    with _sandbox() as environment:
+    options = _options()
+    folder = options.folder.resolve()
+    is_first = _prepare(folder)
+    _say(f"A sandbox Braze with {options.users:,} users -> tap-braze-export -> {_shown(_database(folder))}")
+    with _sandbox(folder, users=options.users, changed=options.changed) as environment:
         began = time.monotonic()
-        log = _meltano(environment)
+        log = _meltano(folder, environment)
         seconds = time.monotonic() - began
+    (folder / "complete").touch()
     _say("")
     show = [
         str(LOADER_PYTHON),
         str(ROOT / "demo" / "show.py"),
-        str(DATABASE),
+        str(_database(folder)),
         str(ROOT / "demo" / "answers.sql"),
     ]
     if subprocess.run(show, check=False).returncode != 0:  # noqa: S603
@@ -144,6 +194,11 @@ def main() -> None:
     speeds = re.findall(r"([\d,]+) users a second", log)
     read = f"; the tap alone read {speeds[-1]} users a second" if speeds else ""
     _say(f"The pipeline took {seconds:.1f} seconds{read}.")
+    if is_first:
+        _say("Try `make demo` again, then `make demo DEMO_CHANGED=5`: only users that changed are loaded.")
+        return
+    for unchanged, users in re.findall(r"unchanged: ([\d,]+) of ([\d,]+) users", log):
+        _say(f"{unchanged} of {users} users had not changed since the last demo, so they were skipped.")
 
 
 if __name__ == "__main__":

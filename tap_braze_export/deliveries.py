@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.archive import Block
     from tap_braze_export.files.objects import DeliveredFile
+    from tap_braze_export.state import Bookmark
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class CompleteExport:
     segment_id: str
     exported_at: str
     users: int
+
+    @classmethod
+    def of(cls, bookmark: Bookmark) -> Self:
+        """The export of a bookmark whose last file was emitted."""
+        return cls(bookmark.export_id, bookmark.source, bookmark.segment_id, bookmark.exported_at, bookmark.users)
 
 
 class Delivery(Protocol):

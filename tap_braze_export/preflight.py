@@ -66,7 +66,7 @@ def list_segments(settings: Settings, *, clock: Clock, logger: logging.Logger) -
         return
     logger.info("Segments of this workspace, for segment_ids:")
     for segment_id, name in segments[:_MAX_LISTED_SEGMENTS]:
-        logger.info("  %s  %s", segment_id, foreign_text(name))
+        logger.info("  %s  %s", foreign_text(segment_id), foreign_text(name))
     if (more := len(segments) - _MAX_LISTED_SEGMENTS) > 0:
         over = "more than " if len(segments) > _MAX_COUNTED_SEGMENTS else ""
         logger.info("  … and %s%s more", over, f"{more - bool(over):,}")
@@ -76,6 +76,8 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
     yield from _in_braze(settings, clock)
     if bucket_url := settings.bucket_url:
         yield _bucket(bucket_url, settings, clock)
+    if fingerprints_url := settings.fingerprints_url:
+        yield _fingerprints(fingerprints_url, settings, clock)
     if scheduler := settings.dask_scheduler:
         yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
     yield _attempt("Spool directory", Spool(settings.spool_dir, clock=clock).open)
@@ -111,12 +113,12 @@ def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
 def _segment(client: Braze, segment_id: str) -> Check:
     subject = f"Segment {segment_id}"
     try:
-        name = client.segment_details(segment_id).get("name")
+        name = client.segment_details(segment_id).get("name", "")
     except AuthError as error:
         return subject, UNKNOWN, _lacks("segments.details", error)
     except BrazeError as error:
         return subject, FAILS, _told(error)
-    return subject, WORKS, foreign_text(str(name))
+    return subject, WORKS, foreign_text(name) if isinstance(name, str) else ""
 
 
 def _custom_attributes(client: Braze, *, needed: bool) -> Check:
@@ -154,6 +156,15 @@ def _bucket(bucket_url: str, settings: Settings, clock: Clock) -> Check:
     except TapError as error:
         problem = str(error)
     return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
+
+
+def _fingerprints(url: str, settings: Settings, clock: Clock) -> Check:
+    from tap_braze_export.fingerprints.store import Store  # noqa: PLC0415 - an extra
+
+    subject, verdict, problem = _attempt(
+        "Fingerprints", lambda: Store(url, settings.storage_options(url), None, clock).check()
+    )
+    return subject, verdict, problem or "they can be listed, written and removed"
 
 
 def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:

@@ -13,7 +13,7 @@ from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.request import Source
+from tap_braze_export.exports.request import sources_of
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.summary import Summary
@@ -21,7 +21,7 @@ from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.selection import RequestedFields, rows_signature
-from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, INVALID_USER_IDS, SEGMENT, SEGMENT_MEMBERS
+from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.batch_messages import Batches
 from tap_braze_export.workers.memory import keep_freed_memory
@@ -123,7 +123,8 @@ class Run:
                 self._write_schemas()  # so that tables exist even if no user is delivered
                 if self._fingerprints:
                     self._emit_leavers(self._fingerprints)
-                    self._fingerprints.finish()
+                    may_delete = self._settings.emit_activate_version_messages and not self._summary.unchanged
+                    self._fingerprints.finish(only_own=may_delete)
                 self._write_state()
 
     def _emit_deliveries(self) -> Iterator[Record]:
@@ -273,7 +274,7 @@ class Run:
                 rows_signature=signature,
             )
         return Exports(
-            self._sources(fields),
+            sources_of(self._settings, fields, with_memberships=SEGMENT_MEMBERS.stream in self._selections),
             client=client,
             clock=self._clock,
             spool=self._spool,
@@ -287,16 +288,6 @@ class Run:
 
     def _requested_fields(self) -> RequestedFields:
         return RequestedFields.of(self._selections.values(), self._settings.extra_export_fields)
-
-    def _sources(self, fields: RequestedFields) -> list[Source]:
-        segment_ids = dict.fromkeys(self._settings.segment_ids)
-        sources = [Source(SEGMENT, segment_id, fields) for segment_id in segment_ids]
-        if self._settings.global_control_group:
-            if SEGMENT_MEMBERS.stream in self._selections:
-                sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
-            else:
-                _log.info("The Global Control Group is not exported: segment_members is not selected")
-        return sources
 
     def _rows_signature(self) -> str:
         return rows_signature(self._selections, self._requested_fields(), self._settings.row_shaping)

@@ -1,16 +1,29 @@
-"""HTTP sessions: with the proxies and trusted certificates of the environment, never with a .netrc."""
+"""HTTP sessions and bodies within limits: with the environment's proxies and certificates, never with a .netrc."""
 
 from __future__ import annotations
 
-from typing import Any
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import requests
 import requests.adapters
+import urllib3.exceptions
 from typing_extensions import override
 
 from tap_braze_export.certificates import OVER_REQUESTS, trusted_by_environment
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tap_braze_export.clock import Clock
+
 _MAX_CONNECTIONS = 64
+_READ_BYTES = 2**16
+_GZIP_WBITS = 31
+
+
+class OversizedBodyError(requests.exceptions.RequestException):
+    """The body of a response is longer than its limit, or comes for longer than its time."""
 
 
 class Session(requests.Session):
@@ -19,8 +32,35 @@ class Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.auth = _unchanged  # without one, requests looks into .netrc
+        self.headers["Accept-Encoding"] = "gzip, identity"  # what `read_body` decodes within its limit
         for scheme in ("https://", "http://"):
             self.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_MAX_CONNECTIONS))
+
+    @override
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request; an address that cannot be parsed, also of a redirect, is an error of requests.
+
+        Raises:
+            requests.exceptions.InvalidURL: It cannot be parsed.
+        """
+        try:
+            return super().request(*args, **kwargs)
+        except requests.exceptions.RequestException:
+            raise
+        except (ValueError, urllib3.exceptions.HTTPError) as error:  # requests lets through what its libraries raise
+            raise requests.exceptions.InvalidURL(type(error).__name__) from None
+
+    @override
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Where a redirect leads; its body, which requests would read to its end, is given up."""
+        try:
+            target = super().get_redirect_target(resp)
+        except UnicodeError:
+            resp.close()
+            raise
+        if target:
+            resp.close()
+        return target
 
     @override
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -36,6 +76,68 @@ class Session(requests.Session):
         if settings["verify"] is True and (bundle := trusted_by_environment(OVER_REQUESTS)):
             settings["verify"] = bundle[1]
         return settings
+
+
+def read_body(response: requests.Response, *, max_bytes: int, max_seconds: float, clock: Clock) -> bytes:
+    """Read the body of a response that was requested with `stream=True`, and decode it.
+
+    Args:
+        response: The response; it is closed.
+        max_bytes: Of the decoded body; memory stays near it whatever comes.
+        max_seconds: From now until the body must have ended.
+        clock: Time.
+
+    Raises:
+        OversizedBodyError: It is longer, or takes longer.
+        requests.exceptions.RequestException: It broke off, or is encoded in a way that was not asked for.
+    """
+    with response:
+        body = _read(response, max_bytes + 1, max_seconds, clock)
+    if len(body) > max_bytes:
+        raise OversizedBodyError(f"the body is longer than {max_bytes} bytes")
+    return body
+
+
+def body_start(response: requests.Response, *, max_bytes: int, max_seconds: float, clock: Clock) -> bytes:
+    """Read the beginning of such a body, for what an error may say; empty if it cannot be read."""
+    try:
+        with response:
+            return _read(response, max_bytes, max_seconds, clock)
+    except requests.exceptions.RequestException:
+        return b""
+
+
+def _read(response: requests.Response, max_bytes: int, max_seconds: float, clock: Clock) -> bytes:
+    """The first bytes of a decoded body."""
+    end = clock.now() + max_seconds
+    body = bytearray()
+    for piece in _decoded(response, max_bytes):
+        body += piece
+        if len(body) >= max_bytes:
+            break
+        if clock.now() > end:
+            raise OversizedBodyError(f"the body was still coming in after {max_seconds:.0f} seconds")
+    return bytes(body[:max_bytes])
+
+
+def _decoded(response: requests.Response, max_bytes: int) -> Iterator[bytes]:
+    """Yield a body in pieces as they come, each of at most `max_bytes`; an empty one while nothing is decoded."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity", "gzip", "x-gzip"}:
+        raise requests.exceptions.ContentDecodingError("the body has an encoding that was not asked for")
+    inflater = zlib.decompressobj(_GZIP_WBITS) if "gzip" in encoding else None
+    was_fed = False
+    try:
+        # read1, not stream: the limits of a body that drips are checked as its bytes come.
+        while piece := response.raw.read1(_READ_BYTES, decode_content=False):
+            was_fed = True
+            yield inflater.decompress(piece, max_bytes) if inflater else piece
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(type(error).__name__) from None
+    except zlib.error:
+        raise requests.exceptions.ContentDecodingError("the body is no gzip stream") from None
+    if was_fed and inflater and not inflater.eof:
+        raise requests.exceptions.ContentDecodingError("the gzip stream is truncated")
 
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:

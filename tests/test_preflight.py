@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import pytest
 
 from tap_braze_export.errors import TapError
@@ -16,6 +18,8 @@ from tests.support.runs import Ended, command, settings, written
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.clouds import Store
 
 pytestmark = pytest.mark.slow
 
@@ -163,6 +167,51 @@ def test_shared_directory_is_no_spool_directory(tmp_path: Path) -> None:
         ended = checked(sandbox, tmp_path, spool_dir=str(shared))
     assert "spool_dir" in ended.error
     assert shared.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_fingerprints_are_tried_out(tmp_path: Path) -> None:
+    """As a run would use them, and nothing is left of it; a directory that is not there yet is made."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, fingerprints_url=str(tmp_path / "made" / "fingerprints"))
+    assert ended.code == 0
+    assert "Fingerprints: works (they can be listed, written and removed)" in ended.stderr
+    assert list((tmp_path / "made").rglob("*")) == [tmp_path / "made" / "fingerprints"]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("{}/file/fingerprints", "fingerprints_url {}/file/fingerprints cannot be written (Not a directory)"),
+        ("{}/file", "fingerprints_url {}/file cannot be written (Not a directory)"),
+        ("nosuch://fingerprints", "fingerprints_url starts with nosuch://, which names no storage: use s3://"),
+    ],
+)
+def test_fingerprints_that_cannot_be_written(tmp_path: Path, place: str, reason: str) -> None:
+    (tmp_path / "file").write_text("")
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, fingerprints_url=place.format(tmp_path))
+    assert ended.error.startswith(f"Fingerprints: {reason.format(tmp_path)}")
+    assert checklist(ended)["Fingerprints"] == "fails"
+
+
+@pytest.mark.external
+def test_fingerprints_in_a_bucket_need_more_than_the_export(store: Store, tmp_path: Path) -> None:
+    """Credentials that may only list and read do for the bucket, not for fingerprints; no secret is told."""
+    url = store.at(f"fingerprints-{uuid.uuid4().hex}")
+    with Sandbox(users=5) as sandbox:
+        of_reader, of_writer = (
+            checked(sandbox, tmp_path, bucket_url=store.url, bucket_options=options, fingerprints_url=url)
+            for options in (store.reader, store.writer)
+        )
+    assert checklist(of_reader) | {"Bucket": "works", "Fingerprints": "fails"} == checklist(of_reader)
+    assert of_reader.error.startswith(
+        "Fingerprints: the storage of fingerprints cannot be written: PermissionError (Acc"
+    )
+    assert "may list, get, put and delete objects" in of_reader.error
+    assert not [secret for secret in store.secrets if secret in of_reader.stderr]
+    assert checklist(of_writer) | {"Bucket": "works", "Fingerprints": "works"} == checklist(of_writer)
+    files = fsspec.filesystem("s3", **store.writer, skip_instance_cache=True)
+    assert [path for path in files.find(url) if path.endswith("running")] == []
 
 
 def test_bucket_options_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,7 +55,4 @@ class Completeness:
 
     def complete_exports(self) -> Sequence[CompleteExport]:
         """The exports that are complete, which is known and not only assumed."""
-        return [
-            CompleteExport(each.export_id, each.source, each.segment_id, each.exported_at, each.users)
-            for each in (self._bookmarks[key] for key in self._proven)
-        ]
+        return [CompleteExport.of(self._bookmarks[key]) for key in self._proven]

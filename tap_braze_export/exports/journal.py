@@ -54,9 +54,9 @@ class Journal:
         self._subject = subject
 
     @classmethod
-    def of(cls, spool: Spool, api_url: str, key: tuple[str, str], state: Mapping[str, Any]) -> Journal:
+    def of(cls, spool: Spool, workspace: str, key: tuple[str, str], state: Mapping[str, Any]) -> Journal:
         """The journal of a source and segment id in a workspace, for a run that was handed this STATE."""
-        digest = _digest("\n".join((api_url.rstrip("/"), *key)))
+        digest = _digest("\n".join((workspace, *key)))
         given_state = _digest(json.dumps(state, sort_keys=True)) if state else ""
         path = spool.root / "journal" / f"{digest}.json"
         return cls(path, spool, subject=" ".join(key).strip(), given_state=given_state)

@@ -104,7 +104,7 @@ class Exports:
             files_ahead=files_ahead,
             free=free,
         )
-        self._journals = {source.key: Journal.of(spool, settings.api_url, source.key, state) for source in sources}
+        self._journals = {source.key: Journal.of(spool, settings.workspace, source.key, state) for source in sources}
         self._requests = [
             ExportRequest(
                 source,
@@ -168,7 +168,7 @@ class Exports:
     @property
     def ended(self) -> bool:
         """See `Deliveries`."""
-        return not self._requests and not self._running
+        return not (self._requests or self._running)
 
     def wait(self) -> None:
         """See `Deliveries`."""
@@ -206,11 +206,9 @@ class Exports:
 
     def _resume(self, request: ExportRequest) -> None:
         known = request.resume()
-        if known is None:
-            return
-        if known.status is Status.RUNNING:
+        if known and known.status is Status.RUNNING:
             self._follow(request, known)
-        elif self._bucket is not None:
+        elif known and self._bucket is not None:
             poller = self._pollers.late_files(known, self._bucket, self._journals[known.bookmark.key])
             self._running.insert(0, RunningExport(request.source, poller, is_late=True))
 

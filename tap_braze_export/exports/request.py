@@ -17,6 +17,7 @@ from tap_braze_export.errors import (
 )
 from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
 from tap_braze_export.report.progress import duration
+from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 from tap_braze_export.state import Bookmark
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
     from tap_braze_export.exports.journal import Journal
     from tap_braze_export.files.bucket import Bucket
-    from tap_braze_export.schema.selection import RequestedFields
     from tap_braze_export.settings import Settings
 
 _CLOCK_DIFFERENCE_SECONDS = 120
@@ -52,6 +52,22 @@ class Source:
 
     def __str__(self) -> str:
         return "the Global Control Group" if self.kind == GLOBAL_CONTROL_GROUP else f"segment {self.segment_id}"
+
+
+def sources_of(settings: Settings, fields: RequestedFields, *, with_memberships: bool) -> list[Source]:
+    """The exports that the settings ask for.
+
+    Args:
+        settings: The tap's settings.
+        fields: The fields to export of each segment.
+        with_memberships: True if the stream `segment_members` is selected.
+    """
+    sources = [Source(SEGMENT, segment_id, fields) for segment_id in dict.fromkeys(settings.segment_ids)]
+    if settings.global_control_group and with_memberships:
+        sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
+    elif settings.global_control_group:
+        _log.info("The Global Control Group is not exported: segment_members is not selected")
+    return sources
 
 
 class ExportRequest:

@@ -1,4 +1,4 @@
-"""The setting `bucket_url`: read in the forms that people paste, else refused with the form to use."""
+"""The settings that name a storage: read in the forms that people paste, else refused with the form to use."""
 
 from __future__ import annotations
 
@@ -20,29 +20,42 @@ def read_bucket_url(text: str) -> str:
     Raises:
         ConfigError: It cannot be a bucket.
     """
+    return _cut(read_storage_url(text, setting="bucket_url"))
+
+
+def read_storage_url(text: str, *, setting: str) -> str:
+    """The address of a bucket and a prefix, or of a directory.
+
+    Args:
+        text: The value of the setting.
+        setting: The setting.
+
+    Raises:
+        ConfigError: It cannot be one.
+    """
     url = text.strip()
     scheme, separator, path = url.partition("://")
     scheme = scheme.lower()
     if not separator:
         if url.startswith("arn:"):
-            raise _refusal("is an ARN", f"s3://{url.rpartition(':')[2]}")
+            raise _refusal(setting, "is an ARN", f"s3://{url.rpartition(':')[2]}")
         if re.match(r"(?!file:/)[A-Za-z][\w+.-]+:", url):
-            raise _refusal("has no :// after its scheme", "")
-        return _cut(url)
+            raise _refusal(setting, "has no :// after its scheme", "")
+        return url
     if scheme in {"http", "https"}:
-        raise _refusal("is a web address", _form_of_web_address(url))
+        raise _refusal(setting, "is a web address", _form_of_web_address(url))
     if scheme in _DIRECTORY_SCHEMES:
         if not path.startswith(("/", "~")):
-            raise _refusal("names a directory without a slash before it", f"{scheme}:///{path}")
+            raise _refusal(setting, "names a directory without a slash before it", f"{scheme}:///{path}")
     elif scheme in _CLOUD_SCHEMES:
         bucket = path.partition("/")[0]
         if not bucket.strip():
-            raise _refusal("names no bucket", "")
+            raise _refusal(setting, "names no bucket", "")
         if ":" in bucket:
-            raise _refusal("holds credentials, which go into bucket_options", "")
+            raise _refusal(setting, "holds credentials, which go into bucket_options or the environment", "")
         if "?" in path:
-            raise _refusal("holds a query: credentials go into bucket_options", "")
-    return _cut(f"{scheme}://{path}")
+            raise _refusal(setting, "holds a query: credentials go into bucket_options or the environment", "")
+    return f"{scheme}://{path}"
 
 
 def shown_bucket_url(url: str) -> str:
@@ -56,8 +69,8 @@ def _cut(url: str) -> str:
     return _BRAZES_FOLDER.sub("", url) or ("/" if url.startswith("/") else ".")
 
 
-def _refusal(problem: str, form: str) -> ConfigError:
-    return ConfigError(f"bucket_url {problem}: name {form or _WANTED}")
+def _refusal(setting: str, problem: str, form: str) -> ConfigError:
+    return ConfigError(f"{setting} {problem}: name {form or _WANTED}")
 
 
 def _form_of_web_address(url: str) -> str:

@@ -41,6 +41,7 @@ class BlockFingerprints:
         ids: Their ids.
         raws: Digests of their lines.
         contents: Digests of their contents.
+        are_emitted: 1 for each that is emitted, 0 for each that is skipped.
         member_of: The segment whose memberships are emitted; empty for none.
         has_profiles: True if more than memberships is emitted.
         skipped: Positions in the last version of the users that were skipped.
@@ -52,6 +53,7 @@ class BlockFingerprints:
     ids: Column
     raws: Column
     contents: Column
+    are_emitted: Column
     member_of: str
     has_profiles: bool
     skipped: Column
@@ -61,7 +63,8 @@ class BlockFingerprints:
         """Its tables, for a snapshot."""
         tables = {}
         if self.has_profiles:
-            tables[USERS] = {"key": self.keys, "raw": self.raws, "content": self.contents}
+            digests = {"key": self.keys, "raw": self.raws, "content": self.contents}
+            tables[USERS] = {**digests, "emitted": self.are_emitted}
         if self.member_of:
             tables[members_table(self.member_of)] = {"key": self.keys, "id": self.ids}
         return tables
@@ -96,7 +99,7 @@ class _Found:
 
 
 class Known:
-    """What the target has of each user: the last version that it has confirmed, and what may have changed since.
+    """The users that the target has: the last version that it has confirmed, and what may have changed since.
 
     It can be sent to other processes, which open the version themselves.
 
@@ -154,17 +157,19 @@ class Known:
             return found
         order = np.argsort(keys)
         if has_profiles:
-            positions, columns = self._lookup(USERS, keys, order)
+            positions, columns = self._lookup(USERS, keys, order, ["raw", "content"])
             found.positions = positions
             found.raws, found.contents = columns.get("raw", none), columns.get("content", none)
         if member_of:
-            positions, columns = self._lookup(members_table(member_of), keys, order)
+            positions, columns = self._lookup(members_table(member_of), keys, order, ["certain"])
             found.are_members = (positions >= 0) & (columns.get("certain", none) == 1)
         return found
 
-    def _lookup(self, table: str, keys: Column, order: Column) -> tuple[Column, dict[str, Column]]:
+    def _lookup(
+        self, table: str, keys: Column, order: Column, wanted: Sequence[str]
+    ) -> tuple[Column, dict[str, Column]]:
         assert self.base is not None  # noqa: S101 - find() has asked
-        sorted_positions, sorted_columns = self.base.lookup(table, keys[order])
+        sorted_positions, sorted_columns = self.base.lookup(table, keys[order], wanted)
         if (rows := self._changed.get(table)) is not None:
             sorted_positions[(sorted_positions >= 0) & rows[sorted_positions]] = -1
         positions = np.empty_like(sorted_positions)
@@ -236,6 +241,7 @@ class BlockCheck:
         ids = [self._ids[index] for index in self._skipped_lines]
         raws, contents = [self._raws[lines]], [self._found.contents[lines]]
         skipped, emitted = [self._found.positions[lines]], []
+        are_emitted = [np.zeros(len(lines), "u1")]
         for other_keys, other_ids, other_raws, other_contents, positions, same in self._others:
             keys.append(other_keys)
             ids += other_ids
@@ -243,6 +249,7 @@ class BlockCheck:
             contents.append(other_contents)
             skipped.append(positions[same])
             emitted.append(positions[~same])
+            are_emitted.append((~same).astype("u1"))
         fitting = np.fromiter(map(_fits, ids), bool, len(ids))
         all_keys = np.concatenate(keys)
         order = np.argsort(all_keys, kind="stable")
@@ -254,6 +261,7 @@ class BlockCheck:
             ids=np.array(ids, f"S{width}")[order],
             raws=np.concatenate(raws)[order],
             contents=np.concatenate(contents)[order],
+            are_emitted=np.concatenate(are_emitted)[order],
             member_of=self._member_of,
             has_profiles=self._has_profiles,
             skipped=_found_only(skipped),

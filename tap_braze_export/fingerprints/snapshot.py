@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -156,12 +156,15 @@ class Snapshot:
         """The columns of a group, mapped into memory.
 
         Raises:
-            OSError: If the file is gone.
+            UnreadableSnapshotError: If the file is gone.
         """
         mapped = self._map
         if mapped is None:
-            with self.path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                with self.path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise UnreadableSnapshotError from error
         return {
             name: np.frombuffer(mapped, dtype, group.count, start) for name, (dtype, start) in group.columns.items()
         }
@@ -175,31 +178,32 @@ class Snapshot:
         if self._map is not None and len(self._map) > _RELEASED_BYTES:
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def lookup(self, table: str, keys: Column) -> tuple[Column, dict[str, Column]]:
+    def lookup(self, table: str, keys: Column, wanted: Sequence[str] = ()) -> tuple[Column, dict[str, Column]]:
         """Find rows by key.
 
         Args:
             table: The table.
             keys: Sorted.
+            wanted: Columns; the pages of others are not read.
 
         Returns:
-            The position of each key's row, -1 for none, and the other columns of these rows; 0 where there is none.
+            The position of each key's row, -1 for none, and the wanted columns of these rows; 0 where there is none.
         """
         positions = np.full(len(keys), -1, np.int64)
         found: dict[str, Column] = {}
         first = start = 0
         for group in self.groups.get(table, ()):
             columns = self.columns(group)
-            own_keys = columns.pop("key")
+            own_keys = columns["key"]
             end = int(np.searchsorted(keys, own_keys[-1], "right"))
             if end > start:
                 places = np.searchsorted(own_keys, keys[start:end])
                 matches = own_keys[places] == keys[start:end]
                 places = places[matches]
                 positions[start:end][matches] = first + places
-                for name, values in columns.items():
-                    of_all = found.setdefault(name, np.zeros(len(keys), values.dtype))
-                    of_all[start:end][matches] = values[places]
+                for name in wanted:
+                    of_all = found.setdefault(name, np.zeros(len(keys), columns[name].dtype))
+                    of_all[start:end][matches] = columns[name][places]
                 self.release()
             first, start = first + group.count, end
         return positions, found

@@ -1,4 +1,4 @@
-"""What the reader asks about users that were emitted before; `fingerprints/` knows."""
+"""The reader's questions about users that were emitted before; `fingerprints/` answers them."""
 
 from __future__ import annotations
 

@@ -57,6 +57,14 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
 @click.command()
 @click.option("--users", default=1000, show_default=True, type=click.IntRange(0), help="Users of segment all-users.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the made-up users.")
+@click.option(
+    "--changed",
+    default=0.0,
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Share of the made-up users that differ from those of the same seed without this option, as if a day had "
+    "passed; a few of them leave or join segment vip-users. With a larger share the same ones differ, and more.",
+)
 @click.option("--port", default=0, show_default=True, help="Port of the REST server; 0 is any free one.")
 @click.option("--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one.")
 @click.option(

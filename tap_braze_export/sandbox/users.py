@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from tap_braze_export.sandbox import vocabulary as words
 from tap_braze_export.sandbox.attributes import ATTRIBUTES
+from tap_braze_export.sandbox.selection import Selection
 from tap_braze_export.sandbox.vocabulary import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tap_braze_export.sandbox.selection import Selection
+    from collections.abc import Callable, Sequence
 
     # From index and 64 random bytes to one rendered member, or "" where the user has none.
     Render = Callable[[int, bytes], str]
@@ -27,7 +26,7 @@ def _level(dice: bytes) -> int:
     return (dice[0] >= _LIGHT) + (dice[0] >= _MEDIUM)
 
 
-def _hex_uuid(index: int, dice: bytes, at: int, ordinal: int) -> str:
+def hex_uuid(index: int, dice: bytes, at: int, ordinal: int) -> str:
     """A UUID that ends in the index, so that the user is found without a table."""
     digits = dice.hex()[at : at + 18]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-8{digits[15:]}-{index:010x}{ordinal:02x}"
@@ -54,7 +53,7 @@ def _external_id(index: int, dice: bytes) -> str:
     if kind == 1:
         return f'"external_id":"{100000 + index}"'
     if kind == 2:  # noqa: PLR2004
-        return f'"external_id":"{_hex_uuid(index, dice, 60, 0)}"'
+        return f'"external_id":"{hex_uuid(index, dice, 60, 0)}"'
     return f'"external_id":"member{index}@crm.example.com"'
 
 
@@ -192,7 +191,7 @@ def _custom_attributes(wanted: frozenset[str] | None) -> Render:
         ]
         items = [variants[roll] for (name, variants), roll in neighbours if wanted is None or name in wanted]
         if dice[35] & 1 and (wanted is None or "loyaltyId" in wanted):
-            items.append(f'"loyaltyId":"{_hex_uuid(index, dice, 72, 0)}"')
+            items.append(f'"loyaltyId":"{hex_uuid(index, dice, 72, 0)}"')
         if not items:
             return '"custom_attributes":{}' if wanted is None and dice[36] & 3 == 0 else ""
         return f'"custom_attributes":{{{",".join(items)}}}'
@@ -207,9 +206,9 @@ def _device_kinds(dice: bytes) -> list[int]:
 def _devices(index: int, dice: bytes) -> str:
     made = []
     for k, kind in enumerate(_device_kinds(dice)):
-        own = _hex_uuid(index, dice, 2 * k, k)
+        own = hex_uuid(index, dice, 2 * k, k)
         if kind < 3:  # noqa: PLR2004
-            ad = f'"{_hex_uuid(index, dice, 40 + k, k)}"' if kind else "null"
+            ad = f'"{hex_uuid(index, dice, 40 + k, k)}"' if kind else "null"
             made.append(
                 f'{{"model":"Pixel {4 + kind}","os":"Android ({"QRS"[kind]})","carrier":null,'
                 f'"device_id":"{own}","google_ad_id":{ad},"ad_tracking_enabled":true}}',
@@ -230,7 +229,7 @@ def _push_tokens(index: int, dice: bytes) -> str:
     token = dice.hex()
     made = [
         f'{{"app":"Shop {("Android", "iOS")[kind > 2]}","platform":"{("Android", "iOS")[kind > 2]}",'  # noqa: PLR2004
-        f'"token":"{token[k:]}:APA91b{token[:k]}","device_id":"{_hex_uuid(index, dice, 2 * k, k)}",'
+        f'"token":"{token[k:]}:APA91b{token[:k]}","device_id":"{hex_uuid(index, dice, 2 * k, k)}",'
         f'"notifications_enabled":{("true", "false")[kind & 1]},'
         f'"provisionally_opted_in":{("null", "false")[kind > 2]}}}'  # noqa: PLR2004
         for k, kind in enumerate(_device_kinds(dice))
@@ -301,6 +300,10 @@ _FIELDS: dict[str, Render] = {
 }
 
 
+WHOLE = Selection(frozenset({*_FIELDS, "custom_attributes"}))
+"""Every member that a user may have."""
+
+
 @lru_cache(maxsize=64)
 def _renders(selection: Selection) -> tuple[Render, ...]:
     renders = [render for name, render in _FIELDS.items() if name in selection.names]
@@ -314,10 +317,14 @@ class Population:
 
     def __init__(self, seed: int) -> None:
         """Derive the users from this seed."""
-        self._seed = str(seed).encode()
+        self.key = str(seed).encode()
 
     def line(self, index: int, selection: Selection) -> bytes:
         """One user as a line of JSON (without line end), with the selected members."""
-        dice = blake2b(b"%d" % index, key=self._seed).digest()
+        dice = blake2b(b"%d" % index, key=self.key).digest()
         members = [member for render in _renders(selection) if (member := render(index, dice))]
         return f"{{{','.join(members)}}}".encode()
+
+    def members(self, usual: range, everybody: range) -> Sequence[int]:  # noqa: ARG002 - others need everybody
+        """The members of a segment, by index."""
+        return usual

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from tap_braze_export.sandbox.attributes import attribute_list
+from tap_braze_export.sandbox.changes import ChangedPopulation
 from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps
 from tap_braze_export.sandbox.faults import Faults
 from tap_braze_export.sandbox.limits import RateLimit
@@ -65,6 +66,7 @@ class Options:
 
     users: int = 1000
     seed: int = 1
+    changed: float = 0.0
     odd_users: bool = True
     users_per_file: int = 5000
     api_keys: Collection[str] = ("sandbox-key",)
@@ -119,17 +121,19 @@ class Workspace:
         self._settle()
 
     def _settle(self) -> None:
-        people = self.population = Population(self.options.seed)
+        options = self.options
+        changed = ChangedPopulation(options.seed, options.changed) if options.changed else None
+        people = self.population = changed or Population(options.seed)
         odd: list[GivenUser] = []
-        if self.options.odd_users:
+        if options.odd_users:
             shipped = (resources.files("tap_braze_export.sandbox") / "odd_users.jsonl").read_text("utf-8").splitlines()
-            odd = [GivenUser(json.loads(line)) for line in shipped[: self.options.users]]
-        made = self._made = range(self.options.users - len(odd))
+            odd = [GivenUser(json.loads(line)) for line in shipped[: options.users]]
+        made = self._made = range(options.users - len(odd))
         self.segments = {
             segment.id: segment
             for segment in (
                 Segment("all-users", "All users", people, odd, made),
-                Segment("vip-users", "VIP users", people, [], made[::10]),
+                Segment("vip-users", "VIP users", people, [], people.members(made[::10], made)),
                 Segment("empty-segment", "Nobody", people),
             )
         }

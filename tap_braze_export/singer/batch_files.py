@@ -113,10 +113,15 @@ class BatchFiles:
 
     def elsewhere(self) -> BatchFiles:
         """A copy for another process, without the connection."""
-        storage, files = self.storage, self.connect()
-        if isinstance(files.files, LocalFileSystem):
-            storage = replace(storage, root=files.root)  # another process may be in another directory
+        storage = self.storage
+        if self.is_local:
+            storage = replace(storage, root=self.connect().root)  # another process may be in another directory
         return replace(self, clock=Clock(), storage=storage, _store=None)
+
+    @property
+    def is_local(self) -> bool:
+        """True if the files go into a local directory."""
+        return isinstance(self.connect().files, LocalFileSystem)
 
     def connect(self) -> Storage:
         """Connect to the storage, unless connected.

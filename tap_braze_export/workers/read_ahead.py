@@ -11,7 +11,7 @@ from tap_braze_export.files.objects import LocalObject
 from tap_braze_export.workers.dask_cluster import DaskCluster
 from tap_braze_export.workers.executor import NoWorkers
 from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers
-from tap_braze_export.workers.processes import Processes, automatic_count
+from tap_braze_export.workers.processes import Processes, environment, process_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ class ReadAhead:
         self._uses_workers = settings.workers > 0 or settings.dask_scheduler is not None
 
     def __enter__(self) -> Self:
-        """Start the processes that `workers` asks for, or connect to the cluster.
+        """Start the first of the processes that `workers` asks for, or connect to the cluster.
 
         Raises:
             TapError: If the cluster cannot be reached.
@@ -169,7 +169,7 @@ class ReadAhead:
 
     def _configured_executor(self) -> Executor:
         settings, files = self._settings, self._batch_files
-        processes = (settings.workers or automatic_count()) - 1
+        processes = process_count(settings.workers)
         if settings.is_resync or not (settings.dask_scheduler or processes):
             return NoWorkers()
         reader = FileReader(
@@ -180,7 +180,8 @@ class ReadAhead:
         )
         if not settings.dask_scheduler:
             reader.rows_folder = self._rows_folder = self._spool.run_folder("rows")
-            return Processes(reader, processes, at_once=settings.workers > 0)
+            variables = environment(for_cloud=files is not None and not files.is_local)
+            return Processes(reader, processes, at_once=settings.workers > 0, variables=variables)
         if self._selections.keys() - self._plain_streams:
             return NoWorkers()  # a dry run, which is limited; settings that change rows are refused
         reader.bucket_url, reader.bucket_options = settings.bucket_url, dict(settings.bucket_options)

@@ -116,6 +116,9 @@ def test_lost_answer_is_remembered_after_a_crash(tmp_path: Path) -> None:
     assert second.rows("users")[0]["exported_at"] == "2027-01-15T08:00:00.000000Z"
 
 
+@pytest.mark.fault(
+    "Braze's answers", "no answer to any request for an export", "one line; no second export while one may run"
+)
 def test_answers_that_are_lost_again_and_again(tmp_path: Path) -> None:
     """Not for ever: the run fails, and remembers that Braze may have started something."""
     with Server() as server:
@@ -288,6 +291,7 @@ def test_failed_export_leaves_its_last_count(tmp_path: Path) -> None:
     assert [line for line in third.warnings if "9 users before and 1 now" in line]
 
 
+@pytest.mark.fault("Download", "a store that cannot be reached", "one line; the next run goes on with the same export")
 def test_store_that_cannot_be_reached_keeps_the_export(tmp_path: Path) -> None:
     """The network was to blame: the run fails, and the next one gets the same export from the same link."""
     with Server() as server:

@@ -98,6 +98,7 @@ def test_changed_shape_of_rows_reads_it_from_its_first_file(tmp_path: Path, shap
     assert export_ids(second) == export_ids(first)
 
 
+@pytest.mark.fault("STATE", "STATE of a run that asked for fewer fields", "a new export")
 def test_missing_field_means_a_new_export(tmp_path: Path) -> None:
     """It was not asked for what is selected now: it is left to end, and the next one is waited for."""
     clock = Steps()
@@ -121,6 +122,7 @@ def test_missing_field_means_a_new_export(tmp_path: Path) -> None:
 # STATE and journal
 
 
+@pytest.mark.fault("STATE", "no STATE after a crash", "the export goes on from its first file")
 def test_journal_is_enough_to_go_on(tmp_path: Path) -> None:
     """A loader that never handed a STATE on: the export is continued, from its first file."""
     clock = Steps()
@@ -132,6 +134,7 @@ def test_journal_is_enough_to_go_on(tmp_path: Path) -> None:
     assert second.counts == {"users": 9, "export_files": 3}
 
 
+@pytest.mark.fault("STATE", "STATE that is older than the journal", "what it does not cover comes again")
 def test_journal_never_says_what_the_target_has(tmp_path: Path) -> None:
     """Three runs of one export, the last with an older STATE: what that one does not cover comes again."""
     clock = Steps()
@@ -187,6 +190,7 @@ def test_deleting_the_journal_makes_it_forgotten(tmp_path: Path) -> None:
     assert second.counts == {"users": 9, "export_files": 3}
 
 
+@pytest.mark.fault("STATE", "STATE of another version", "a new export; the log says why")
 def test_state_of_another_version(tmp_path: Path) -> None:
     """It is not used, and the log says so."""
     clock = Steps()

@@ -119,6 +119,9 @@ class SlowLoader(io.RawIOBase):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    "Loader and signals", "a loader that takes hours for a file", "the same rows; links do not expire meanwhile"
+)
 def test_download_begins_while_a_huge_file_of_another_export_is_written(tmp_path: Path) -> None:
     """Its link would have expired by the end of that file, which has a block for each of its users."""
     clock, fetched = FakeClock(), threading.Event()

@@ -8,7 +8,7 @@ import pytest
 
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
+from tap_braze_export.files.bucket_url import read_bucket_url, read_storage_url, shown_bucket_url
 from tests.files.test_bucket import deliver
 from tests.support.s3 import EXPORT, names
 
@@ -109,6 +109,18 @@ def test_what_names_no_bucket_is_refused(url: str, problem: str) -> None:
         read_bucket_url(url)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["S3://bucket/segment-export ", "segment-export", " s3://bucket/segment-export\n"])
+def test_another_storage_may_have_any_folder(url: str) -> None:
+    """Braze appends its own to the bucket's address only."""
+    assert read_storage_url(url, setting="other_url") == url.strip().replace("S3", "s3")
+
+
+@pytest.mark.parametrize("url", ["s3://", "arn:aws:s3:::bucket", "https://bucket.s3.amazonaws.com", "s3://a:b@bucket"])
+def test_a_refusal_names_the_setting(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^other_url "):
+        read_storage_url(url, setting="other_url")
 
 
 @pytest.mark.parametrize("scheme", ["foo", "s4", "aws"])

@@ -132,3 +132,17 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     """Close the connection without a response."""
     handler.close_connection = True
     handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def endless(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """A response whose body never ends, until the client hangs up; its length is not announced."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response_only(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(b"x" * 2**16)
+
+    return answer

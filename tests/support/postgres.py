@@ -57,9 +57,9 @@ class Postgres:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def rows(self, query: str) -> list[dict[str, Any]]:
+    def rows(self, query: str, *, schema: str = "public") -> list[dict[str, Any]]:
         """The rows of a query as objects; json, null and "" stay what they are, dates become ISO text."""
-        text = self.execute(f"select row_to_json(row_) from ({query}) as row_;")
+        text = self.execute(f'set search_path to "{schema}"; select row_to_json(row_) from ({query}) as row_;')
         # Only "\n" ends a row: text may hold other line separators.
         return [json.loads(line) for line in text.split("\n") if line]
 

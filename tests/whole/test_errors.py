@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,6 +108,9 @@ def test_rejected_lines(tmp_path: Path) -> None:
         ({"bucket_url": "https://bucket.s3.amazonaws.com/p"}, ["bucket_url", "s3://bucket/p"]),
         ({"bucket_url": "s3:///p"}, ["bucket_url", "names no bucket"]),
         ({"bucket_url": "s3://me:secret@bucket/p"}, ["bucket_url", "bucket_options"]),
+        ({"fingerprints_url": "https://bucket.s3.amazonaws.com/p"}, ["fingerprints_url is a web", "s3://bucket/p"]),
+        ({"fingerprints_url": "s3:///p"}, ["fingerprints_url names no bucket"]),
+        ({"fingerprints_url": "s3://me:secret@bucket/p"}, ["fingerprints_url holds credentials", "the environment"]),
         ({"callback_listen": "127.0.0.1:0"}, ["callback_listen", "callback_url"]),
         ({"stream_maps": {"users": {"a": "foo(("}}}, ["stream_maps"]),
         ({"stream_maps": {"users": {"braze_id": None}}}, ["stream_maps", "braze_id"]),
@@ -127,9 +131,35 @@ def test_settings_that_cannot_work(tmp_path: Path, more: dict[str, Any], told: l
     assert all(word in error for word in told), error
 
 
+@pytest.mark.parametrize("mode", [(), ("--test",)])
+def test_fingerprints_without_their_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    error = refusal(*mode, "--config", config(tmp_path, fingerprints_url=str(tmp_path / "fingerprints")))
+    assert "fingerprints_url needs: pip install 'tap-braze-export[fingerprints]'" in error
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nosuch://bucket", "fingerprints_url starts with nosuch://, which names no storage: use s3://, gs://"),
+        ("{}/config.json/here", "cannot be written (Not a directory): name a directory of the tap's own user"),
+    ],
+)
+def test_fingerprints_that_cannot_be_kept(sandbox: Sandbox, tmp_path: Path, url: str, told: str) -> None:
+    """The run ends before anything is requested."""
+    given = settings(sandbox, tmp_path, fingerprints_url=url.format(tmp_path))
+    ended = command("--config", written(tmp_path, given))
+    assert told in ended.error
+    assert not sandbox.workspace.exports
+
+
 def test_several_errors_share_a_line(tmp_path: Path) -> None:
-    ended = command("--config", config(tmp_path, api_key=None, segment_ids=None, output_format="rar"))
-    assert all(name in ended.error for name in ("api_key", "nothing to export", "output_format"))
+    wrong = {"api_key": None, "segment_ids": None, "output_format": "rar", "fingerprints_url": "s3://"}
+    ended = command("--config", config(tmp_path, **wrong))
+    told = ("api_key", "nothing to export", "output_format", "fingerprints_url names no bucket")
+    assert all(words in ended.error for words in told)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -175,6 +205,7 @@ def test_catalog_that_cannot_be_used(tmp_path: Path, content: str | None) -> Non
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"bookmarks": []}', '{"bookmarks": {"export_files": 1}}', None])
+@pytest.mark.fault("STATE", "a file that holds no STATE", "one line")
 def test_state_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "broken.json"
     if content is not None:
@@ -203,6 +234,7 @@ def test_environment_that_cannot_be_used(mode: tuple[str, ...], variable: str, v
     assert "hidden-option" not in error
 
 
+@pytest.mark.fault("Local disk", "spool_dir cannot be written", "one line, before Braze is asked for anything")
 def test_unwritable_spool_directory(sandbox: Sandbox, tmp_path: Path) -> None:
     """A file where a directory should be."""
     (tmp_path / "file").write_text("")

@@ -292,6 +292,11 @@ def prove(scene: Scene, moment: Moment) -> Output:
 
 
 @pytest.mark.parametrize("moment", HOSTED, ids=str)
+@pytest.mark.fault(
+    "Loader and signals",
+    "kill -9 at any moment of a download's run",
+    "the same rows after the next run, and one export",
+)
 def test_killed_with_a_download(hosted: Scene, moment: Moment) -> None:
     """The union of rows is one run's, one POST started one export, and no file that STATE covers comes twice."""
     prove(hosted, moment)
@@ -302,6 +307,9 @@ def test_killed_with_a_download(hosted: Scene, moment: Moment) -> None:
 
 
 @pytest.mark.parametrize("moment", DELIVERED, ids=str)
+@pytest.mark.fault(
+    "Loader and signals", "kill -9 at any moment of a bucket's run", "the same rows after the next run, and one export"
+)
 def test_killed_with_a_bucket(delivered: Scene, moment: Moment) -> None:
     """The same; and a POST whose response was never saved is recognised by the time in its folder's name."""
     prove(delivered, moment)

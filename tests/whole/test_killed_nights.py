@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 
 SEEDS = int(os.environ.get("KILL_SEEDS", "2"))
 """Histories of each mode."""
-CITIES = ("Berlin", "Paris", "Rome")
+STRIDE = int(os.environ.get("KILL_STRIDE", "11"))
+"""Steps between two kills: 1 for every step."""
+FEWEST_STEPS = 40
+"""A night has more steps than this."""
+CITIES = ("Berlin", "Paris")
 MODES: dict[str, dict[str, Any]] = {
     "url": {},
     "processes": {"workers": 3},
-    "bucket": {"settle_minutes": 0},
+    "bucket": {"settle_minutes": 0, "poll_interval_seconds": 1},
     "batch": {},
 }
 
@@ -55,8 +61,8 @@ class History:
 
     def change(self) -> None:
         """Change some users, also back to what they were, and let some move, leave or return."""
-        for name in self.random.sample([*self.people], 3):
-            self.people[name] = user(name, self.random.choice(CITIES), apps=self.random.sample(["Shop", "News"], 2))
+        for name in self.random.sample([*self.people], 6):
+            self.people[name] = user(name, self.random.choice(CITIES))
         for name in self.random.sample([*self.people], 2):
             self.segment_of[name] = self.random.choice("abx")
         for segment_id in "ab":
@@ -105,6 +111,44 @@ class History:
         return truth
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("keeps_spool", [True, False])
+@pytest.mark.parametrize("confirms", [True, False])
+@pytest.mark.fault("Loader and signals", "kill -9 at any step of a run with fingerprints", "no change is lost")
+def test_killed_at_every_step(tmp_path: Path, *, confirms: bool, keeps_spool: bool) -> None:
+    """Berlin is confirmed; a night with Paris is killed and all that it wrote is loaded; then it is Berlin again."""
+    with Sandbox(users=0) as braze, Runner(tmp_path / "runs") as runner:
+        nights = Nights(braze, tmp_path / "first", poll_interval_seconds=1)
+        before, now = ([[user("a", city), user("b")], [user("c", city)]] for city in ("Berlin", "Paris"))
+        config = {**nights.config, "segment_ids": ["s"]}
+        braze.add_segment("s", files=before)
+        first = runner.run(config, nights.catalog, None)
+        for step in itertools.count(0, STRIDE):
+            folder = tmp_path / f"step {step}"
+            shutil.copytree(tmp_path / "first", folder)
+            here = {**config, "spool_dir": str(folder / "spool"), "fingerprints_url": str(folder / "fingerprints")}
+            target, state = Target(), first.states[-1]
+            load(target, first)
+            braze.add_segment("s", files=now)
+            killed = runner.run(here, nights.catalog, state, steps=step)
+            load(target, killed)
+            if confirms and killed.states:
+                state = killed.states[-1]
+            if not keeps_spool:
+                shutil.rmtree(folder / "spool", ignore_errors=True)
+            braze.add_segment("s", files=before)
+            for _ in range(2):  # the first one may continue the export with Paris
+                output = runner.run(here, nights.catalog, state)
+                assert output.code == 0, output.log
+                load(target, output)
+                state = output.states[-1]
+            cities = {row["braze_id"]: row["home_city"] for row in target.current("users")}
+            assert cities == {"a": "Berlin", "b": "Berlin", "c": "Berlin"}, f"killed at step {step}"
+            if killed.code == 0:
+                break
+        assert step > FEWEST_STEPS
+
+
 def load(target: Target, output: Output) -> None:
     """Upsert the records of a run, and those of its batch files."""
     target.load(output)
@@ -128,6 +172,8 @@ def test_the_target_never_lacks_a_change(tmp_path: Path, mode: str, seed: int) -
             history.change()
             if history.random.random() < 0.3:
                 history.resync()
+            if history.random.random() < 0.5:  # a spool_dir that does not outlive its container
+                shutil.rmtree(tmp_path / "spool", ignore_errors=True)
             for _ in range(history.random.randint(1, 2)):
                 history.night(steps=history.random.choice([None, *range(80)]))
         history.last_night()
