@@ -141,7 +141,7 @@ class Pipeline:
 
     @property
     def downloads(self) -> list[Path]:
-        """What is in the spool of exports."""
+        """The files in the folders of exports, but for notes of a download."""
         return [path for path in self.spool.glob("exports/*/*") if path.suffix != ".json"]
 
     @property
