@@ -10,7 +10,9 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from tap_braze_export.clock import timestamp
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION = 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
 
@@ -112,24 +115,43 @@ class Bookmark:
             ValueError: If it does not describe an export.
         """
         try:
-            digests = base64.urlsafe_b64decode(entry["emitted"])
-            return cls(
-                source=entry["source"],
-                segment_id=entry["segment_id"],
-                export_id=entry["export_id"],
-                requested_at=datetime.fromisoformat(entry["requested_at"]).timestamp(),
-                requested_fields=tuple(entry["requested_fields"]),
-                rows_signature=entry["rows_signature"],
-                running=entry["running"],
-                in_bucket=entry["in_bucket"],
-                users=entry["users"],
-                last_users=entry["last_users"],
-                digests=dict.fromkeys(
-                    digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
-                ),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
+            found = msgspec.convert(entry, _Entry)
+            requested_at = datetime.fromisoformat(found.requested_at).timestamp()
+            timestamp(requested_at)  # in UTC it may lie beyond the years that there are
+            digests = base64.urlsafe_b64decode(found.emitted)
+        except (msgspec.ValidationError, OverflowError) as error:
             raise ValueError("no entry of an export") from error
+        return cls(
+            source=found.source,
+            segment_id=found.segment_id,
+            export_id=found.export_id,
+            requested_at=requested_at,
+            requested_fields=found.requested_fields,
+            rows_signature=found.rows_signature,
+            running=found.running,
+            in_bucket=found.in_bucket,
+            users=found.users,
+            last_users=found.last_users,
+            digests=dict.fromkeys(
+                digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
+            ),
+        )
+
+
+class _Entry(msgspec.Struct):
+    """An entry as `to_dict` writes it: STATE has been in other programs' hands."""
+
+    source: str
+    segment_id: str
+    export_id: str
+    requested_at: str
+    requested_fields: tuple[str, ...]
+    rows_signature: str
+    running: bool
+    in_bucket: bool
+    users: Count
+    last_users: Count | None
+    emitted: str
 
 
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
