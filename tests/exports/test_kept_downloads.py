@@ -152,6 +152,7 @@ def test_copies_of_a_dead_run_go_when_others_are_made(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("in_bucket", [False, True])
+@pytest.mark.fault("Local disk", "downloads that killed runs have left", "removed by the next run")
 def test_exports_that_killed_runs_have_left(tmp_path: Path, *, in_bucket: bool) -> None:
     """All of this segment go, and copies in the folder of the one that goes on; another segment's stay."""
     clock = Steps(crash, now=time.time())
