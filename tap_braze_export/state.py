@@ -10,7 +10,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
@@ -152,6 +152,26 @@ class _Entry(msgspec.Struct):
     users: Count
     last_users: Count | None
     emitted: str
+
+
+class ResyncProgress(msgspec.Struct):
+    """How far a resync has come.
+
+    Attributes:
+        export_id: The `export_id` of its rows.
+        requests: Requests whose users the target has.
+    """
+
+    export_id: str
+    requests: Count
+
+    @classmethod
+    def of(cls, found: Any) -> Self | None:
+        """Read the member `resync`; None if it is none of the tap's own."""
+        try:
+            return msgspec.convert(found, cls)
+        except msgspec.ValidationError:
+            return None
 
 
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:

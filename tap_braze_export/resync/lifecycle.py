@@ -6,12 +6,9 @@ import logging
 import secrets
 import struct
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
-
-import msgspec
 
 from tap_braze_export.braze.rate_limit import RequestPacer
 from tap_braze_export.clock import timestamp
@@ -22,7 +19,7 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
-from tap_braze_export.state import VERSION, Count
+from tap_braze_export.state import VERSION, ResyncProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -244,12 +241,10 @@ class Resync:
     def _begin(self, fingerprint: str) -> tuple[str, int]:
         """The id of this resync, and how many of its requests an earlier run has done."""
         source = {"source": f"{_PLAN_VERSION}-{fingerprint}", "rows_signature": self._rows_signature}
-        earlier: Any = self._state["resync"]
-        if isinstance(earlier, dict) and source.items() <= earlier.items():
-            with suppress(msgspec.ValidationError):  # begins anew
-                found = msgspec.convert(earlier, _Progress)
-                _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
-                return found.export_id, found.requests
+        earlier = self._state["resync"]
+        if (found := ResyncProgress.of(earlier)) and source.items() <= earlier.items():
+            _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
+            return found.export_id, found.requests
         # Random, as another run may begin the same resync in the same second, for another loader.
         export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}-{secrets.token_hex(4)}"
         dropped = "; an unfinished one of other identifiers is dropped" if earlier else ""
@@ -317,13 +312,6 @@ class Resync:
         self._state["resync"] = None
         self._spool.clear(export_id)
         self._finished = True
-
-
-class _Progress(msgspec.Struct):
-    """How far a resync has come, as STATE says it."""
-
-    export_id: str
-    requests: Count
 
 
 class _EmittedUsers:
