@@ -88,7 +88,7 @@ class Caller:
 
     def makefile(self, *_: object) -> io.BufferedReader:
         """Return what the caller sends."""
-        return io.BufferedReader(io.BytesIO(self._data))  # type: ignore[arg-type]
+        return io.BufferedReader(io.BytesIO(self._data))
 
     def sendall(self, data: bytes) -> None:
         """Keep the response."""
@@ -108,7 +108,7 @@ class _Listener:
 def named(data: bytes, name: str) -> Any:
     """An opened text file with this content, as click opens it."""
     file = io.TextIOWrapper(_Named(data), encoding="utf-8", errors="surrogateescape")
-    file.buffer.name = name  # type: ignore[attr-defined]
+    file.buffer.name = name
     return file
 
 

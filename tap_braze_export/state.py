@@ -9,8 +9,8 @@ import base64
 import hashlib
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
@@ -20,24 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION = 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
-
-
-class _Entry(msgspec.Struct):
-    """An export in STATE: whoever keeps STATE may have changed it, so each member is checked."""
-
-    source: str
-    segment_id: str
-    export_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{0,200}$")]
-    requested_at: Annotated[datetime, msgspec.Meta(tz=True)]
-    requested_fields: tuple[str, ...]
-    rows_signature: str
-    running: bool
-    in_bucket: bool
-    users: Annotated[int, msgspec.Meta(ge=0)]
-    last_users: Annotated[int, msgspec.Meta(ge=0)] | None
-    emitted: str
 
 
 @dataclass
@@ -123,29 +108,70 @@ class Bookmark:
         return entry
 
     @classmethod
-    def from_dict(cls, entry: object) -> Bookmark:
+    def from_dict(cls, entry: dict[str, Any]) -> Bookmark:
         """Read an entry of STATE.
 
         Raises:
             ValueError: If it does not describe an export.
         """
-        known = msgspec.convert(entry, _Entry)
-        digests = base64.urlsafe_b64decode(known.emitted)
+        try:
+            found = msgspec.convert(entry, _Entry)
+            requested_at = datetime.fromisoformat(found.requested_at).timestamp()
+            timestamp(requested_at)  # in UTC it may lie beyond the years that there are
+            digests = base64.urlsafe_b64decode(found.emitted)
+        except (msgspec.ValidationError, OverflowError) as error:
+            raise ValueError("no entry of an export") from error
         return cls(
-            source=known.source,
-            segment_id=known.segment_id,
-            export_id=known.export_id,
-            requested_at=known.requested_at.timestamp(),
-            requested_fields=known.requested_fields,
-            rows_signature=known.rows_signature,
-            running=known.running,
-            in_bucket=known.in_bucket,
-            users=known.users,
-            last_users=known.last_users,
+            source=found.source,
+            segment_id=found.segment_id,
+            export_id=found.export_id,
+            requested_at=requested_at,
+            requested_fields=found.requested_fields,
+            rows_signature=found.rows_signature,
+            running=found.running,
+            in_bucket=found.in_bucket,
+            users=found.users,
+            last_users=found.last_users,
             digests=dict.fromkeys(
                 digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
             ),
         )
+
+
+class _Entry(msgspec.Struct):
+    """An entry as `to_dict` writes it: STATE has been in other programs' hands."""
+
+    source: str
+    segment_id: str
+    export_id: str
+    requested_at: str
+    requested_fields: tuple[str, ...]
+    rows_signature: str
+    running: bool
+    in_bucket: bool
+    users: Count
+    last_users: Count | None
+    emitted: str
+
+
+class ResyncProgress(msgspec.Struct):
+    """How far a resync has come.
+
+    Attributes:
+        export_id: The `export_id` of its rows.
+        requests: Requests whose users the target has.
+    """
+
+    export_id: str
+    requests: Count
+
+    @classmethod
+    def of(cls, found: Any) -> Self | None:
+        """Read the member `resync`; None if it is none of the tap's own."""
+        try:
+            return msgspec.convert(found, cls)
+        except msgspec.ValidationError:
+            return None
 
 
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:

@@ -28,6 +28,7 @@ _USERS = 60
 _AWAY = 10
 """Users that are not in the segment; every night others."""
 _CHANGED = 3
+_EXPORTS_KEPT = 2
 _NIGHTS_PER_RESYNC, _NIGHTS_PER_LOST_STATE = 3, 4
 _COME_AND_GO = ("open_files", "threads", "resident_mib")
 _TOLERANCE = 1.05
@@ -79,7 +80,8 @@ def soak(folder: Path, nights: int, **config: Any) -> Iterator[Traces]:
             else:
                 pipeline.run({SEGMENT: _users(night)}, confirms=bool(night % _NIGHTS_PER_LOST_STATE))
             pipeline.target.tables.clear()  # the loader's tables are no trace of the tap
-            sandbox.calls.clear()
+            sandbox.calls.clear()  # neither is the sandbox's own memory
+            del sandbox.workspace.exports[:-_EXPORTS_KEPT]
             _let_be_made_at(pipeline.clock.time, pipeline.folder)
             gc.collect()
             yield Traces.of(pipeline)
