@@ -12,6 +12,7 @@ from tap_braze_export.errors import TapError
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.settings import Settings
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock
 
@@ -111,7 +112,7 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
     """A slash at the end of api_url makes no other workspace."""
 
     def path(api_url: str, key: tuple[str, str]) -> Path:
-        return Journal.of(spool, api_url, key, {}).path
+        return Journal.of(spool, Settings.of({"api_url": api_url, "api_key": "key"}).workspace, key, {}).path
 
     paths = {
         path(API, KEY),
