@@ -108,7 +108,7 @@ def test_forgetting_twice_is_fine(journal: Journal) -> None:
 
 
 def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
-    """A slash at the end of api_url makes no other workspace."""
+    """`Settings.workspace` has one spelling of each workspace."""
 
     def path(api_url: str, key: tuple[str, str]) -> Path:
         return Journal.of(spool, api_url, key, {}).path
@@ -120,7 +120,6 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
         path(API, ("global_control_group", "")),
     }
     assert len(paths) == 4
-    assert path(f"{API}/", KEY) == path(API, KEY)
 
 
 def test_lock_keeps_a_second_run_away(spool: Spool, journal: Journal) -> None:
