@@ -228,6 +228,6 @@ def _main(wanted: str) -> None:
 if __name__ == "__main__":
     given = sys.argv[1] if len(sys.argv) > 1 else ""
     if Path(given).is_file():
-        print(json.dumps(vars(_read(Path(given)))))
+        print(json.dumps(vars(_read(Path(given)))))  # noqa: T201 - it is a program
     else:
         _main(given)
