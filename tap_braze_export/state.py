@@ -9,7 +9,7 @@ import base64
 import hashlib
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
@@ -108,7 +108,7 @@ class Bookmark:
         return entry
 
     @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> Bookmark:
+    def from_dict(cls, entry: object) -> Bookmark:
         """Read an entry of STATE.
 
         Raises:
@@ -116,7 +116,7 @@ class Bookmark:
         """
         try:
             found = msgspec.convert(entry, _Entry)
-            requested_at = datetime.fromisoformat(found.requested_at).timestamp()
+            requested_at = found.requested_at.timestamp()
             timestamp(requested_at)  # in UTC it may lie beyond the years that there are
             digests = base64.urlsafe_b64decode(found.emitted)
         except (msgspec.ValidationError, OverflowError) as error:
@@ -139,12 +139,12 @@ class Bookmark:
 
 
 class _Entry(msgspec.Struct):
-    """An entry as `to_dict` writes it: STATE has been in other programs' hands."""
+    """An export in STATE: whoever keeps STATE may have changed it, so each member is checked."""
 
     source: str
     segment_id: str
-    export_id: str
-    requested_at: str
+    export_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{0,200}$")]
+    requested_at: Annotated[datetime, msgspec.Meta(tz=True)]
     requested_fields: tuple[str, ...]
     rows_signature: str
     running: bool
