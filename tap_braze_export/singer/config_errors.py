@@ -166,6 +166,11 @@ def _text(content: bytes, label: str) -> str:
 def _json_object(text: str, label: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{label} holds half of a character, an escape such as \\ud800 without its other half"
+        ) from None
     except OverflowError:
         raise ConfigError(f"{label} is not JSON: it holds NaN, Infinity or a number that is too large") from None
     except json.JSONDecodeError as error:

@@ -245,7 +245,7 @@ def test_state_that_names_the_export_as_running(tmp_path: Path, *, in_bucket: bo
 def test_state_that_means_a_new_export(
     tmp_path: Path, *, in_bucket: bool, state: Callable[[Pipeline], dict[str, Any] | None]
 ) -> None:
-    """The kept files go, and only what the new export leaves is there."""
+    """The kept download goes, and only the one of the new export is there."""
     clock = Steps(now=time.time() - DAY)
     with braze(clock, tmp_path if in_bucket else None) as sandbox:
         tap = pipeline(tmp_path, sandbox, clock)
@@ -411,7 +411,6 @@ def test_late_files_of_the_export_before(tmp_path: Path, *, ends: bool) -> None:
     assert len(again.rows("export_files")) == 4
 
 
-@pytest.mark.fault("Bucket", "files that are gone when a loader that failed needs them again", "one line; a new export")
 @pytest.mark.parametrize("gone", [1, 3])
 def test_files_that_have_gone_from_the_bucket(tmp_path: Path, gone: int) -> None:
     """They are missed: the run fails, and the next one starts anew."""
