@@ -310,6 +310,7 @@ def test_on_another_machine(tmp_path: Path) -> None:
     assert again.counts["users"] == 9
 
 
+@pytest.mark.fault("Local disk", "somebody has removed a download that is needed again", "a new export")
 def test_download_that_somebody_removed(tmp_path: Path) -> None:
     """Its link may be dead: a new export is started, also where STATE names this one as running."""
     clock = Steps(now=time.time() - DAY)
@@ -340,6 +341,7 @@ def test_one_of_two_segments_failed(tmp_path: Path) -> None:
     assert [line for line in told(again) if "segment all-users" in line]
 
 
+@pytest.mark.fault("Loader and signals", "a loader that fails again and again", "the same rows, without another export")
 def test_loader_that_dies_while_it_is_read_again(tmp_path: Path) -> None:
     """The third run reads it from its first file, too, and still waits for nothing."""
     clock = Steps(now=time.time() - DAY)
@@ -412,6 +414,7 @@ def test_late_files_of_the_export_before(tmp_path: Path, *, ends: bool) -> None:
 
 
 @pytest.mark.parametrize("gone", [1, 3])
+@pytest.mark.fault("Bucket", "files that are gone when a loader that failed needs them again", "one line; a new export")
 def test_files_that_have_gone_from_the_bucket(tmp_path: Path, gone: int) -> None:
     """They are missed: the run fails, and the next one starts anew."""
     clock = Steps(now=time.time() - DAY)
