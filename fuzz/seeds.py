@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuzz.targets import TOKEN, discovered_catalog
 from tap_braze_export.sandbox import Sandbox
@@ -94,7 +94,11 @@ def _state() -> Iterator[bytes]:
 
 def _catalog() -> Iterator[bytes]:
     yield json.dumps(discovered_catalog()).encode()
-    stream = {"tap_stream_id": "users", "schema": {"properties": {"email": {"type": "string"}}}, "metadata": []}
+    stream: dict[str, Any] = {
+        "tap_stream_id": "users",
+        "schema": {"properties": {"email": {"type": "string"}}},
+        "metadata": [],
+    }
     yield json.dumps({"streams": [stream]}).encode()
     attributes = {"type": "object", "properties": {"plan": {"type": ["string", "null"]}, "n": {"type": "integer"}}}
     metadata = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import requests.adapters
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from tap_braze_export.braze.callback import Callbacks
 
 _WAITS = 6
+_PAGES = 30
 _STATUS = re.compile("[0-9]{3}")
 
 
 class ScriptedAnswers(requests.adapters.HTTPAdapter):
-    """Gives every request the same answer, which is written as text.
+    """Gives every request the same answer, which is written as text; the pages of a list end after some.
 
     Attributes:
         number: The number in the first line, which the target uses.
@@ -30,6 +32,7 @@ class ScriptedAnswers(requests.adapters.HTTPAdapter):
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
+        self._requests = 0
         head, _, self._body = data.partition(b"\n\n")
         first, *lines = head.decode("latin-1").split("\n")
         number, _, status = first.partition(" ")
@@ -45,10 +48,12 @@ class ScriptedAnswers(requests.adapters.HTTPAdapter):
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        self._requests += 1
+        goes_on = self._requests <= _PAGES
         answer = urllib3.HTTPResponse(
             body=io.BytesIO(self._body),
-            headers=self._headers,
-            status=self._status,
+            headers=self._headers if goes_on else {},
+            status=self._status if goes_on else HTTPStatus.NOT_FOUND,
             preload_content=False,
             request_method=request.method,
         )
@@ -88,7 +93,7 @@ class Caller:
 
     def makefile(self, *_: object) -> io.BufferedReader:
         """Return what the caller sends."""
-        return io.BufferedReader(io.BytesIO(self._data))  # type: ignore[arg-type]
+        return io.BufferedReader(io.BytesIO(self._data))
 
     def sendall(self, data: bytes) -> None:
         """Keep the response."""
@@ -108,7 +113,7 @@ class _Listener:
 def named(data: bytes, name: str) -> Any:
     """An opened text file with this content, as click opens it."""
     file = io.TextIOWrapper(_Named(data), encoding="utf-8", errors="surrogateescape")
-    file.buffer.name = name  # type: ignore[attr-defined]
+    file.buffer.name = name
     return file
 
 

@@ -61,19 +61,20 @@ def check_callback_url(text: str) -> None:
     Raises:
         ConfigError: It is no web address.
     """
+    if not is_web_address(text):
+        raise ConfigError("callback_url must be a web address such as https://hooks.example.com/braze")
+
+
+def is_web_address(text: str) -> bool:
+    """True if a text is an http or https address, with a host and without blanks."""
     try:
         url = urlsplit(text)
-        is_address = (
-            url.scheme in _DEFAULT_PORTS
-            and bool(url.hostname)
-            and url.port != 0
-            and " " not in text
-            and text.isprintable()
-        )
-    except ValueError:
-        is_address = False
-    if not is_address:
-        raise ConfigError("callback_url must be a web address such as https://hooks.example.com/braze")
+        host = url.hostname or ""
+        _host(f"[{host}]" if ":" in host else host)
+        has_scheme_and_port = url.scheme in _DEFAULT_PORTS and url.port != 0
+    except (ValueError, ConfigError):
+        return False
+    return has_scheme_and_port and " " not in text and text.isprintable()
 
 
 def _host(text: str) -> str:

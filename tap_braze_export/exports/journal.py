@@ -32,6 +32,16 @@ _DOWNLOAD = "download"
 _log = logging.getLogger(__name__)
 
 
+class _Record(msgspec.Struct):
+    """The content of the file; a disk that failed may have left anything."""
+
+    bookmark: dict[str, Any]
+    url: str | None
+    token: str
+    given_state: str
+    proven: bool
+
+
 class Journal:
     """The journal of one segment, or of the control group, and its downloads.
 
@@ -84,15 +94,15 @@ class Journal:
     def read(self) -> KnownExport | None:
         """The recorded export, if there is a readable record; None, too, if it was read and its download is gone."""
         try:
-            content: dict[str, Any] = msgspec.json.decode(self.path.read_bytes())
+            record = msgspec.json.decode(self.path.read_bytes(), type=_Record)
             found = KnownExport(
-                Bookmark.from_dict(content["bookmark"]),
-                content["url"],
-                content["token"],
-                given_state=content["given_state"],
-                proven=content["proven"],
+                Bookmark.from_dict(record.bookmark),
+                record.url,
+                record.token,
+                given_state=record.given_state,
+                proven=record.proven,
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError):
             return None
         if found.status is Status.ENDED and found.url is not None and not self._download(found).exists():
             return None

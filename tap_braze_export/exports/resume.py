@@ -105,17 +105,17 @@ def late_export(in_state: Bookmark | None, wanted: Bookmark, *, has_bucket: bool
 
 
 def _to_read_again(entry: KnownExport, in_state: Bookmark | None, given_state: str) -> KnownExport | None:
-    """An export that a run has read to its end, if the target may lack it; None if it has it or nobody can tell.
+    """An export that a run has read to its end, if the target may lack it; None if nobody can tell.
 
-    It lacks it if STATE names the export as running; or if STATE is the one that run was handed, so that its loader
-    has confirmed nothing. An empty STATE says nothing: some orchestrators never hand another.
+    It may if STATE names the export, and then says if it has ended; or if STATE is the one that run was handed, so that
+    its loader has confirmed nothing. An empty STATE says nothing: some orchestrators never hand another.
     """
-    if in_state and _is_same(in_state, entry.bookmark):
-        may_lack = in_state.running
-    else:
-        may_lack = entry.given_state == given_state != ""
-    unread = replace(entry.bookmark, running=True, users=0, digests={})
-    return replace(entry, bookmark=unread, read_before=entry.bookmark) if may_lack else None
+    is_named = in_state is not None and _is_same(in_state, entry.bookmark)
+    if not is_named and not entry.given_state == given_state != "":
+        return None
+    return replace(
+        entry, bookmark=replace(entry.bookmark, running=True, users=0, digests={}), read_before=entry.bookmark
+    )
 
 
 def _is_same(one: Bookmark, other: Bookmark) -> bool:

@@ -72,8 +72,8 @@ def _told_by_words(data_type: Any) -> Type:
 def type_of(json_schema: Mapping[str, Any]) -> Type:
     """Return the type that a catalog's JSON schema gives to a custom attribute: any, where it allows several or all."""
     names = json_schema.get("type", ())
-    kinds = {names} if isinstance(names, str) else {*names}
-    kinds -= {"null"}
+    listed = [names] if isinstance(names, str) else names if isinstance(names, list) else []
+    kinds = {name for name in listed if isinstance(name, str)} - {"null"}
     if "number" in kinds:
         kinds -= {"integer"}
     if kinds == {"string"} and json_schema.get("format") == "date-time":

@@ -141,7 +141,7 @@ class Pipeline:
 
     @property
     def downloads(self) -> list[Path]:
-        """What is in the spool of exports."""
+        """The files in the folders of exports, but for notes of a download."""
         return [path for path in self.spool.glob("exports/*/*") if path.suffix != ".json"]
 
     @property
@@ -226,7 +226,7 @@ def test_state_that_names_the_export_as_running(tmp_path: Path, *, in_bucket: bo
     assert [given["running"], begun["running"], one_read["running"]] == [False, True, True]
     assert (begun["files"], one_read["files"]) == (0, 1)
     assert again.counts == {"users": 6, "export_files": 2}
-    assert sorted(again.ids()) == [f"b{number}" for number in range(3, 9)]
+    assert sorted(again.ids()) == sorted(failed.ids()[3:])
     assert [line for line in told(again) if line.endswith("1 files confirmed")]
     assert exports(again.states[-1])[0]["users"] == 9
 
@@ -245,7 +245,7 @@ def test_state_that_names_the_export_as_running(tmp_path: Path, *, in_bucket: bo
 def test_state_that_means_a_new_export(
     tmp_path: Path, *, in_bucket: bool, state: Callable[[Pipeline], dict[str, Any] | None]
 ) -> None:
-    """What was kept goes, and only what the new export leaves is there."""
+    """The kept download goes, and only the one of the new export is there."""
     clock = Steps(now=time.time() - DAY)
     with braze(clock, tmp_path if in_bucket else None) as sandbox:
         tap = pipeline(tmp_path, sandbox, clock)
@@ -310,6 +310,7 @@ def test_on_another_machine(tmp_path: Path) -> None:
     assert again.counts["users"] == 9
 
 
+@pytest.mark.fault("Local disk", "somebody has removed a download that is needed again", "a new export")
 def test_download_that_somebody_removed(tmp_path: Path) -> None:
     """Its link may be dead: a new export is started, also where STATE names this one as running."""
     clock = Steps(now=time.time() - DAY)
@@ -340,13 +341,14 @@ def test_one_of_two_segments_failed(tmp_path: Path) -> None:
     assert [line for line in told(again) if "segment all-users" in line]
 
 
+@pytest.mark.fault("Loader and signals", "a loader that fails again and again", "the same rows, without another export")
 def test_loader_that_dies_while_it_is_read_again(tmp_path: Path) -> None:
     """The third run reads it from its first file, too, and still waits for nothing."""
     clock = Steps(now=time.time() - DAY)
     with braze(clock, tmp_path) as sandbox:
         tap = pipeline(tmp_path, sandbox, clock)
         tap.run(confirms=None)
-        reader, waits = Reader(b'"users"'), len(clock.slept)
+        reader, waits = Reader(b'"stream":"users"'), len(clock.slept)
         with redirect_stdout(io.TextIOWrapper(io.BufferedWriter(reader))), pytest.raises(BrokenPipeError):
             tap_class(clock)(config=tap.config, catalog=USERS, state=tap.state).sync_all()
         again = tap.run()
@@ -411,19 +413,21 @@ def test_late_files_of_the_export_before(tmp_path: Path, *, ends: bool) -> None:
     assert len(again.rows("export_files")) == 4
 
 
-def test_files_that_have_gone_from_the_bucket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", [1, 3])
+@pytest.mark.fault("Bucket", "files that are gone when a loader that failed needs them again", "one line; a new export")
+def test_files_that_have_gone_from_the_bucket(tmp_path: Path, gone: int) -> None:
     """They are missed: the run fails, and the next one starts anew."""
     clock = Steps(now=time.time() - DAY)
     with braze(clock, tmp_path) as sandbox:
         tap = pipeline(tmp_path, sandbox, clock)
         failed = tap.run(confirms=None)
-        name = failed.rows("export_files")[0]["file"].partition("!")[0]
-        (path,) = (tmp_path / "bucket").rglob(name)
-        path.unlink()
+        for row in failed.rows("export_files")[:gone]:
+            (path,) = (tmp_path / "bucket").rglob(row["file"].partition("!")[0])
+            path.unlink()
         again = tap.run(confirms=None, fails=True)
         anew = tap.run()
         assert posts(sandbox) == [201] * 3
-    assert "1 files of it, which an earlier run has read, are gone: run again for a new export" in again.error
+    assert f"{gone} files of it, which an earlier run has read, are gone: run again for a new export" in again.error
     assert anew.counts["users"] == 9
 
 

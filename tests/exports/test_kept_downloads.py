@@ -142,7 +142,17 @@ def test_lock_without_a_folder(spool: Spool, *, days: int, stays: bool) -> None:
     assert lock.exists() == stays
 
 
+def test_copies_of_a_dead_run_go_when_others_are_made(spool: Spool) -> None:
+    """In the folder of an export in a bucket; the download of a hosted one stays, as it goes on."""
+    found = journal(spool, "s")
+    (found.copies("s-1") / "object-7").write_bytes(b"x")
+    assert not [*found.copies("s-1").iterdir()]
+    found.download("s-1").write_bytes(b"x")
+    assert found.download("s-1").exists()
+
+
 @pytest.mark.parametrize("in_bucket", [False, True])
+@pytest.mark.fault("Local disk", "downloads that killed runs have left", "removed by the next run")
 def test_exports_that_killed_runs_have_left(tmp_path: Path, *, in_bucket: bool) -> None:
     """All of this segment go, and copies in the folder of the one that goes on; another segment's stay."""
     clock = Steps(crash, now=time.time())

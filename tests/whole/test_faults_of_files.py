@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.faults import Exchange
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = "Archive"
 LINE_DOOR = "Lines"
 SAME = "the same rows"
@@ -31,10 +33,9 @@ def changed(content: bytes, at: int, value: bytes) -> bytes:
     return content[:at] + value + content[at + len(value) :]
 
 
-def flagged(content: bytes, flag: int) -> bytes:
-    """A zip whose first member has this flag, in both its headers."""
-    central = content.index(b"PK\x01\x02")
-    return changed(changed(content, 6, struct.pack("<H", flag)), central + 8, struct.pack("<H", flag))
+def in_both_headers(content: bytes, at: int, value: bytes) -> bytes:
+    """A zip whose first member has another value in its own header, at a position, and in the directory."""
+    return changed(changed(content, at, value), content.index(b"PK\x01\x02") + at + 2, value)
 
 
 def doubled() -> bytes:
@@ -55,9 +56,7 @@ def directory_of_one() -> bytes:
 def bomb(size: int) -> bytes:
     """A zip member that declares six lines and inflates to far more."""
     content = zipped(FIRST + b"\n" + SECOND + bytes(size))
-    declared = struct.pack("<I", len(FIRST) + len(SECOND) + 1)
-    central = content.index(b"PK\x01\x02")
-    return changed(changed(content, 22, declared), central + 24, declared)
+    return in_both_headers(content, 22, struct.pack("<I", len(FIRST) + len(SECOND) + 1))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +111,8 @@ def test_archive_that_is_read(tmp_path: Path, content: bytes) -> None:
             changed(GOOD_ZIP, -14, b"\1\0\1\0"),
         ),
         row(ARCHIVE, "zip with a flipped bit in the data", LINE, changed(GOOD_ZIP, 70, bytes([GOOD_ZIP[70] ^ 4]))),
-        row(ARCHIVE, "zip with a wrong checksum", LINE, changed(GOOD_ZIP, GOOD_ZIP.index(b"PK\x01\x02") + 16, b"abcd")),
-        row(ARCHIVE, "zip with an encrypted member", LINE, flagged(GOOD_ZIP, 1)),
+        row(ARCHIVE, "zip with a wrong checksum", LINE, in_both_headers(GOOD_ZIP, 14, b"abcd")),
+        row(ARCHIVE, "zip with an encrypted member", LINE, in_both_headers(GOOD_ZIP, 6, b"\1\0")),
         row(ARCHIVE, "zip of another compression", LINE, zipped(FIRST, SECOND, method=zipfile.ZIP_BZIP2)),
         row(ARCHIVE, "zip member that is longer than declared (a bomb of 50 MB)", LINE, bomb(50_000_000)),
         row(ARCHIVE, "zip in a zip in a zip", LINE, zipped(zipped(GOOD_ZIP))),
@@ -138,11 +137,11 @@ def test_archive_that_is_refused(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("output_format", ["zip", "gzip"])
 @pytest.mark.fault(ARCHIVE, "another byte at any place, once", SAME)
 def test_archive_that_is_damaged_once(tmp_path: Path, output_format: str) -> None:
-    """A byte of each 24th part in its turn; what is fetched again is good."""
-    for part in range(24):
+    """A byte of each 15th part in its turn; what is fetched again is good."""
+    for part in range(15):
 
         def damage(exchange: Exchange, part: int = part) -> None:
-            at = len(exchange.body) * part // 24
+            at = len(exchange.body) * part // 15
             exchange.body = changed(exchange.body, at, bytes([exchange.body[at] ^ 0x55]))
 
         with Trial(tmp_path / str(part), first_download(damage), output_format=output_format) as trial:
