@@ -83,7 +83,13 @@ def select(catalog: Mapping[str, Any], paths: Iterable[str], *, selected: bool) 
 def read(*lines: bytes | str, selections: Mapping[str, Selection] | None = None, segment_id: str = "") -> BlockRows:
     """Read the lines of one file; without `selections` every stream and column is selected."""
     reader = Reader(selected() if selections is None else selections, exported_at=AT, segment_id=segment_id)
-    return reader.read(Block(1, [line.encode() if isinstance(line, str) else line for line in lines]))
+    return read_block(reader, [line.encode() if isinstance(line, str) else line for line in lines])
+
+
+def read_block(reader: Reader, lines: Iterable[bytes]) -> BlockRows:
+    """Read one block of lines, whose rows are few enough to come at once."""
+    (found,) = reader.read(Block(1, [*lines]))
+    return found
 
 
 def rows(result: BlockRows) -> RowsByStream:
