@@ -2,6 +2,7 @@
 
 TapError                 ends the run: one ERROR line, exit code 1
 ├── ConfigError          the user changes a setting
+├── OutputError          standard output cannot be written
 ├── BrazeError           Braze refused a call
 │   ├── AuthError        the key is wrong or lacks a permission (401, 403)
 │   ├── RateLimitError   the rate limit is used up (429): the caller slows all its requests down
@@ -36,6 +37,10 @@ class TapError(Exception):
 
 class ConfigError(TapError):
     """The configuration cannot work as it is."""
+
+
+class OutputError(TapError):
+    """Standard output is closed, or its disk is full."""
 
 
 class BrazeError(TapError):

@@ -66,7 +66,7 @@ def list_segments(settings: Settings, *, clock: Clock, logger: logging.Logger) -
         return
     logger.info("Segments of this workspace, for segment_ids:")
     for segment_id, name in segments[:_MAX_LISTED_SEGMENTS]:
-        logger.info("  %s  %s", segment_id, foreign_text(name))
+        logger.info("  %s  %s", foreign_text(segment_id), foreign_text(name))
     if (more := len(segments) - _MAX_LISTED_SEGMENTS) > 0:
         over = "more than " if len(segments) > _MAX_COUNTED_SEGMENTS else ""
         logger.info("  … and %s%s more", over, f"{more - bool(over):,}")
@@ -113,12 +113,12 @@ def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
 def _segment(client: Braze, segment_id: str) -> Check:
     subject = f"Segment {segment_id}"
     try:
-        name = client.segment_details(segment_id).get("name")
+        name = client.segment_details(segment_id).get("name", "")
     except AuthError as error:
         return subject, UNKNOWN, _lacks("segments.details", error)
     except BrazeError as error:
         return subject, FAILS, _told(error)
-    return subject, WORKS, foreign_text(str(name))
+    return subject, WORKS, foreign_text(name) if isinstance(name, str) else ""
 
 
 def _custom_attributes(client: Braze, *, needed: bool) -> Check:

@@ -57,15 +57,17 @@ class GaveUpError(Exception):
 class RetryPolicy:
     """Waits a random time between tries (full jitter), whose upper bound doubles up to a minute.
 
-    A rate limit is waited for until it ends, however many tries it refuses, but not for more than three hours.
+    A rate limit is waited for until it ends, however many tries it refuses.
 
     Attributes:
         max_tries: Tries that may fail for other reasons than a rate limit.
         max_seconds: Seconds after the first try when none begins any more.
+        max_rate_limit_seconds: The same, after a try that a rate limit refused.
     """
 
     max_tries: int
     max_seconds: float
+    max_rate_limit_seconds: float = _MAX_RATE_LIMIT_TOTAL_SECONDS
 
     def call(self, attempt: Callable[[], T], *, failed: str, clock: Clock) -> T:
         """Call until it succeeds.
@@ -96,7 +98,7 @@ class RetryPolicy:
             else:
                 # Jitter after the window's end, lest all clients come back in the same instant.
                 wait = min(max(until - now, 0) + 1 + wait, _MAX_RATE_LIMIT_WAIT_SECONDS)
-                ended = now - started > _MAX_RATE_LIMIT_TOTAL_SECONDS
+                ended = now + wait - started > self.max_rate_limit_seconds
             if not ended and not clock.stopped:
                 _log.info("%s: %s; repeated in %.0f s", failed, problem, wait)
                 clock.sleep(wait)

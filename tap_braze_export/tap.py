@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from singer_sdk import typing as th
 from typing_extensions import override
@@ -16,13 +15,14 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
-from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
+from tap_braze_export.schema.table import Type
+from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, check_callback_url, read_api_url
 from tap_braze_export.singer import batch_files
 from tap_braze_export.singer.plugin import Plugin
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from singer_sdk.streams import Stream
 
@@ -47,6 +47,13 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
+_ADDRESSES: Mapping[str, Callable[[str], object]] = {
+    "api_url": read_api_url,
+    "callback_url": check_callback_url,
+    "bucket_url": partial(read_storage_url, setting="bucket_url"),
+    "fingerprints_url": partial(read_storage_url, setting="fingerprints_url"),
+}
+"""What reads the address in a setting, and raises a ConfigError if it is none."""
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
 
 
@@ -240,31 +247,23 @@ class TapBrazeExport(Plugin):
 
     def custom_attributes(self) -> list[Field]:
         """The typed members of custom_attributes; a catalog holds them, so the tap asks Braze without one only."""
-        config, types = self.config, {}
+        config, types = self.config, dict[str, Type]()
         if config.get("discover_custom_attributes") and self.input_catalog is None:
             if not {"api_url", "api_key"} <= config.keys():
                 raise ConfigError("discover_custom_attributes needs api_url and api_key, also for discovery")
-            types = discovered_types(Braze(config["api_url"], config["api_key"], clock=self.clock).custom_attributes())
-        return attribute_fields(types | config.get("custom_attributes", {}))
+            client = Braze(self.settings.api_url, self.settings.api_key, clock=self.clock)
+            types = discovered_types(client.custom_attributes())
+        given = {name: ATTRIBUTE_TYPES[kind] for name, kind in config.get("custom_attributes", {}).items()}
+        return attribute_fields(types | given)
 
     @override
     def rules(self) -> list[str]:
-        config, errors = self.config, []
+        config, errors = self.config, [*_address_errors(self.config)]
         segment_ids = config.get("segment_ids")
-        if not _is_safe(str(config.get("api_url", "https://not-given"))):
-            errors.append(
-                "api_url must be an https address such as https://rest.iad-01.braze.com, since the key is sent to it"
-            )
         if isinstance(segment_ids, list) and not all(str(segment_id).strip() for segment_id in segment_ids):
             errors.append("segment_ids holds an empty text: name segments by their API identifiers")
         if not any(config.get(setting) for setting in _SOURCES):
             errors.append(_NOTHING_TO_EXPORT)
-        for setting in ("bucket_url", "fingerprints_url"):
-            if isinstance(url := config.get(setting), str) and url.strip():
-                try:
-                    read_storage_url(url, setting=setting)
-                except ConfigError as error:
-                    errors.append(str(error))
         if config.get("callback_listen") and not config.get("callback_url"):
             errors.append("callback_listen needs callback_url, the address under which Braze reaches it")
         if config.get("emit_activate_version_messages") and config.get("batch_config"):
@@ -277,12 +276,11 @@ class TapBrazeExport(Plugin):
         return errors
 
 
-def _is_safe(api_url: str) -> bool:
-    """True if the key may be sent there: by https, or by plain http to this machine."""
-    try:
-        url = urlsplit(api_url.strip())
-        if url.scheme == "http":
-            return url.hostname == "localhost" or ip_address(url.hostname or "").is_loopback
-        return url.scheme == "https" and bool(url.hostname)
-    except ValueError:
-        return False
+def _address_errors(config: Mapping[str, Any]) -> Iterator[str]:
+    """List the errors of settings that are addresses."""
+    for setting, read in _ADDRESSES.items():
+        if isinstance(address := config.get(setting), str) and address.strip():
+            try:
+                read(address)
+            except ConfigError as error:
+                yield str(error)

@@ -77,7 +77,7 @@ def server() -> Iterator[Server]:
 def braze(server: Server, clock: FakeClock) -> Iterator[Braze]:
     """A client of that server."""
     with Session() as session:
-        yield Braze(f" {server.url}/ ", f"{KEY}\n", clock=clock, session=session)
+        yield Braze(server.url, f"{KEY}\n", clock=clock, session=session)
 
 
 @pytest.fixture

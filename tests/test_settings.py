@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from singer_sdk.exceptions import ConfigValidationError
 
+from tap_braze_export.errors import ConfigError
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
+from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, read_api_url
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.runs import settings, sync
 
@@ -189,7 +190,7 @@ def test_defaults_are_those_of_the_schema() -> None:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
     assert required == set(TapBrazeExport.config_jsonschema["required"])
-    defaults = Settings.of(dict.fromkeys(required, "x"))
+    defaults = Settings.of({**dict.fromkeys(required, "x"), "api_url": BASE["api_url"]})
     for name in SCHEMAS.keys() - required:
         if "default" in SCHEMAS[name]:
             assert getattr(defaults, name, SCHEMAS[name]["default"]) == SCHEMAS[name]["default"]
@@ -222,3 +223,97 @@ def test_settings_cannot_be_changed() -> None:
 def test_minutes_are_available_in_seconds() -> None:
     made = Settings.of({**BASE, "export_timeout_minutes": 2, "settle_minutes": 3})
     assert (made.export_timeout_seconds, made.settle_seconds) == (120, 180)
+
+
+# The address of Braze
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("https://rest.iad-01.braze.com", "https://rest.iad-01.braze.com"),
+        (" HTTPS://Rest.IAD-01.Braze.com:443/ \n", "https://rest.iad-01.braze.com"),
+        ("https://rest.iad-01.braze.com.", "https://rest.iad-01.braze.com"),
+        ("https://rest.iad-01.braze.com:0443//", "https://rest.iad-01.braze.com"),
+        ("https://rest.iad-01.braze.com:", "https://rest.iad-01.braze.com"),
+        ("https://rest.iad-01.braze.com:8443", "https://rest.iad-01.braze.com:8443"),
+        ("https://proxy.example.com//Braze/eu/", "https://proxy.example.com/Braze/eu"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("https://\uff52est.braze.com", "https://rest.braze.com"),
+        ("https://[2001:DB8:0::1]", "https://[2001:db8::1]"),
+        ("http://LocalHost:80", "http://localhost"),
+        ("http://localhost.:5000/", "http://localhost:5000"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://[0::1]:5000", "http://[::1]:5000"),
+    ],
+)
+def test_address_of_braze_has_one_spelling(given: str, read: str) -> None:
+    assert Settings.of({**BASE, "api_url": given}).api_url == read
+    assert read_api_url(read) == read
+    assert outcome({**BASE, "api_url": given})[0] == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("http://rest.iad-01.braze.com", "rest.iad-01.braze.com", "ftp://rest.braze.com", "https://", "https:///path"),
+        *(
+            "http://evil\\@127.0.0.1",
+            "https://user@rest.braze.com",
+            "https://a:b@rest.braze.com",
+            "http://127.0.0.1@evil",
+        ),
+        *(
+            "https://rest.braze.com?x=1",
+            "https://rest.braze.com#x",
+            "https://rest.braze.com/?",
+            "https://rest.braze.com\\x",
+        ),
+        *(
+            "https://rest .braze.com",
+            "https://rest\t.braze.com",
+            "https://rest\n.braze.com",
+            "https://rest.braze.com/a b",
+        ),
+        *("https://rest\x00.braze.com", "https://\ud800.com", "https://.bad..host./", f"https://{'a' * 64}.com"),
+        *(
+            "https://[::1",
+            "https://[::1%25eth0]",
+            "https://[v1.x]",
+            "https://rest.braze.com:x",
+            "https://rest.braze.com:0",
+        ),
+        *("https://rest.braze.com:99999", "https://rest.braze.com:\uff11", "https://a℀b.com", "https://a%2eb.com"),
+        *("https://rest.braze.com/../x", "https://rest.braze.com/./x", "http://127.0.0.1.evil.com", "http://127.1"),
+        *("http://2130706433", "http://0.0.0.0", "http://localhost.evil.com", "http://evil.com/localhost"),
+    ],
+)
+def test_what_is_no_address_of_braze_is_refused(given: str) -> None:
+    """By the checks of the configuration, and wherever settings are read: discovery asks Braze without these checks."""
+    (error,) = outcome({**BASE, "api_url": given})[0]
+    assert error.startswith("api_url must be an https address such as ")
+    with pytest.raises(ConfigError, match=r"^api_url must be an https address"):
+        Settings.of({**BASE, "api_url": given})
+    with pytest.raises(ConfigError, match=r"^api_url must be an https address"):
+        TapBrazeExport(
+            config={"api_url": given, "api_key": "key", "discover_custom_attributes": True},
+            validate_config=False,
+            setup_mapper=False,
+        ).run_discovery()
+
+
+def test_names_of_this_machine_are_one_workspace() -> None:
+    """Records of a workspace, and the locks of its segments, are the same for each of its names."""
+    names = ["http://localhost:5000", "http://127.0.0.1:5000/", "HTTP://[::1]:5000", "http://LOCALHOST.:05000"]
+    assert {Settings.of({**BASE, "api_url": name}).workspace for name in names} == {"http://localhost:5000"}
+    assert Settings.of({**BASE, "api_url": "http://localhost"}).workspace == "http://localhost:80"
+    assert Settings.of({**BASE, "api_url": "http://localhost:5000/eu"}).workspace == "http://localhost:5000/eu"
+    assert Settings.of(BASE).workspace == BASE["api_url"]
+
+
+@pytest.mark.parametrize(
+    "url", ["hooks", "ftp://a", "https://", "https://[x", "https://a:x", "https://a:99999", "http://a b"]
+)
+def test_callback_url_must_be_an_address(url: str) -> None:
+    (error,) = outcome({**BASE, "callback_url": url})[0]
+    assert error.startswith("callback_url must be a web address such as ")

@@ -1,1 +1,1 @@
-"""HTTP to Braze, and what its responses mean; imports nothing of the tap but retry, clock and errors."""
+"""HTTP to Braze, and what its responses mean; imports nothing of the parts of the tap, but settings."""

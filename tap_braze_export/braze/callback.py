@@ -62,6 +62,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
         if not self.server.callbacks.expects(url.path, token):
             self._respond(HTTPStatus.NOT_FOUND)
             return
+        self.server.prefer(self.connection)
         try:
             success = msgspec.json.decode(self._body(), type=_Body).success
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _UnreadableBodyError):
@@ -146,7 +147,11 @@ class _Request(http.server.BaseHTTPRequestHandler):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Gives each caller a thread and limited seconds, however slowly its bytes come; refuses callers above a number."""
+    """Gives each caller a thread and limited seconds, however slowly its bytes come.
+
+    Above a number of callers the oldest is cut off, so that those who only hold connections keep Braze's call out for
+    no moment; a caller with a known token counts as the youngest.
+    """
 
     daemon_threads = True
     request_queue_size = _MAX_CALLERS
@@ -156,24 +161,42 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._callers: dict[Any, float] = {}
+        """By connection, the time when it came; the next one to be cut off is the first."""
+        self._lock = threading.Lock()
         super().__init__(address, _Request)
 
     @override
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        self._callers[request] = time.monotonic()
-        return len(self._callers) <= _MAX_CALLERS
+        with self._lock:
+            if len(self._callers) >= _MAX_CALLERS:
+                self._cut_off(next(iter(self._callers)))
+            self._callers[request] = time.monotonic()
+        return True
+
+    def prefer(self, request: Any) -> None:
+        """Cut this caller off after all others that are there now."""
+        with self._lock:
+            if since := self._callers.pop(request, None):
+                self._callers[request] = since
 
     @override
     def shutdown_request(self, request: Any) -> None:
-        self._callers.pop(request, None)
+        with self._lock:
+            self._callers.pop(request, None)
         super().shutdown_request(request)
 
     @override
     def service_actions(self) -> None:
-        for request, since in list(self._callers.items()):
-            if time.monotonic() - since > self.seconds:
-                with suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            for request, since in list(self._callers.items()):
+                if time.monotonic() - since > self.seconds:
+                    self._cut_off(request)
+
+    def _cut_off(self, request: Any) -> None:
+        """Close a caller's connection, which ends its thread."""
+        del self._callers[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:

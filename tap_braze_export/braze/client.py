@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from tap_braze_export.braze import endpoints
 from tap_braze_export.braze.ids_body import NoUsersError, UnreadableBodyError, read_ids_body
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.braze.responses import (
+    MAX_ERROR_BYTES,
     SHORTEST_IDENTIFIER_CHARS,
-    Endpoint,
     decoded,
     failed,
     refused,
@@ -23,33 +23,25 @@ from tap_braze_export.braze.responses import (
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
 from tap_braze_export.retry import GaveUpError, RetryPolicy
-from tap_braze_export.sessions import Session
+from tap_braze_export.sessions import Session, body_start, read_body
+from tap_braze_export.settings import is_web_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from tap_braze_export.braze.endpoints import Endpoint
     from tap_braze_export.clock import Clock
 
 _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}"
 
 _CONNECT_SECONDS = 10
-_MAX_TRIES = 8
 _PATIENCE_SECONDS = 600
 _SHOWN_IN_SECONDS = 120
+_MAX_USERS = 10**12
+"""A larger estimate is none."""
 _SEGMENTS_PER_PAGE = 100
+_MAX_PAGES = 1_000
 _FOLDER_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)
-
-_SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True)
-_CONTROL_GROUP = Endpoint(
-    "POST", "/users/export/global_control_group", "users.export.global_control_group", starts_export=True
-)
-_IDS = Endpoint("POST", "/users/export/ids", "users.export.ids", waits_for_rate_limit=False, read_seconds=300)
-# Braze's page and its OpenAPI file disagree about the permission.
-_CANCEL = Endpoint("POST", "/export/segment/cancel", "segments.list (or users.export.segment)")
-_DETAILS = Endpoint("GET", "/segments/details", "segments.details")
-_SEGMENTS = Endpoint("GET", "/segments/list", "segments.list")
-_SIZES = Endpoint("GET", "/segments/data_series", "segments.data_series")
-_ATTRIBUTES = Endpoint("GET", "/custom_attributes", "custom_attributes.get")
 
 
 @dataclass(frozen=True)
@@ -82,10 +74,15 @@ class IdsResponse:
     limit: RateLimit
 
 
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 class _Accepted(NamedTuple):
-    """A response of success, and when its request was sent in epoch seconds."""
+    """A response of success, its body, and when its request was sent in epoch seconds."""
 
     response: requests.Response
+    body: bytes
     sent_at: float
 
 
@@ -104,11 +101,12 @@ class Braze:
     """A workspace behind Braze's REST API; threads may share it.
 
     Args:
-        api_url: REST endpoint of the instance.
+        api_url: REST endpoint of the instance, in its one spelling.
         api_key: REST API key.
         clock: Time, and all waits.
         session: Connections to use; it never holds the key.
-        patience: Seconds after which a call that fails is not repeated.
+        patience: Seconds after which a call that fails is not repeated, nor one that the rate limit refuses; None for
+            the usual ten minutes, and three hours for the rate limit.
     """
 
     def __init__(
@@ -118,15 +116,15 @@ class Braze:
         *,
         clock: Clock,
         session: requests.Session | None = None,
-        patience: float = _PATIENCE_SECONDS,
+        patience: float | None = None,
     ) -> None:
         api_key = api_key.strip()
         if not (api_key.isascii() and api_key.isprintable() and api_key):
             raise ConfigError("api_key is empty or holds characters that no key has: copy it from Braze again")
-        self._api_url = api_url.strip().rstrip("/")
+        self._api_url = api_url
         self._key = api_key
         self._clock = clock
-        self._retries = RetryPolicy(_MAX_TRIES, patience)
+        self._patience = patience
         self._session = session or Session()
 
     def start_segment_export(
@@ -151,7 +149,7 @@ class Braze:
         }
         if attributes := list(custom_attributes_to_export):
             body["custom_attributes_to_export"] = attributes
-        return self._start(_SEGMENT, f"segment {segment_id}", body, callback_endpoint)
+        return self._start(endpoints.SEGMENT, f"segment {segment_id}", body, callback_endpoint)
 
     def start_control_group_export(
         self,
@@ -162,51 +160,55 @@ class Braze:
     ) -> Started:
         """Start the export of the Global Control Group; raises as `start_segment_export`."""
         body = {"fields_to_export": list(fields_to_export), "output_format": output_format}
-        return self._start(_CONTROL_GROUP, "the Global Control Group", body, callback_endpoint)
+        return self._start(endpoints.CONTROL_GROUP, "the Global Control Group", body, callback_endpoint)
 
     def cancel_segment_export(self, segment_id: str) -> None:
         """Cancel all running exports of a segment, also those that somebody else started."""
-        self._request(_CANCEL, f"segment {segment_id}", body={"segment_id": segment_id})
+        self._request(endpoints.CANCEL, f"segment {segment_id}", body={"segment_id": segment_id})
 
     def segment_details(self, segment_id: str) -> dict[str, Any]:
         """Name, description and tags of a segment; a BrazeError names an unknown one."""
-        return self._json(_DETAILS, f"segment {segment_id}", params={"segment_id": segment_id})
+        return self._json(endpoints.DETAILS, f"segment {segment_id}", params={"segment_id": segment_id})
 
     def segments(self) -> Iterator[tuple[str, str]]:
         """The workspace's segments, oldest first, page by page: the id and name of each."""
-        for page in count():
-            listed = self._json(_SEGMENTS, "the segments", params={"page": str(page)}).get("segments")
+        for page in range(_MAX_PAGES):
+            listed = self._json(endpoints.SEGMENTS, "the segments", params={"page": str(page)}).get("segments")
             segments = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-            yield from ((str(each.get("id")), str(each.get("name"))) for each in segments)
+            yield from ((_text(each.get("id")), _text(each.get("name"))) for each in segments)
             if len(segments) < _SEGMENTS_PER_PAGE:
                 return
 
     def segment_size(self, segment_id: str) -> int | None:
-        """Braze's newest estimate of the segment's size, None without one (its analytics may be off)."""
-        content = self._json(_SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
+        """Braze's newest estimate of the segment's size, None without one (its analytics may be off).
+
+        It is asked for once: whoever wants it can do without.
+        """
+        content = self._json(endpoints.SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
         points = content.get("data")
         point = points[-1] if isinstance(points, list) and points else None
         size = point.get("size") if isinstance(point, dict) else None
-        return size if isinstance(size, int) else None
+        return size if type(size) is int and 0 <= size <= _MAX_USERS else None
 
     def custom_attributes(self) -> Iterator[dict[str, Any]]:
         """The workspace's custom attributes with their `name`, `data_type` and `status`, page by page.
 
         Source: https://www.braze.com/docs/api/endpoints/export/custom_attributes/get_custom_attributes
         """
-        url: str | None = self._api_url + _ATTRIBUTES.path
+        url: str | None = self._api_url + endpoints.ATTRIBUTES.path
         seen: set[str] = set()
         while url is not None and url not in seen:
+            if len(seen) == _MAX_PAGES:
+                raise BrazeError(
+                    f"{endpoints.ATTRIBUTES} named {_MAX_PAGES} pages and no last one: check api_url and any proxy"
+                )
             seen.add(url)
-            response, _ = self._request(_ATTRIBUTES, "the custom attributes", url=url)
-            attributes = self._object(_ATTRIBUTES, response).get("attributes")
+            accepted = self._request(endpoints.ATTRIBUTES, "the custom attributes", url=url)
+            attributes = self._object(endpoints.ATTRIBUTES, accepted).get("attributes")
             for attribute in attributes if isinstance(attributes, list) else ():
                 if isinstance(attribute, dict):
                     yield attribute
-            link = response.links.get("next", {}).get("url")
-            url = urljoin(url, link) if link else None
-            if url is not None and urlsplit(url)[:2] != urlsplit(self._api_url)[:2]:
-                raise BrazeError(f"{_ATTRIBUTES} names a next page on another host: it is not followed")
+            url = self._next_page(url, accepted.response)
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
         """Export the users of one request's identifiers, at most 50.
@@ -218,44 +220,55 @@ class Braze:
             RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        response, _ = self._request(_IDS, "identifiers", personal=True, body=body)
+        response, content, _ = self._request(endpoints.IDS, "identifiers", personal=True, body=body)
         try:
-            users, invalid_user_ids = read_ids_body(response.content)
+            users, invalid_user_ids = read_ids_body(content)
         except UnreadableBodyError:
             raise BrazeError(
-                f"{_IDS} responded {response.status_code} with unreadable JSON ({len(response.content)} bytes): run"
+                f"{endpoints.IDS} responded {response.status_code} with unreadable JSON ({len(content)} bytes): run"
                 " again; if it stays so, check that api_url is the REST endpoint and that no proxy changes responses"
             ) from None
         except NoUsersError:
-            raise BrazeError(f"{_IDS} responded {response.status_code} without users") from None
+            raise BrazeError(f"{endpoints.IDS} responded {response.status_code} without users") from None
         return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
-        response, sent_at = self._request(endpoint, what, body=body)
-        content = self._object(endpoint, response)
+        accepted = self._request(endpoint, what, body=body)
+        content = self._object(endpoint, accepted)
         prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
             raise BrazeError(
-                f"Braze accepted the export of {what} ({response.status_code}) but named no object_prefix, so its"
-                " files cannot be found: Braze may be under maintenance; run again later"
+                f"Braze accepted the export of {what} ({accepted.response.status_code}) but named no object_prefix, so"
+                " its files cannot be found: Braze may be under maintenance; run again later"
             )
         # It becomes part of file names, and must match one component of a path.
         if not isinstance(prefix, str) or not _FOLDER_NAME.fullmatch(prefix):
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
-        if not isinstance(url, str | None):
-            raise BrazeError(f"Braze named a url for the export of {what} that is no text")
-        return Started(prefix, url, sent_at)
+        if url is not None and not (isinstance(url, str) and is_web_address(url)):
+            raise BrazeError(f"Braze named a url for the export of {what} that is no web address: run again later")
+        return Started(prefix, url, accepted.sent_at)
+
+    def _next_page(self, url: str, response: requests.Response) -> str | None:
+        link = response.links.get("next", {}).get("url")
+        try:
+            following = urljoin(url, link) if link else None
+            is_elsewhere = following is not None and urlsplit(following)[:2] != urlsplit(self._api_url)[:2]
+        except ValueError:
+            is_elsewhere = True
+        if is_elsewhere:
+            raise BrazeError(f"{endpoints.ATTRIBUTES} names a next page on another host: it is not followed")
+        return following
 
     def _json(self, endpoint: Endpoint, what: str, *, params: dict[str, str]) -> dict[str, Any]:
-        return self._object(endpoint, self._request(endpoint, what, params=params).response)
+        return self._object(endpoint, self._request(endpoint, what, params=params))
 
-    def _object(self, endpoint: Endpoint, response: requests.Response) -> dict[str, Any]:
-        content = decoded(response)
+    def _object(self, endpoint: Endpoint, accepted: _Accepted) -> dict[str, Any]:
+        content = decoded(accepted.body)
         if content is None:
             raise BrazeError(
-                f"{endpoint} responded {response.status_code} without a JSON object: is api_url the REST"
+                f"{endpoint} responded {accepted.response.status_code} without a JSON object: is api_url the REST"
                 " endpoint of your instance (https://rest.….braze.com or .eu)?"
             )
         return content
@@ -283,7 +296,7 @@ class Braze:
         request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
         call = f"{endpoint} ({what})"
         try:
-            return self._retries.call(
+            return self._retries(endpoint).call(
                 lambda: self._send(endpoint, what, request, personal=personal), failed=call, clock=self._clock
             )
         except GaveUpError as error:
@@ -296,6 +309,11 @@ class Braze:
                 reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
             raise BrazeError(f"{call} {reason}: {error.problem}") from None
 
+    def _retries(self, endpoint: Endpoint) -> RetryPolicy:
+        if self._patience is None:
+            return RetryPolicy(endpoint.max_tries, _PATIENCE_SECONDS)
+        return RetryPolicy(endpoint.max_tries, self._patience, self._patience)
+
     def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> _Accepted:
         sent_at = self._clock.now()
         try:
@@ -305,13 +323,18 @@ class Braze:
                 headers={"User-Agent": _USER_AGENT, "Accept": "application/json"},
                 timeout=(_CONNECT_SECONDS, endpoint.read_seconds),
                 allow_redirects=False,
+                stream=True,
                 **request,
             )
+            if succeeded(response):
+                body = read_body(
+                    response, max_bytes=endpoint.max_bytes, max_seconds=endpoint.read_seconds, clock=self._clock
+                )
+                return _Accepted(response, body, sent_at)
         except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
             raise failed(endpoint, what, error, sent_at) from None
-        if succeeded(response):
-            return _Accepted(response, sent_at)
+        body = body_start(response, max_bytes=MAX_ERROR_BYTES, max_seconds=endpoint.read_seconds, clock=self._clock)
         identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if personal else ()
         secrets = [self._key, *identifiers]
         now = self._clock.now()
-        raise refused(endpoint, what, response, secrets=secrets, personal=personal, sent_at=sent_at, now=now)
+        raise refused(endpoint, what, response, body, secrets=secrets, personal=personal, sent_at=sent_at, now=now)

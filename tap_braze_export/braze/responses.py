@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,38 +21,18 @@ from tap_braze_export.errors import (
     foreign_text,
 )
 from tap_braze_export.retry import RetryableError
+from tap_braze_export.sessions import OversizedBodyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tap_braze_export.braze.endpoints import Endpoint
+
 SHORTEST_IDENTIFIER_CHARS = 3
 """Shorter texts identify nobody, and occur in any sentence."""
+MAX_ERROR_BYTES = 64 * 1024
+"""Bytes of a refusal's body that are read: its message is a line."""
 _RUNNING_WORDS = ("progress", "already", "running")
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One endpoint of Braze.
-
-    Attributes:
-        method: GET or POST.
-        path: Its path below `api_url`.
-        permission: The API key's permission that it needs.
-        starts_export: True if a call must not be repeated while it may have started an export.
-        waits_for_rate_limit: False if the caller slows down by itself, on a RateLimitError.
-        read_seconds: Time that Braze has for its response.
-    """
-
-    method: str
-    path: str
-    permission: str
-    starts_export: bool = False
-    waits_for_rate_limit: bool = True
-    read_seconds: int = 60
-
-    def __str__(self) -> str:
-        """Method and path."""
-        return f"{self.method} {self.path}"
 
 
 def succeeded(response: requests.Response) -> bool:
@@ -65,6 +44,7 @@ def refused(
     endpoint: Endpoint,
     what: str,
     response: requests.Response,
+    body: bytes,
     *,
     secrets: Iterable[str],
     personal: bool,
@@ -77,13 +57,14 @@ def refused(
         endpoint: The endpoint.
         what: The subject of the call, for messages.
         response: The response.
+        body: Its body, or the beginning of it.
         secrets: Texts that no message may hold.
         personal: True if the request was about single people.
         sent_at: When the request was sent, in epoch seconds.
         now: Epoch seconds.
     """
     status = response.status_code
-    message = _message(response, secrets, personal=personal)
+    message = _message(body, secrets, personal=personal)
     refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
     error: Exception = BrazeError(refusal, status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -122,6 +103,8 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
         return BrazeError(f"{endpoint} cannot be sent ({name}): api_url is no proper address")
     if problem := certificate_problem(error, "the host of api_url", OVER_REQUESTS):
         return BrazeError(f"{endpoint} ({what}) cannot be sent: {problem}")
+    if isinstance(error, OversizedBodyError) and not endpoint.starts_export:
+        return BrazeError(f"{endpoint} ({what}) gave a response that is refused, {error}: check api_url and any proxy")
     if _never_sent(error):
         return RetryableError(f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})")
     if endpoint.starts_export:
@@ -129,10 +112,10 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     return RetryableError(f"no response came ({name})")
 
 
-def decoded(response: requests.Response) -> dict[str, Any] | None:
-    """The JSON object of a response, None if it is something else."""
+def decoded(body: bytes) -> dict[str, Any] | None:
+    """The JSON object of a body, None if it is something else."""
     try:
-        content = json.loads(response.content)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
@@ -173,9 +156,9 @@ def _reason(error: OSError) -> str:
     return "connection refused" if refused else ""
 
 
-def _message(response: requests.Response, secrets: Iterable[str], *, personal: bool) -> str:
+def _message(body: bytes, secrets: Iterable[str], *, personal: bool) -> str:
     """Braze's own message; empty if there is none, or if it may hold the key or personal data."""
-    content = decoded(response) or {}
+    content = decoded(body) or {}
     message = next((content[name] for name in ("message", "error") if isinstance(content.get(name), str)), "")
     if personal and ("@" in message or sum(char.isdigit() for char in message) >= SHORTEST_IDENTIFIER_CHARS):
         return ""

@@ -186,10 +186,9 @@ class BucketExport:
             self._seen |= new
             self._newest_listed_at, self._newest_missing_at = now, self._listed_at
         self._listed_at = now
-        settled = self._settle_seconds is None or (
-            bool(self._seen) and now - self._newest_listed_at >= self._settle_seconds
-        )
-        past_deadline = bool(self._seen) and not new and now > self._deadline
+        is_quiet = bool(self._seen) and not new
+        settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= self._settle_seconds)
+        past_deadline = is_quiet and now > self._deadline
         self._ended = self.proven or settled or past_deadline
         to_read = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
         self._forget_gone({found.path for found in listed}, has_new=bool(new))

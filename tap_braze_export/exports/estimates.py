@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from tap_braze_export.errors import BrazeError
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Estimates:
-    """Compares exports with Braze's estimates, where the key may request them.
+    """Compares exports with Braze's estimates, where the key may request them; after a failure none is requested.
 
     Args:
         client: Braze.
@@ -29,6 +30,7 @@ class Estimates:
     def __init__(self, client: Braze, bucket_url: str) -> None:
         self._client = client
         self._bucket_url = bucket_url
+        self._asks = True
 
     def review(self, bookmarks: Iterable[Bookmark]) -> None:
         """Warn of exports whose users are far more or fewer than Braze estimates."""
@@ -56,10 +58,11 @@ class Estimates:
         return ""
 
     def _estimate(self, bookmark: Bookmark) -> int | None:
-        if bookmark.source != SEGMENT:
+        if bookmark.source != SEGMENT or not self._asks:
             return None
         try:
             return self._client.segment_size(bookmark.segment_id)
         except BrazeError as error:
+            self._asks = error.status == HTTPStatus.BAD_REQUEST  # which concerns this segment alone
             _log.debug("No estimate to compare with: %s", error)
             return None

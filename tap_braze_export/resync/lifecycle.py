@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
-from tap_braze_export.state import VERSION
+from tap_braze_export.state import VERSION, ResyncProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -240,11 +241,12 @@ class Resync:
     def _begin(self, fingerprint: str) -> tuple[str, int]:
         """The id of this resync, and how many of its requests an earlier run has done."""
         source = {"source": f"{_PLAN_VERSION}-{fingerprint}", "rows_signature": self._rows_signature}
-        earlier: Any = self._state["resync"]
-        if isinstance(earlier, dict) and source.items() <= earlier.items():
-            _log.info("Resync %s continues after %s requests", earlier["export_id"], f"{earlier['requests']:,}")
-            return earlier["export_id"], earlier["requests"]
-        export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}"
+        earlier = self._state["resync"]
+        if (found := ResyncProgress.of(earlier)) and source.items() <= earlier.items():
+            _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
+            return found.export_id, found.requests
+        # Random, as another run may begin the same resync in the same second, for another loader.
+        export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}-{secrets.token_hex(4)}"
         dropped = "; an unfinished one of other identifiers is dropped" if earlier else ""
         _log.info("Resync %s begins%s", export_id, dropped)
         self._state["resync"] = {"export_id": export_id, **source, "requests": 0}
@@ -341,5 +343,6 @@ class _EmittedUsers:
 
     def save(self, values: Iterable[bytes], end: int) -> None:
         """Keep the digests of a group for a run that continues this one."""
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)  # a run with the same STATE, which ended, has removed it
         with private_file(self._path, append=True) as file:
             file.write(b"".join(self._RECORD.pack(value, end) for value in values))

@@ -98,7 +98,7 @@ class Reader:
         segment_id: The segment that every user of the export is a member of; empty where there is none.
         strict: True if lines that are exactly as the schema says take the fast path.
         known_users: Says which users need not be emitted again; None to emit all.
-        part_bytes: Bytes of rendered rows and rejected lines after which a block's rows are handed out.
+        part_bytes: Bytes by which rows may exceed their lines, whose memory they get, before they are handed out.
     """
 
     def __init__(
@@ -130,31 +130,33 @@ class Reader:
         """
         seen: set[str] = set()
         check = self._check(block.lines)
-        is_last = False
-        while not is_last:
+        while True:
             with _without_garbage_collection():
                 rows = self._read_part(block, check, seen)
-            is_last = not block.lines
-            if is_last and check is not None:
+            if not block.lines and check is not None:
                 rows.fingerprints = check.result()
             yield rows
+            if not block.lines:
+                return
 
     def _read_part(self, block: Block, check: BlockCheck | None, seen: set[str]) -> BlockRows:
         """Read lines from the end of a block, so that the last line of a user comes first."""
         result = BlockRows()
         chunks: list[dict[str, list[Rows]]] = []
-        users_before, size, rejected = len(seen), 0, 0
-        while block.lines and size < self._part_bytes:
+        users_before, growth, rejected = len(seen), 0, 0
+        while block.lines:
             lines, line_bytes = _last_lines(block.lines)
             start = len(block.lines) - len(lines)
-            result.size += line_bytes
             del block.lines[start:]  # their memory, which the cache still holds, becomes that of their rows
+            result.size += line_bytes
             same_lines = check.same_lines[start : start + len(lines)] if check else ()
             chunk = _Chunk(lines, start, block.first_line + start, check, same_lines)
             chunks.append(self._read_chunk(chunk, seen, result))
-            size += sum(rows.size for several in chunks[-1].values() for rows in several)
-            size += sum(_REJECTED_LINE_BYTES + len(line) for _, line in result.rejected[rejected:])
+            growth += sum(rows.size for several in chunks[-1].values() for rows in several) - line_bytes
+            growth += sum(_REJECTED_LINE_BYTES + len(line) for _, line in result.rejected[rejected:])
             rejected = len(result.rejected)
+            if growth >= self._part_bytes:
+                break
         result.rejected.reverse()
         result.users = len(seen) - users_before
         result.rows = _joined(reversed(chunks))
@@ -182,7 +184,8 @@ class Reader:
         fast: list[Any] = []
         careful: dict[str, RenderedRows] = {}
         index_of: dict[str, int] = {}
-        users, generation = self._decode(chunk), self._generation
+        users = self._decode(chunk)
+        generation = self._fast_path.generation if self._fast_path else 0
         for index in reversed(range(len(chunk.lines))):
             line, user = chunk.lines[index], users[index]
             if user is None and (not line or line.isspace()):
@@ -253,10 +256,6 @@ class Reader:
         others = [line for line, same in zip(chunk.lines, chunk.same_lines, strict=True) if not same]
         users = iter(self._fast_path.decode(others))
         return [None if same else next(users) for same in chunk.same_lines]
-
-    @property
-    def _generation(self) -> int:
-        return self._fast_path.generation if self._fast_path else 0
 
     def _decode_again(self, line: bytes, user: Any, generation: int) -> tuple[str, Any, dict[str, Any] | None]:
         """Return a user's id, and the user as the fast path has it, else as an object.

@@ -95,7 +95,7 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
                 request.path,
                 request.args.to_dict(),
                 dict(request.headers),
-                request.get_json(silent=True),
+                _recorded_body(),
                 0 if lost else response.status_code,
             ),
         )
@@ -117,6 +117,14 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
     return app
 
 
+def _recorded_body() -> Any:
+    """The JSON of the request, None if it has none."""
+    try:
+        return request.get_json(silent=True)
+    except RecursionError:
+        return None
+
+
 def _permitted(
     workspace: Workspace,
     permissions: tuple[str, ...],
@@ -133,7 +141,7 @@ def _permitted(
             raise Refusal(415, "Unsupported Media Type: send application/json")
         try:
             body = json.loads(request.get_data())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Refusal(400, "The request body is not valid application/json", key="error") from None
         if not isinstance(body, dict):
             raise Refusal(400, "The request body must be a JSON object", key="error")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import uuid
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
@@ -113,10 +116,15 @@ class BatchFiles:
 
     def elsewhere(self) -> BatchFiles:
         """A copy for another process, without the connection."""
-        storage, files = self.storage, self.connect()
-        if isinstance(files.files, LocalFileSystem):
-            storage = replace(storage, root=files.root)  # another process may be in another directory
+        storage = self.storage
+        if self.is_local:
+            storage = replace(storage, root=self.connect().root)  # another process may be in another directory
         return replace(self, clock=Clock(), storage=storage, _store=None)
+
+    @property
+    def is_local(self) -> bool:
+        """True if the files go into a local directory."""
+        return isinstance(self.connect().files, LocalFileSystem)
 
     def connect(self) -> Storage:
         """Connect to the storage, unless connected.
@@ -141,7 +149,9 @@ class BatchFiles:
         store = self.connect()
         names = {stream: self._name(stream, name) for stream in rows}
         contents = {f"{store.root}/{names[stream]}": self._encode(stream, part) for stream, part in rows.items()}
-        if store.has_folders:
+        if self.is_local:
+            store.retrying("written", lambda: _make_private_files(contents))
+        elif store.has_folders:
             folder = next(iter(contents)).rpartition("/")[0]
             store.retrying("written", lambda: store.files.makedirs(folder, exist_ok=True))
         store.retrying("written", lambda: store.files.pipe(contents))  # the cloud libraries write several at a time
@@ -164,6 +174,25 @@ class BatchFiles:
             compression = "gzip" if self._is_gzip else "zstd"
             return parquet.encode(stream, rows, self.schemas[stream], compression=compression)
         return _gzipped(rows.parts) if self._is_gzip else rows.jsonl
+
+
+def _make_private_files(paths: Iterable[str]) -> None:
+    """Make empty files, for their owner alone: they will hold profiles. In a set-group-ID folder its group may read."""
+    for path in paths:
+        is_shared = _make_private_folder(Path(path).parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.fchmod(descriptor, 0o640 if is_shared else 0o600)
+        os.close(descriptor)
+
+
+def _make_private_folder(folder: Path) -> bool:
+    """Make a folder, and those above it, if they are not there; True if its group may read what is in it."""
+    if not folder.exists():
+        _make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)  # it has the set-group-ID bit if the one above has
+        if folder.stat().st_mode & stat.S_ISGID:
+            folder.chmod(0o2750)
+    return bool(folder.stat().st_mode & stat.S_ISGID)
 
 
 def _gzipped(parts: Iterable[bytes]) -> bytes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from typing_extensions import override
 
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError, unforeseen
+from tap_braze_export.singer import standard_output
 
 if TYPE_CHECKING:
     from singer_sdk import Tap
@@ -88,37 +87,37 @@ class Command(click.Command):
     @override
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command and exit the process with the code that says how it ended."""
+        standard_output.install()
         logging.captureWarnings(capture=True)
         self.logger.addFilter(lambda record: record.msg not in DROPPED_MESSAGES)
         for name in _QUIETED_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.signals.install()
         try:
-            code = super().main(*args, standalone_mode=False, **extra) or 0  # type: ignore[call-overload]
+            code = self._exit_code(*args, **extra)
             sys.stdout.flush()
         except Interruption:
             code = 128 + self.signals.received
             self.signals.finish()
-            self._end_output()
+            standard_output.end()
             name = signal.Signals(self.signals.received).name
             self.logger.info("Ended by %s; the next run continues from the last STATE", name)
         except BrokenPipeError:
             code = 1
             self.logger.info("Ended: nobody reads the output any more")
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 1
+            standard_output.discard()
         except Exception as error:  # noqa: BLE001 - nothing above would report it
             code = 1
-            self._end_output()
-            self.logger.error("%s", describe(error))  # noqa: TRY400 - a traceback may hold personal data
+            problem = standard_output.end()
+            self.logger.error("%s", describe(problem or error))  # noqa: TRY400 - a traceback may hold personal data
         self.signals.disarm()
         sys.exit(code)
 
-    @staticmethod
-    def _end_output() -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
+    def _exit_code(self, *args: Any, **extra: Any) -> int:
+        try:
+            return super().main(*args, standalone_mode=False, **extra) or 0  # type: ignore[call-overload]
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else 1
 
 
 def describe(error: Exception) -> str:

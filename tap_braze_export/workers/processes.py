@@ -16,19 +16,41 @@ from tap_braze_export.errors import TapError
 from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from concurrent.futures import Future
 
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.workers.file_reader import FileReader, ReadResult
 
 _MOST_AUTOMATIC = 8  # the one process that writes keeps no more of them busy
+_KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LANGUAGE", "TMPDIR", "TZ")
+_KEPT_PREFIXES = ("LC_", "LD_", "DYLD_", "MALLOC_", "PYTHON")
+"""Variables that an interpreter and its libraries need."""
+_SETTINGS_PREFIXES = ("TAP_", "TARGET_", "MELTANO_")
+"""Variables that hold settings of taps and loaders, with their secrets."""
 
 
-def automatic_count() -> int:
-    """Return the number of processes that read by default: one for each core that this one may use, at most eight."""
+def process_count(workers: int) -> int:
+    """Return the number of processes that read beside the run, which is one of the workers: no more than cores.
+
+    Args:
+        workers: The setting; 0 for a worker for each core, at most eight.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_AUTOMATIC)
+    return min(workers - 1, cores) if workers else min(cores, _MOST_AUTOMATIC) - 1
+
+
+def environment(*, for_cloud: bool) -> dict[str, str]:
+    """Return the environment of processes that read: they get what they need from the run, and no secret beside it.
+
+    Args:
+        for_cloud: True to keep what libraries of clouds may look for.
+    """
+    if for_cloud:
+        return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIXES)}
+    return {
+        name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
 
 
 class Processes:
@@ -36,20 +58,24 @@ class Processes:
 
     Args:
         reader: Reads the files; each process gets a copy.
-        count: Processes at most.
-        at_once: True to start all of them now, else each is started when there is a file for it.
+        count: Processes at most. Each is started when there is a file for it.
+        at_once: True to start the first one now.
+        variables: The environment of the processes.
 
     Attributes:
         capacity: A file for each process, and its next one, so that it never waits for the run.
     """
 
-    def __init__(self, reader: FileReader, count: int, *, at_once: bool = False) -> None:
+    def __init__(
+        self, reader: FileReader, count: int, *, at_once: bool = False, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.capacity = 2 * count
         self._reader = reader
+        self._variables = environment(for_cloud=False) if variables is None else variables
         self._threads = DaemonThreads(count)
         self._lock = threading.Lock()
         self._processes: list[_Process] | None = []
-        self._idle = [self._started() for _ in range(count if at_once else 0)]
+        self._idle = [self._started() for _ in range(min(count, 1) if at_once else 0)]
 
     def submit(self, file: DeliveredFile) -> Future[ReadResult]:
         """See `Executor`."""
@@ -82,14 +108,14 @@ class Processes:
         with self._lock:
             if self._processes is None:
                 raise TapError("the run has ended")
-            self._processes.append(process := _Process(self._reader))
+            self._processes.append(process := _Process(self._reader, self._variables))
             return process
 
 
 class _Process:
     """One process, and the pipe to it."""
 
-    def __init__(self, reader: FileReader) -> None:
+    def __init__(self, reader: FileReader, variables: Mapping[str, str]) -> None:
         self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
         # A session of its own: a terminal's Ctrl-C reaches the run only, which ends its processes.
@@ -98,6 +124,7 @@ class _Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],
+            env=variables,
             start_new_session=True,
         )
         theirs.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
@@ -12,11 +11,12 @@ from tap_braze_export.files.objects import LocalObject
 from tap_braze_export.workers.dask_cluster import DaskCluster
 from tap_braze_export.workers.executor import NoWorkers
 from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers, read_blocks
-from tap_braze_export.workers.processes import Processes, automatic_count
+from tap_braze_export.workers.processes import Processes, environment, process_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import Delivery
@@ -76,12 +76,12 @@ class ReadAhead:
         self._new_executor = executor or self._configured_executor
         self._known_users = known_users
         self._readers = Readers(selections, known_users)
-        self._rows_folder = f"rows-{uuid.uuid4().hex}"
+        self._rows_folder: Path | None = None
         self._futures: dict[DeliveredFile, Future[ReadResult]] = {}
         self._uses_workers = settings.workers > 0 or settings.dask_scheduler is not None
 
     def __enter__(self) -> Self:
-        """Start the processes that `workers` asks for, or connect to the cluster.
+        """Start the first of the processes that `workers` asks for, or connect to the cluster.
 
         Raises:
             TapError: If the cluster cannot be reached.
@@ -93,7 +93,8 @@ class ReadAhead:
     def __exit__(self, *_: object) -> None:
         """End the workers, and remove the rows that nobody fetched."""
         self._executor.close()
-        self._spool.clear(self._rows_folder)
+        if self._rows_folder:
+            self._spool.clear_run_folder(self._rows_folder)
 
     def next(self, deliveries: Sequence[Delivery]) -> tuple[Delivery, Iterator[ReadBlock]]:
         """Choose the delivery that the run emits next, and have workers read those after it.
@@ -170,7 +171,7 @@ class ReadAhead:
 
     def _configured_executor(self) -> Executor:
         settings, files = self._settings, self._batch_files
-        processes = (settings.workers or automatic_count()) - 1
+        processes = process_count(settings.workers)
         if settings.is_resync or not (settings.dask_scheduler or processes):
             return NoWorkers()
         reader = FileReader(
@@ -180,8 +181,9 @@ class ReadAhead:
             known_users=self._known_users,
         )
         if not settings.dask_scheduler:
-            reader.rows_folder = self._spool.folder(self._rows_folder)
-            return Processes(reader, processes, at_once=settings.workers > 0)
+            reader.rows_folder = self._rows_folder = self._spool.run_folder("rows")
+            variables = environment(for_cloud=files is not None and not files.is_local)
+            return Processes(reader, processes, at_once=settings.workers > 0, variables=variables)
         if self._selections.keys() - self._plain_streams:
             return NoWorkers()  # a dry run, which is limited; settings that change rows are refused
         reader.bucket_url, reader.bucket_options = settings.bucket_url, dict(settings.bucket_options)

@@ -187,15 +187,35 @@ def test_slow_caller_is_cut_off(*, dripping: bool) -> None:
 
 
 def test_not_too_many_at_a_time() -> None:
-    """The descriptors of the run are its own: one who comes while 64 are connected is refused."""
+    """The descriptors of the run are its own: when one comes while 64 are connected, the oldest is cut off."""
     with listening() as (_, address):
-        callers = [connected(address) for _ in range(64)]
+        callers = [connected(address) for _ in range(66)]
         try:
-            with connected(address) as one_more:
-                assert one_more.recv(1) == b""
+            assert [client.recv(1) for client in callers[:2]] == [b"", b""]
+            callers[2].sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert callers[2].recv(12) == b"HTTP/1.1 404"
         finally:
             for client in callers:
                 client.close()
+
+
+@pytest.mark.parametrize("idle", [64, 300])
+def test_idle_callers_do_not_keep_the_callback_out(callbacks: tuple[Callbacks, str], idle: int) -> None:
+    """However many hold connections, and however many come while Braze sends its body."""
+    listener, address = callbacks
+    callers = [connected(address) for _ in range(idle)]
+    try:
+        with connected(address) as braze:
+            head = f"POST /hooks/braze?token={TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\nExpect: 100-continue"
+            braze.sendall(f"{head}\r\n\r\n".encode())
+            assert braze.recv(100).startswith(b"HTTP/1.1 100 ")
+            callers += [connected(address) for _ in range(60)]
+            braze.sendall(b'{"success":true}')
+            assert braze.recv(100).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for client in callers:
+            client.close()
+    assert listener.received(TOKEN)
 
 
 # The port

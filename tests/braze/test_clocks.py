@@ -8,11 +8,15 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer
+from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer, retry_at
 from tap_braze_export.errors import RateLimitError
+from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 from tests.support.braze_calls import STARTED, details, export_ids, start
-from tests.support.fakes import as_json
+from tests.support.fakes import FakeClock, as_json
 from tests.support.simulation import ScriptedBraze, SimulatedRun
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.braze.client import Braze, IdsResponse
-    from tests.support.fakes import Answer, FakeClock, Server
+    from tests.support.fakes import Answer, Server
 
 HOUR = 3_600
 OFFSETS = [-48 * HOUR, -3 * HOUR, -HOUR, -600, 0, 600, HOUR, 3 * HOUR, 48 * HOUR]
@@ -110,6 +114,70 @@ def test_senseless_headers_wait_no_longer_than_an_hour(
 
     assert len(clock.slept) == 1
     assert 1 <= clock.slept[0] <= HOUR + 3
+
+
+NUMBERS = st.one_of(
+    st.integers().map(str),
+    st.integers(0, 10**13).map(str),
+    st.integers(1_700_000_000, 1_900_000_000).flatmap(lambda n: st.sampled_from([str(n), f"{n}000", f"{n}.5"])),
+    st.floats().map(str),
+    st.sampled_from(["9" * 5_000, "1e308", "1e309", "-0", "0x10", "1_000", "\u0663\u0663", "+3", " 3 ", ""]),
+)
+DATES = st.integers(-(10**10), 3 * 10**11).map(
+    lambda seconds: formatdate(seconds, usegmt=True) if abs(seconds) < 10**10 else str(seconds)
+)
+VALUES = st.one_of(NUMBERS, DATES, st.text(st.characters(max_codepoint=255), max_size=30))
+HEADERS = st.dictionaries(
+    st.sampled_from(["Retry-After", "X-RateLimit-Reset", "X-RateLimit-Limit", "X-RateLimit-Remaining", "Date"]), VALUES
+)
+
+
+def response(headers: Mapping[str, str]) -> requests.Response:
+    made = requests.Response()
+    made.headers.update(headers)
+    return made
+
+
+@settings(max_examples=500, deadline=None, database=None)
+@given(HEADERS, st.floats(1_000_000_000, 2_000_000_000))
+def test_whatever_the_headers_say_the_limit_ends_within_an_hour(headers: Mapping[str, str], now: float) -> None:
+    """Or it is not known when (0), and the caller's own waits, which grow, count."""
+    until = retry_at(response(headers), now)
+
+    assert until == 0 or now <= until <= now + HOUR
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(st.lists(st.tuples(HEADERS, st.booleans(), st.floats(0, 4_000)), min_size=1, max_size=8))
+def test_whatever_the_headers_say_the_next_request_waits_within_bounds(
+    responses: list[tuple[Mapping[str, str], bool, float]],
+) -> None:
+    """Never for ever, never at the speed of the machine after refusals."""
+    pacer, now = RequestPacer(), 1_800_000_000.0
+    for headers, is_refusal, passed in responses:
+        number = pacer.sent(now)
+        if is_refusal:
+            pacer.refused(retry_at(response(headers), now), now)
+        else:
+            pacer.responded(number, RateLimit.of(response(headers)), now)
+        wait = pacer.wait(now)
+        assert (1 if is_refusal else 0) <= wait <= 3_720
+        now += wait + passed
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(HEADERS)
+def test_whatever_the_headers_say_a_call_waits_and_ends(headers: Mapping[str, str]) -> None:
+    """A second at least between two tries, an hour at most, and three hours in all."""
+    clock = FakeClock(tick=1)  # a wait of no length ends, too
+
+    def attempt() -> None:
+        raise RetryableError("rate limit", retry_at(response(headers), clock.now()))
+
+    with pytest.raises(GaveUpError) as caught:
+        RetryPolicy(8, 600).call(attempt, failed="It failed", clock=clock)
+    assert all(1 <= slept <= HOUR + 100 for slept in clock.slept)
+    assert caught.value.seconds <= 3 * HOUR
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

@@ -17,6 +17,7 @@ from tap_braze_export.errors import (
 )
 from tests.support.braze_calls import (
     ALL,
+    ASKED_ONCE,
     KEY,
     PREFIX,
     REPEATABLE,
@@ -26,6 +27,7 @@ from tests.support.braze_calls import (
     details,
     export_ids,
     refused,
+    size,
     start,
 )
 from tests.support.fakes import FakeClock, Server, as_json, hang_up
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 # Rate limits
 
 
-@pytest.mark.parametrize("call", [call for call in ALL if call is not export_ids])
+@pytest.mark.parametrize("call", [call for call in ALL if call not in {export_ids, size}])
 def test_rate_limit_waits_until_its_reset(
     server: Server, braze: Braze, clock: FakeClock, call: Callable[[Braze], object]
 ) -> None:
@@ -90,7 +92,45 @@ def test_endless_rate_limit_ends_in_an_error(server: Server, braze: Braze, clock
     server.answers = [as_json({}, 429, X_RateLimit_Remaining="0")]
 
     assert "rate limit" in refused(details, braze, BrazeError)
-    assert 3 * 3_600 < clock.time - began < 4 * 3_600
+    assert 3 * 3_600 - 62 < clock.time - began <= 3 * 3_600
+
+
+@pytest.mark.parametrize("reset", [1, 30, 3_000])
+def test_checks_wait_for_no_rate_limit_longer_than_for_anything_else(
+    server: Server, clock: FakeClock, reset: int
+) -> None:
+    """A person waits for the checklist of --test."""
+    began = clock.time
+    server.answers = [as_json({}, 429, X_RateLimit_Remaining="0", X_RateLimit_Reset=str(int(began) + reset))]
+
+    assert "rate limit" in refused(details, Braze(server.url, KEY, clock=clock, patience=10), BrazeError)
+    assert clock.time - began <= 10
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (503, {}, b""),
+        hang_up,
+        as_json({}, 429, Retry_After="3000"),
+        as_json({}, 429, X_RateLimit_Reset="1800003000"),
+        as_json({}, 401),
+    ],
+)
+def test_estimate_is_asked_for_once(server: Server, braze: Braze, clock: FakeClock, answer: Answer) -> None:
+    """A run that has all its rows does not wait for it."""
+    server.answers = [answer]
+
+    with pytest.raises(BrazeError):
+        size(braze)
+    assert (len(server.seen), clock.slept) == (1, [])
+
+
+@pytest.mark.parametrize("found", [True, -1, 1.5, "7", 10**13, 10**400, None, [], {}])
+def test_estimate_that_is_no_size_is_none(server: Server, braze: Braze, found: object) -> None:
+    server.answers = [as_json({"data": [{"time": "2027-01-15", "size": found}]}, 200)]
+
+    assert size(braze) is None
 
 
 # Failures
@@ -151,7 +191,7 @@ def test_start_whose_response_is_lost_is_not_repeated(
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("call", ALL)
+@pytest.mark.parametrize("call", [call for call in ALL if call is not size])
 def test_refused_connection_is_repeated(clock: FakeClock, call: Callable[[Braze], object]) -> None:
     """Nothing was sent, so a start is repeated, too."""
     with socket.socket() as unused:
@@ -185,11 +225,12 @@ class FailingSession(requests.Session):
 
 @pytest.mark.parametrize("call", ALL)
 def test_every_call_has_time_limits(clock: FakeClock, call: Callable[[Braze], object]) -> None:
-    """Connect 10 s; read 60 s, and 5 minutes for the ids export, which assembles whole profiles."""
+    """Connect 10 s; read 60 s, 10 for an estimate, and 5 minutes for the ids export, which assembles whole profiles."""
     with FailingSession(requests.ConnectTimeout(f"{KEY}?segment_id=")) as session:
         refused(call, Braze("https://rest.example.org", KEY, clock=clock, session=session), BrazeError)
 
-    assert session.timeouts == [(10, 300 if call is export_ids else 60)] * 8
+    limit = 300 if call is export_ids else 10 if call is size else 60
+    assert session.timeouts == [(10, limit)] * (1 if call is size else 8)
 
 
 @pytest.mark.parametrize("call", ALL)
@@ -200,7 +241,7 @@ def test_read_timeout_is_repeated_unless_it_may_have_started_an_export(
         braze = Braze("https://rest.example.org", KEY, clock=clock, session=session)
         assert "ReadTimeout" in refused(call, braze, LostResponseError if call in STARTS else BrazeError)
 
-    assert len(session.timeouts) == (1 if call in STARTS else 8)
+    assert len(session.timeouts) == (1 if call in ASKED_ONCE else 8)
 
 
 def test_untrusted_certificate_is_told_at_once(clock: FakeClock) -> None:

@@ -53,6 +53,9 @@ class Folder:
         """The users that the last listing has shown; None for a damaged file."""
         self.listed_damaged: set[str] = set()
         """Damaged objects that a listing has shown, and that no other object has come after."""
+        self.had_new = False
+        """True if the last listing has shown an object, or a version of one, that no listing had shown before."""
+        self._shown: set[tuple[str, int]] = set()
         self._version = 0
 
     def put(self, name: str, user: str | None) -> None:
@@ -62,6 +65,9 @@ class Folder:
 
     def objects(self, _export_id: str, _segment_id: str | None) -> list[BucketObject]:
         self.listed = {user for _, user in self.contents.values()}
+        shown = {(name, version) for name, (version, _) in self.contents.items()}
+        self.had_new = not shown <= self._shown
+        self._shown |= shown
         self.listed_damaged |= {name for name, (_, user) in self.contents.items() if user is None}
         return [BucketObject(name, name, 1, str(version)) for name, (version, _) in sorted(self.contents.items())]
 
@@ -75,8 +81,8 @@ class Folder:
 class Histories(RuleBasedStateMachine):
     """Braze and other programs write, rename, damage, repair and delete; time passes; Braze calls back, or does not."""
 
-    @initialize(is_late=st.booleans())
-    def begin(self, *, is_late: bool) -> None:
+    @initialize(is_late=st.booleans(), settle=st.sampled_from([SETTLE, 0.0]))
+    def begin(self, *, is_late: bool, settle: float = SETTLE) -> None:
         self.clock = FakeClock()
         self.folder = Folder()
         self.called_back = False
@@ -84,6 +90,7 @@ class Histories(RuleBasedStateMachine):
         self.read: set[str] = set()
         self.error = ""
         self.users = 0
+        self.is_late = is_late
         self.deadline = self.clock.time + (SETTLE if is_late else TIMEOUT)
         self.export = BucketExport(
             Bookmark("segment", "s", "e-1", self.clock.time, (), "", in_bucket=True),
@@ -92,7 +99,7 @@ class Histories(RuleBasedStateMachine):
             timer=PollTimer(self.clock, 10),
             threads=AtOnce(),
             clock=self.clock,
-            settle_seconds=None if is_late else SETTLE,
+            settle_seconds=None if is_late else settle,
             deadline=self.deadline,
             called_back=lambda: self.called_back,
         )
@@ -107,7 +114,7 @@ class Histories(RuleBasedStateMachine):
             if self.has_ended:
                 return
             try:
-                found = self.export.poll()
+                found = self.export.poll() or self.export.poll()  # the second one finds what the first has fetched
             except ExportError as error:
                 self.error = str(error)
                 return
@@ -195,6 +202,8 @@ class Histories(RuleBasedStateMachine):
             there = {user for _, user in self.folder.contents.values()}
             assert None not in there, "a damaged file was passed over"
             assert there <= self.read, "a file was left out"
+        if not (self.error or self.export.proven or self.is_late):
+            assert not self.folder.had_new, "it ended at a listing that showed something new"
         if not self.error:
             assert self.folder.listed <= self.read, "a file that was listed was not read"
             assert not self.folder.listed_damaged, "a damaged file went away, no other came, and nobody was told"

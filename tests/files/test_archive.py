@@ -100,6 +100,16 @@ def test_two_members_of_one_name_stay_apart(tmp_path: Path) -> None:
     assert lines(path) == [b"first", b"second"]
 
 
+def test_a_member_without_a_name_is_read(tmp_path: Path) -> None:
+    """Nothing forbids an empty name; it is no folder."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive, archive.open(zipfile.ZipInfo(""), "w") as written:
+        written.write(b"one")
+
+    assert [member.name for member in members(path, "a.zip")] == ["a.zip!0-"]
+    assert lines(path) == [b"one"]
+
+
 def test_size_of_a_member_is_its_compressed_bytes(tmp_path: Path) -> None:
     content = b"0" * 100_000
     (member,) = members(zipped(tmp_path / "a.zip", {"a": content}), "a")

@@ -131,7 +131,7 @@ def test_short_lines_cannot_reach_a_limit() -> None:
 
 
 def parts(lines: list[bytes], part_bytes: int) -> list[BlockRows]:
-    """The rows of a block whose first line is the seventh, handed out after so many bytes."""
+    """The rows of a block whose first line is the seventh, handed out when they exceed the lines by so many bytes."""
     reader = Reader(selected(), exported_at=AT, segment_id="s", part_bytes=part_bytes)
     return [*reader.read(Block(7, [*lines]))]
 
@@ -171,6 +171,6 @@ def test_long_lines_are_read_a_few_at_a_time() -> None:
     """Their objects need a hundred times their bytes until they are rendered."""
     long, longer, short = text("x", 200_000), text("x", 3_000_000), b'{"braze_id":1}'
 
-    found = parts([long, long, long, longer, *[short] * 100], part_bytes=1)
+    found = parts([long, long, long, longer, *[short] * 100], part_bytes=-(10**9))
 
     assert [part.lines for part in found] == [64, 36, 1, 1, 1, 1]

@@ -100,6 +100,16 @@ def test_body_must_be_json(sandbox: Sandbox) -> None:
     assert list(broken.json()) == ["error"]
 
 
+@pytest.mark.parametrize("path", ["/users/export/segment", "/users/export/ids", "/export/segment/cancel"])
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"a":' * 100_000, '{"segment_id": ' + "9" * 5_000 + "}"])
+def test_body_that_cannot_be_read_is_refused(sandbox: Sandbox, path: str, body: str) -> None:
+    """Too deep, or with a number that is too long: 400, and the sandbox goes on."""
+    headers = {"Authorization": f"Bearer {sandbox.api_key}", "Content-Type": "application/json"}
+    response = requests.post(sandbox.api_url + path, data=body.encode(), headers=headers, timeout=10)
+    assert (response.status_code, list(response.json())) == (400, ["error"])
+    assert start(sandbox).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [

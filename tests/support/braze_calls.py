@@ -58,7 +58,9 @@ ALL: list[Callable[[Braze], object]] = [
     attributes,
 ]
 STARTS = [start, start_control_group]
-REPEATABLE = [call for call in ALL if call not in STARTS]
+ASKED_ONCE = [*STARTS, size]
+"""Calls that are not repeated once they were sent."""
+REPEATABLE = [call for call in ALL if call not in ASKED_ONCE]
 
 
 def refused(call: Callable[[Braze], object], braze: Braze, kind: type[TapError]) -> str:

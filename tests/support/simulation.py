@@ -197,7 +197,9 @@ class SimulatedRun:
             client=braze,  # type: ignore[arg-type]
             clock=clock,
             spool=place,
-            settings=Settings.of({"api_url": "https://braze", "api_key": "key", "concurrent_requests": 16, **config}),
+            settings=Settings.of(
+                {"api_url": "https://braze.example.com", "api_key": "key", "concurrent_requests": 16, **config}
+            ),
             state=state or {},
             rows_signature=rows_signature,
             threads=threads or SimulatedThreads(clock),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_braze_export.errors import DamagedFileError
-from tap_braze_export.files.archive import Member
+from tap_braze_export.files.archive import Block, Member
 from tap_braze_export.files.objects import DeliveredFile, LocalObject
+from tap_braze_export.rows.reader import Reader
 from tap_braze_export.singer.batch_files import BatchFiles
-from tap_braze_export.workers.file_reader import FileReader, FileRows
+from tap_braze_export.workers.file_reader import FileReader, FileRows, read_blocks
 from tests.support import batches
 from tests.support.deliveries import gzip_file
 from tests.support.fakes import FakeClock
@@ -86,19 +87,34 @@ def dense_file(folder: Path, lines: Iterable[bytes]) -> DeliveredFile:
     return DeliveredFile(LocalObject("dense.gz", path), member, "export", AT, "segment", "s")
 
 
-def test_file_of_far_too_many_rows_is_refused(tmp_path: Path) -> None:
-    """Three bytes make a row: after a million of them it is enough."""
-    file = dense_file(tmp_path, (DENSE % number for number in range(115)))
+def refusal(lines: Iterable[bytes], stream: str) -> str:
+    """The error that the file of a block of lines ends in, for whoever reads it: a worker or the run."""
+    reader = Reader(selected(only=[stream]), exported_at=AT, segment_id="")
     with pytest.raises(DamagedFileError) as caught:
-        FileReader(selected(only=["devices"])).read(file)
-    assert str(caught.value).startswith("dense.gz holds 1,0")
-    assert str(caught.value).endswith(" bytes: no export of Braze is so dense, it is refused")
+        for _ in read_blocks(reader, [Block(1, [*lines])], "a.gz"):
+            pass
+    return str(caught.value)
 
 
-def test_file_of_far_too_many_unreadable_lines_is_refused(tmp_path: Path) -> None:
-    file = dense_file(tmp_path, repeat(b"{}", 1_200_000))
-    with pytest.raises(DamagedFileError, match=r"^dense\.gz holds 1,\d\d\d,\d\d\d rows and unreadable lines in "):
-        FileReader(selected(only=["users"])).read(file)
+def test_file_of_far_too_many_rows_is_refused() -> None:
+    """Three bytes make a row: after a million of them it is enough."""
+    error = refusal((DENSE % number for number in range(150)), "devices")
+    assert error.startswith("a.gz holds 1,")
+    assert error.endswith(" bytes: no export of Braze is so dense, it is refused")
+
+
+def test_file_of_far_too_many_unreadable_lines_is_refused() -> None:
+    error = refusal(repeat(b"{}", 2_000_000), "users")
+    assert error.startswith("a.gz holds 1,")
+
+
+def test_users_with_nothing_but_an_id_are_not_too_dense() -> None:
+    """They are the densest that Braze exports."""
+    selections = selected(only=["users", "segment_members"])
+    reader = Reader(selections, exported_at=AT, segment_id="s")
+    lines = [b'{"braze_id":"%024x"}' % number for number in range(600_000)]
+    read = read_blocks(reader, [Block(1, lines)], "a.gz")
+    assert sum(each.count for block in read for each in block.rows.values()) == 1_200_000
 
 
 def test_dense_file_below_a_million_rows_is_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tap_braze_export.errors import DamagedFileError, TapError, unforeseen
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.workers.file_reader import FileReader, FileRows
-from tap_braze_export.workers.processes import Processes, automatic_count
+from tap_braze_export.workers.processes import Processes, environment, process_count
 from tests.support import batches
 from tests.support.deliveries import gzip_file
 from tests.support.fakes import FakeClock
@@ -23,16 +24,17 @@ from tests.support.rows import selected
 from tests.support.workers import children, have_ended, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 
 @contextmanager
-def running(reader: FileReader, count: int, *, at_once: bool = False) -> Iterator[tuple[Processes, set[int]]]:
+def running(
+    reader: FileReader, count: int, *, at_once: bool = False, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[Processes, set[int]]]:
     """Processes and, once they run, their ids; all of them have ended afterwards."""
     before = {*children(os.getpid())}
     started: set[int] = set()
-    processes = Processes(reader, count, at_once=at_once)
+    processes = Processes(reader, count, at_once=at_once, variables=variables)
     try:
         started |= {*children(os.getpid())} - before
         yield processes, started
@@ -48,10 +50,32 @@ def started_now(before: set[int]) -> set[int]:
 
 
 @pytest.mark.parametrize("cores", [1, 2, 100])
-def test_automatic_count(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-    """One for each core, up to where the process that writes is the slowest."""
+def test_count_of_processes(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    """By default a worker for each core, up to where the process that writes is the slowest; never more than cores."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert automatic_count() == min(cores, 8)
+    assert process_count(0) == min(cores, 8) - 1
+    assert process_count(1) == 0
+    assert process_count(3) == min(cores, 2)
+    assert process_count(60) == min(cores, 59)
+    assert process_count(1_000_000) == cores
+
+
+@pytest.mark.parametrize("for_cloud", [False, True])
+def test_processes_get_no_setting_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, for_cloud: bool
+) -> None:
+    """Neither the key nor another plugin's secrets; a cloud's credentials only where the cloud is written."""
+    for name in ("TAP_BRAZE_EXPORT_API_KEY", "TARGET_POSTGRES_PASSWORD", "MELTANO_EXTRACT_API_KEY"):
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "cl0ud")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    reader, variables = FileReader(selected(only=["users"])), environment(for_cloud=for_cloud)
+    with running(reader, 1, at_once=True, variables=variables) as (processes, (pid,)):
+        assert processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
+        given = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"s3cret" not in given
+    assert (b"cl0ud" in given) == for_cloud
+    assert b"LC_ALL=C.UTF-8" in given
 
 
 def test_processes_start_quickly() -> None:
@@ -93,10 +117,10 @@ def test_batch_files_are_written_where_the_file_is_read(tmp_path: Path) -> None:
 
 
 def test_process_is_started_for_a_file(tmp_path: Path) -> None:
-    """So there are never more processes than files; those that a setting asks for are there at once."""
+    """So there are never more processes than files; the first that a setting asks for is there at once."""
     reader = FileReader(selected(only=["users"]))
-    with running(reader, 3, at_once=True) as (_, started):
-        assert len(started) == 3
+    with running(reader, 60, at_once=True) as (_, started):
+        assert len(started) == 1
     with running(reader, 3) as (processes, started):
         assert not started
         before = {*children(os.getpid())}
