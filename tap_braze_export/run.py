@@ -14,6 +14,7 @@ from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.request import sources_of
+from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.summary import Summary
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from tap_braze_export.singer.file_stream import FileStream
     from tap_braze_export.singer.messages import MessageWriter
 
-_MAX_LOGGED_LINE_NUMBERS = 10
 _OUTPUT_PER_STATE = 110
 """STATE is written once the output is so many times all STATE so far and the next two: small files share one."""
 _FINGERPRINTS = "fingerprints"
@@ -153,15 +153,15 @@ class Run:
             **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
         }
         rescued: Counter[str] = Counter()
+        rejected = RejectedLines(self._spool, delivery.export_id, delivery.name)
         try:
             for block in blocks:
-                if self._fingerprints:
+                if self._fingerprints and block.fingerprints:
                     self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
                 rescued.update(block.rescued)
                 for count in ("lines", "users", "duplicates", "unchanged"):
                     record[count] += getattr(block, count)
-                record["rejected"] += len(block.rejected)
-                self._keep_rejected(delivery, block.rejected)
+                rejected.keep(block.rejected)
                 if self._batches is not None:
                     for name, file in block.batch_files.items():
                         self._batches.add_file(name, file)
@@ -171,6 +171,10 @@ class Run:
         except ExportError as error:
             delivery.failed(error)  # rows that are written stay valid; a second fetch writes them again
             return None
+        finally:
+            rejected.tell()
+            self._rejected_lines += rejected.count
+        record["rejected"] = rejected.count
         self._emit_own_rows(delivery, record)
         delivery.done(record["users"])
         self._summary.add(record, rescued)
@@ -207,17 +211,6 @@ class Run:
                     selection, braze_ids, segment_id=segment_id, is_member=False, exported_at=export.exported_at
                 )
                 self._parent.emit_to_children({SEGMENT_MEMBERS.stream: rows}, export.exported_at)
-
-    def _keep_rejected(self, delivery: Delivery, lines: Sequence[tuple[int, bytes]]) -> None:
-        if not lines:
-            return
-        self._rejected_lines += len(lines)
-        path = self._spool.reject(delivery.export_id, (line for _, line in lines))
-        shown = ", ".join(str(number) for number, _ in lines[:_MAX_LOGGED_LINE_NUMBERS])
-        more = ", …" if len(lines) > _MAX_LOGGED_LINE_NUMBERS else ""
-        _log.warning(
-            "%s: %d lines are no user objects, kept in %s: line %s%s", delivery.name, len(lines), path, shown, more
-        )
 
     # The parts of the run
 

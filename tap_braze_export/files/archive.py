@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 64 * 2**20
 _MAX_LINE_BYTES = 64 * 2**20
-# Millions of tiny lines cost far more memory than their bytes. A line with a braze_id has 40 bytes or more,
-# so a file of users below BLOCK_BYTES still makes one block.
-_MAX_BLOCK_LINES = 2**21
+_MAX_BLOCK_LINES = 2**19
+"""Each line costs memory beside its bytes."""
+_LONG_BLANK_RUN = 1_000
+"""So many blank lines in a row are in no block: they are passed over, but for their numbers."""
+_FEW_LINES_A_CHUNK = 2**16
+"""A chunk with more lines is looked through for blank ones: sixteen bytes a line are less than a user needs."""
 _BOM = b"\xef\xbb\xbf"
 _ZIP_MAGIC = (zip_directory.LOCAL_MAGIC, zip_directory.END_MAGIC)
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -88,8 +91,9 @@ def blocks(
 ) -> Iterator[Block]:
     """The lines of a member of an object, in blocks of at most `limit` inflated bytes; a longer line is its own block.
 
-    Blank lines are kept as `b""`, so that line numbers hold. The last block comes only after the whole member
-    was checked. A member that is itself a gzip stream or a zip gives the lines inside, member after member.
+    Blank lines are kept as `b""`, so that line numbers hold, but long runs of them are between blocks. The last block
+    comes only after the whole member was checked. A member that is itself a gzip stream or a zip gives the lines
+    inside, member after member.
 
     Args:
         file: The object.
@@ -123,8 +127,7 @@ class _LineSplitter:
         self._lines: list[bytes] = []
         self._bytes = 0
         self._has_carriage_returns = False
-        self._tail: list[bytes] = []
-        self._tail_bytes = 0
+        self._tail = bytearray()
 
     def add(self, chunk: bytes) -> Iterator[Block]:
         """Add the next inflated bytes; yields the blocks that they fill."""
@@ -132,28 +135,40 @@ class _LineSplitter:
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines:
-            self._tail.append(lines[0])
-            lines[0] = b"".join(self._tail)
-            size = self._tail_bytes + len(chunk) - len(rest)
-            self._check_length(len(lines[0]), len(self._lines))
-            self._tail, self._tail_bytes = [], 0
-            if self._bytes + size <= self._limit and len(self._lines) + len(lines) <= _MAX_BLOCK_LINES:
+            size = len(self._tail) + len(chunk) - len(rest)
+            if self._tail:
+                self._tail += lines[0]
+                self._check_length()
+                lines[0] = bytes(self._tail)
+                self._tail.clear()
+            if len(lines) > _FEW_LINES_A_CHUNK:
+                yield from self._fill_without_blanks(lines)
+            elif self._bytes + size <= self._limit and len(self._lines) + len(lines) <= _MAX_BLOCK_LINES:
                 self._lines += lines
                 self._bytes += size
             else:
                 yield from self._fill(lines)
-        self._tail.append(rest)
-        self._tail_bytes += len(rest)
-        self._check_length(self._tail_bytes, len(self._lines))
+        self._tail += rest
+        self._check_length()
 
     def end(self) -> Iterator[Block]:
         """Yield the last block; the last line may lack its line end."""
-        if self._tail_bytes:
-            yield from self._fill([b"".join(self._tail)])
+        if self._tail:
+            yield from self._fill([bytes(self._tail)])
         if self._lines:
             yield self._block()
 
-    def _fill(self, lines: list[bytes]) -> Iterator[Block]:
+    def _fill_without_blanks(self, lines: Iterable[bytes]) -> Iterator[Block]:
+        for is_blank, several in groupby(lines, _is_blank):
+            run = [*several]
+            if not is_blank or len(run) < _LONG_BLANK_RUN:
+                yield from self._fill(run)
+                continue
+            if self._lines:
+                yield self._block()
+            self._first += len(run)
+
+    def _fill(self, lines: Iterable[bytes]) -> Iterator[Block]:
         for line in lines:
             size = len(line) + 1
             if self._lines and (self._bytes + size > self._limit or len(self._lines) >= _MAX_BLOCK_LINES):
@@ -172,10 +187,14 @@ class _LineSplitter:
         self._lines, self._bytes = [], 0
         return block
 
-    def _check_length(self, length: int, before: int) -> None:
-        if length > _MAX_LINE_BYTES:
-            number = self._first + before
+    def _check_length(self) -> None:
+        if len(self._tail) > _MAX_LINE_BYTES:
+            number = self._first + len(self._lines)
             raise DamagedFileError(f"{self._name}, line {number} is longer than {_MAX_LINE_BYTES // 2**20} MiB")
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line or line.isspace()
 
 
 def _members_of(entries: Iterable[Entry], object_name: str) -> list[Member]:

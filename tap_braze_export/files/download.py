@@ -13,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 import urllib3.exceptions
 
 from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
-from tap_braze_export.errors import ExportError, InterruptedExportError
+from tap_braze_export.errors import DiskFullError, ExportError, InterruptedExportError
 from tap_braze_export.files.spool import disk_full_error, file_name, free_bytes, private_file
+from tap_braze_export.sessions import body_start, is_http_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,10 @@ _READ_BYTES = 2**20
 _CONNECT_AND_READ_SECONDS = (10, 60)
 _MAX_FAILURES_IN_A_ROW = 20
 _SPARE_DISK_BYTES = 2**30
-_MAX_ERROR_BYTES = 4096
+_SPARE_DISK_PART = 10
+"""A file of unknown length leaves a gibibyte free, or on small disks a tenth of what was."""
+_MAX_ERROR_BYTES, _MAX_ERROR_SECONDS = 4096, 60
+_MAX_LENGTH_DIGITS = 18
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +62,7 @@ class Download:
         deadline: float,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
-        if urlsplit(url).scheme not in {"https", "http"}:
+        if not is_http_address(url):
             raise ExportError("Braze's download url is no http address: run again for a new export")
         self._url = url
         self._path = path
@@ -122,7 +126,7 @@ class Download:
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             self._failures = 0
             # Braze's store gives 403 before the file is there, and 403 again when the link has expired.
-            if self._sidecar.exists() or _says_expired(response):
+            if self._sidecar.exists() or self._says_expired(response):
                 raise ExportError(
                     f"the link to {self.name} has expired, or the file was deleted ({status}); links work for"
                     " a few hours: run again for a new export"
@@ -134,8 +138,13 @@ class Download:
             or status < HTTPStatus.BAD_REQUEST
         ):
             return self._failed(f"response {status}")
-        hint = ", the link has expired" if _says_expired(response) else ""
+        hint = ", the link has expired" if self._says_expired(response) else ""
         raise ExportError(f"the store refused {self.name} ({status}{hint}): run again for a new export")
+
+    def _says_expired(self, response: requests.Response) -> bool:
+        """True if the store's error text says that the link will not work again."""
+        text = body_start(response, max_bytes=_MAX_ERROR_BYTES, max_seconds=_MAX_ERROR_SECONDS, clock=self._clock)
+        return b"ExpiredToken" in text or b"Request has expired" in text
 
     def _failed(self, problem: str) -> bool:
         """Count a failure; False, as the file is not complete."""
@@ -153,7 +162,7 @@ class Download:
         try:
             known = json.loads(self._sidecar.read_bytes())
             partial = _Partial(self._part.stat().st_size, known["etag"], known["length"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
         return partial if partial.can_continue else None
 
@@ -185,7 +194,7 @@ class Download:
     def _body(self, response: requests.Response, offset: int, length: int | None) -> Iterator[bytes]:
         """The body as it was sent, within the limits of time and space; ends early if the run was told to end."""
         free = self._free(self._path.parent)
-        left = free - _SPARE_DISK_BYTES if length is None else length - offset
+        left = free - min(_SPARE_DISK_BYTES, free // _SPARE_DISK_PART) if length is None else length - offset
         if length is not None and left > free:
             raise disk_full_error(self._path.parent)
         # read1, not stream: the limits of a body that drips are checked as its bytes come.
@@ -193,8 +202,12 @@ class Download:
             left -= len(chunk)
             if left < 0:
                 self._part.unlink()
-                limit = "the disk has room for" if length is None else f"the {length} bytes announced"
-                raise ExportError(f"{self.name} is longer than {limit}: it is refused")
+                if length is None:
+                    raise DiskFullError(
+                        f"{self.name}, whose length the store does not tell, is longer than the room on the disk of"
+                        f" {self._path.parent}: free some space there, or set spool_dir to a larger disk"
+                    )
+                raise ExportError(f"{self.name} is longer than the {length} bytes announced: it is refused")
             if self._clock.now() > self._deadline:
                 raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
             yield chunk
@@ -223,7 +236,7 @@ class _Partial:
 
     def is_continued_by(self, response: requests.Response) -> bool:
         """True if a 206 is the rest of the same file."""
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        span = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", response.headers.get("Content-Range", ""))
         return (
             span is not None
             and int(span[1]) == self.size
@@ -235,18 +248,10 @@ class _Partial:
 def _length(response: requests.Response) -> int | None:
     """The body's length if it is announced."""
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() and "Transfer-Encoding" not in response.headers else None
+    is_told = text.isdecimal() and len(text) <= _MAX_LENGTH_DIGITS and "Transfer-Encoding" not in response.headers
+    return int(text) if is_told else None
 
 
 def _is_strong(etag: object) -> bool:
     """True if an ETag stands for the very bytes of a file."""
-    return isinstance(etag, str) and etag != "" and not etag.startswith("W/")
-
-
-def _says_expired(response: requests.Response) -> bool:
-    """True if the store's error text says that the link will not work again."""
-    try:
-        text = response.raw.read(_MAX_ERROR_BYTES, decode_content=True)
-    except urllib3.exceptions.HTTPError:
-        return False
-    return b"ExpiredToken" in text or b"Request has expired" in text
+    return isinstance(etag, str) and etag.isascii() and etag.isprintable() and etag != "" and not etag.startswith("W/")

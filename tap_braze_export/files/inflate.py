@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES = 2**20
+_SLICE_BYTES = 2**16
 DAMAGE_ERRORS: tuple[type[Exception], ...] = (
     zlib.error,
     cast("type[Exception]", inflating.error),
@@ -59,18 +60,28 @@ def deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
 def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Gzip members one after another, then nothing but zeros: tapes and some storages pad with them."""
     inflater = _Inflater(_GZIP_WBITS)
-    for chunk in chunks:
-        rest = chunk
+    padded = False
+    for piece in _slices(chunks):
+        rest = piece
         while rest:
             if inflater.eof:
-                rest = rest.lstrip(b"\0")
-                if not rest:
+                padded = padded or rest.startswith(b"\0")
+                if padded and rest.strip(b"\0"):
+                    raise EOFError("bytes after the zeros that follow its end")
+                if padded:
                     break
                 inflater = _Inflater(_GZIP_WBITS)
             yield from inflater.feed(rest)
             rest = inflater.unused
     if not inflater.eof:
         raise EOFError("it is truncated")
+
+
+def _slices(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut chunks into smaller ones: after each gzip member the rest is copied, and there may be a million of them."""
+    for chunk in chunks:
+        for start in range(0, len(chunk), _SLICE_BYTES):
+            yield chunk[start : start + _SLICE_BYTES]
 
 
 class _Inflater:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import filelock
 import platformdirs
 
-from tap_braze_export.errors import ConfigError, DiskFullError
+from tap_braze_export.errors import ConfigError, DiskFullError, InterruptedExportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,6 +37,7 @@ class Spool:
 
     A directory of another owner, as Kubernetes (`fsGroup`) and network mounts provide it, cannot be given that mode.
     It is used if other users cannot write to it and the tap's folders in it, or a directory above it, keep them out.
+    The directory itself may be a symbolic link; nothing in it is followed if it is one.
 
     Args:
         directory: The setting `spool_dir`; None for the user's cache directory.
@@ -63,6 +64,8 @@ class Spool:
                 raise ConfigError(f"spool_dir {self.root} is shared by all users: name a directory of the tap's own")
             _make_private(folder, shut_out=stat.S_IWOTH)
             for folder in (self.root / name for name in ("exports", "journal", "rejected", "runs")):
+                if folder.is_symlink():
+                    raise ConfigError(f"spool_dir: {folder} is a symbolic link, which is not followed: remove it")
                 _make_private(folder, shut_out=stat.S_IRWXO)
         except OSError as error:
             raise ConfigError(
@@ -79,19 +82,21 @@ class Spool:
     def folder(self, export_id: str) -> Path:
         """Make the folder of an export's downloads."""
         folder = self.path(export_id)
+        if folder.is_symlink():
+            folder.unlink()
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def clear(self, export_id: str) -> None:
         """Remove an export's downloads."""
-        shutil.rmtree(self.path(export_id), ignore_errors=True)
+        _remove(self.path(export_id))
 
     def clear_others(self, prefix: str, keep: Iterable[str]) -> None:
         """Remove the downloads of all exports whose ids begin with `prefix`, but for those to keep."""
         kept = {self.path(export_id) for export_id in keep}
         for folder in (self.root / "exports").glob(f"{prefix}*"):
             if folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
     def run_folder(self, purpose: str) -> Path:
         """Make a folder for this run alone; if it is killed, the next run on this machine removes the folder.
@@ -109,20 +114,28 @@ class Spool:
         _remove_with_lock(folder, self._locks.pop(folder))
 
     def reject(self, export_id: str, lines: Iterable[bytes]) -> Path:
-        """Keep lines that cannot be read, unchanged; returns their file."""
+        """Keep lines that cannot be read, unchanged; returns their file.
+
+        Raises:
+            ExportError: They cannot be written; what was kept before stays.
+        """
         path = self.root / "rejected" / f"{_id_as_name(export_id)}.jsonl"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
-            file.writelines(line + b"\n" for line in lines)
+        try:
+            with private_file(path, append=True, durable=False, is_whole=False) as file:
+                for line in lines:
+                    file.write(line)
+                    file.write(b"\n")
+        except OSError as error:
+            raise InterruptedExportError(
+                f"unreadable lines cannot be kept in {path} ({error.strerror}): make it a file that the tap may write"
+            ) from None
         return path
 
     def _remove_older(self, folder: str, seconds: float) -> None:
         for path in (self.root / folder).iterdir():
             with suppress(FileNotFoundError):  # a run of another segment tidies up as well
                 if self._is_older(path, seconds):
-                    if path.is_dir():
-                        shutil.rmtree(path, ignore_errors=True)
-                    else:
-                        path.unlink()
+                    _remove(path)
 
     def _remove_dead_runs(self) -> None:
         """Remove the folders of runs that were killed, at once: a living run holds the lock of its own."""
@@ -136,7 +149,15 @@ class Spool:
                     path.unlink()
 
     def _is_older(self, path: Path, seconds: float) -> bool:
-        return path.stat().st_mtime < self._clock.now() - seconds
+        return path.lstat().st_mtime < self._clock.now() - seconds
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder and all in it, a file, or a link but not its target."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lock_of(folder: Path) -> filelock.FileLock:
@@ -145,7 +166,7 @@ def _lock_of(folder: Path) -> filelock.FileLock:
 
 def _remove_with_lock(folder: Path, lock: filelock.FileLock) -> None:
     """Remove a folder, then the lock, which is held: a folder without a lock would belong to nobody."""
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
@@ -184,11 +205,19 @@ def _make_private(folder: Path, *, shut_out: int) -> None:
 
 
 @contextmanager
-def private_file(path: Path, *, append: bool = False, durable: bool = True) -> Iterator[BufferedWriter]:
-    """A file that only its owner can read; if `durable`, it is on disk when the block ends.
+def private_file(
+    path: Path, *, append: bool = False, durable: bool = True, is_whole: bool = True
+) -> Iterator[BufferedWriter]:
+    """A file that only its owner can read. A symbolic link is not followed.
+
+    Args:
+        path: Its path.
+        append: True to keep what is in it.
+        durable: True to have it on disk when the block ends.
+        is_whole: True if a part of it is of no use: where the disk is full it is removed, so that others can go on.
 
     Raises:
-        DiskFullError: The disk is full; the file is removed then, so that other exports can go on.
+        DiskFullError: The disk is full.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
     try:
@@ -202,7 +231,8 @@ def private_file(path: Path, *, append: bool = False, durable: bool = True) -> I
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        path.unlink(missing_ok=True)
+        if is_whole:
+            path.unlink(missing_ok=True)
         raise disk_full_error(path.parent) from None
 
 

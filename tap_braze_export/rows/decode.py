@@ -10,6 +10,7 @@ import msgspec
 
 from tap_braze_export.rows.conform import UNFIT, to_string
 from tap_braze_export.rows.exact_json import DECODER, MOST_DIGITS, is_too_deep, may_be_deep, read_number
+from tap_braze_export.rows.line_limits import MAX_ESCAPES, can_be_user
 
 _STORABLE_OR_NOT = re.compile(
     rb"(?P<storable>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u0000|u[dD][89a-fA-F])[\s\S])"
@@ -19,15 +20,17 @@ _STORABLE_OR_NOT = re.compile(
 
 
 class UnreadableLineError(ValueError):
-    """The line is no JSON object, has no `braze_id`, or is nested too deeply."""
+    """The line is no JSON object, has no `braze_id`, is nested too deeply, or would become too much."""
 
 
 def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
     """Decode a line into its `braze_id` and object.
 
     Raises:
-        UnreadableLineError: If it is no JSON object, has no `braze_id`, or is nested too deeply.
+        UnreadableLineError: If it is no JSON object, has no `braze_id`, is nested too deeply, or would become too much.
     """
+    if not can_be_user(line):
+        raise UnreadableLineError
     try:
         user = _decode_repaired(line) if b"\\u0000" in line else DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -44,12 +47,11 @@ def decode_user(line: bytes) -> tuple[str, dict[str, Any]]:
 
 def _decode_repaired(line: bytes) -> Any:
     """Decode a line whose text has to be made storable, or whose integers only the standard library reads."""
+    if line.count(b"\\") > MAX_ESCAPES:
+        raise UnreadableLineError
     try:
-        return json.loads(
-            _STORABLE_OR_NOT.sub(lambda found: found["storable"] or b"\\ufffd", line).decode(),
-            parse_float=read_number,
-            parse_int=lambda text: int(text) if len(text.lstrip("-")) <= MOST_DIGITS else text,
-            parse_constant=_refuse_constant,
+        return _PATIENT_DECODER.decode(
+            _STORABLE_OR_NOT.sub(lambda found: found["storable"] or b"\\ufffd", line).decode()
         )
     except (ValueError, RecursionError) as error:
         raise UnreadableLineError from error
@@ -57,3 +59,10 @@ def _decode_repaired(line: bytes) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are not JSON
+
+
+_PATIENT_DECODER = json.JSONDecoder(
+    parse_float=read_number,
+    parse_int=lambda text: int(text) if len(text.lstrip("-")) <= MOST_DIGITS else text,
+    parse_constant=_refuse_constant,
+)

@@ -26,6 +26,7 @@ from tap_braze_export.rows.column_checks import (
 from tap_braze_export.rows.conform import CONFORM, UNFIT, conformer
 from tap_braze_export.rows.device_key import ANONYMOUS_PREFIX, key_by_content, key_by_id
 from tap_braze_export.rows.exact_json import DECODER
+from tap_braze_export.rows.line_limits import can_be_user
 from tap_braze_export.rows.structs import RAW_TYPES, level_at, levels_inside, unknown_members
 from tap_braze_export.schema.table import RESCUED, Type
 from tap_braze_export.schema.user_object import DEVICE_IDS
@@ -50,6 +51,9 @@ class FastPath:
     Args:
         by_path: The selected streams of the user object.
         exported_at: The value of that column in every row.
+
+    Attributes:
+        generation: Rises when members are learned, with which lines that were refused may be accepted.
     """
 
     def __init__(self, by_path: Mapping[Path, Selection], *, exported_at: str) -> None:
@@ -59,6 +63,7 @@ class FastPath:
         self._raw_attributes: list[str]
         self._learned_inside_lists: bool
         self._refusals: Counter[tuple[Path, str]] = Counter()
+        self.generation = 0
         self._compile()
 
     def decode(self, lines: Sequence[bytes]) -> list[Any]:
@@ -67,6 +72,7 @@ class FastPath:
         A line that the careful path would reject must be refused here: later, it would have replaced an earlier line of
         its user. So parts that the decoder only skims are checked here to be readable.
         """
+        lines = [line if can_be_user(line) else b"" for line in lines]
         decode = self._decode
         users: list[Any] = []
         for line in lines:
@@ -119,6 +125,7 @@ class FastPath:
         return [raw for name in self._raw_attributes for raw in map(attrgetter(name), known) if type(raw) is Raw]
 
     def _compile(self) -> None:
+        self.generation += 1
         raws = [column.name for column in self._user.columns if column.type in RAW_TYPES and column.name != RESCUED]
         self._raw_attributes = [*raws, *self._user.learned.values()]
         self._learned_inside_lists = any(level.learned for level in levels_inside(self._user))

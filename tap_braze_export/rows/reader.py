@@ -34,24 +34,33 @@ if TYPE_CHECKING:
 _NONE: Mapping[str, bytes] = MappingProxyType({})
 _USERS_AT_ONCE = 64
 """Users that are read at once: so few that they stay in a core's own cache until they are rendered."""
+_BYTES_AT_ONCE = 300_000
+"""Bytes of the lines that are read at once, unless it is one: small objects need a hundred times their bytes."""
+_PART_BYTES = 32 * 2**20
+_REJECTED_LINE_BYTES = 128
+"""What a rejected line costs beside its bytes."""
 
 
 @dataclass
 class BlockRows:
-    """The rows of one block of lines.
+    """The rows of one block of lines, or of a part of them where they are many.
 
     Attributes:
         rows: The rows by stream.
+        size: Bytes of the lines that were read.
+        careful: Number of rows that took the careful path.
         lines: Number of lines that are not blank.
         users: Number of users in them.
         duplicates: Number of lines that a later line of the same user replaced.
         unchanged: Number of users that were skipped, since the target has them as they are.
         rejected: Line number and content of each line that is no user object.
         rescued: Number of rows that have rescued members, by stream; 0 is left out.
-        fingerprints: Of all users, if users are compared with what was emitted before.
+        fingerprints: Of all users of the block, with its last rows, if users are compared with what was emitted before.
     """
 
     rows: Mapping[str, Rows] = field(default_factory=dict)
+    size: int = 0
+    careful: int = 0
     lines: int = 0
     users: int = 0
     duplicates: int = 0
@@ -89,6 +98,7 @@ class Reader:
         segment_id: The segment that every user of the export is a member of; empty where there is none.
         strict: True if lines that are exactly as the schema says take the fast path.
         known_users: Says which users need not be emitted again; None to emit all.
+        part_bytes: Bytes by which rows may exceed their lines, whose memory they get, before they are handed out.
     """
 
     def __init__(
@@ -99,7 +109,9 @@ class Reader:
         segment_id: str,
         strict: bool = True,
         known_users: KnownUsers | None = None,
+        part_bytes: int = _PART_BYTES,
     ) -> None:
+        self._part_bytes = part_bytes
         self._known_users = known_users
         self._exported_at = exported_at
         self._given = {EXPORTED_AT: exported_at}
@@ -110,28 +122,44 @@ class Reader:
         self._careful_path = ObjectCollector((), by_path)
         self._fast_path = FastPath(by_path, exported_at=exported_at) if strict else None
 
-    def read(self, block: Block) -> BlockRows:
+    def read(self, block: Block) -> Iterator[BlockRows]:
         """Turn a block into rows, unordered; of a user that occurs twice, the last line wins.
 
-        It empties `block.lines` to free memory.
+        Most blocks give their rows at once. Where the rows are far more than the lines, they come in several parts, so
+        that memory stays small. It empties `block.lines` to free memory.
         """
-        result = BlockRows()
         seen: set[str] = set()
+        check = self._check(block.lines)
+        while True:
+            with _without_garbage_collection():
+                rows = self._read_part(block, check, seen)
+            if not block.lines and check is not None:
+                rows.fingerprints = check.result()
+            yield rows
+            if not block.lines:
+                return
+
+    def _read_part(self, block: Block, check: BlockCheck | None, seen: set[str]) -> BlockRows:
+        """Read lines from the end of a block, so that the last line of a user comes first."""
+        result = BlockRows()
         chunks: list[dict[str, list[Rows]]] = []
-        with _without_garbage_collection():
-            check = self._check(block.lines)
-            # From the end, so that the last line of a user comes first.
-            for start in reversed(range(0, len(block.lines), _USERS_AT_ONCE)):
-                lines = block.lines[start:]
-                del block.lines[start:]  # their memory, which the cache still holds, becomes that of their rows
-                same_lines = check.same_lines[start : start + len(lines)] if check else ()
-                chunk = _Chunk(lines, start, block.first_line + start, check, same_lines)
-                chunks.append(self._read_chunk(chunk, seen, result))
+        users_before, growth, rejected = len(seen), 0, 0
+        while block.lines:
+            lines, line_bytes = _last_lines(block.lines)
+            start = len(block.lines) - len(lines)
+            del block.lines[start:]  # their memory, which the cache still holds, becomes that of their rows
+            result.size += line_bytes
+            same_lines = check.same_lines[start : start + len(lines)] if check else ()
+            chunk = _Chunk(lines, start, block.first_line + start, check, same_lines)
+            chunks.append(self._read_chunk(chunk, seen, result))
+            growth += sum(rows.size for several in chunks[-1].values() for rows in several) - line_bytes
+            growth += sum(_REJECTED_LINE_BYTES + len(line) for _, line in result.rejected[rejected:])
+            rejected = len(result.rejected)
+            if growth >= self._part_bytes:
+                break
         result.rejected.reverse()
-        result.users = len(seen)
+        result.users = len(seen) - users_before
         result.rows = _joined(reversed(chunks))
-        if check is not None:
-            result.fingerprints = check.result()
         return result
 
     def read_carefully(self, braze_id: str, user: dict[str, Any]) -> RenderedRows:
@@ -157,6 +185,7 @@ class Reader:
         careful: dict[str, RenderedRows] = {}
         index_of: dict[str, int] = {}
         users = self._decode(chunk)
+        generation = self._fast_path.generation if self._fast_path else 0
         for index in reversed(range(len(chunk.lines))):
             line, user = chunk.lines[index], users[index]
             if user is None and (not line or line.isspace()):
@@ -168,7 +197,7 @@ class Reader:
                     chunk.check.skip_line(chunk.start + index)
                 continue
             try:
-                braze_id, user, members = self._decode_again(line, user)
+                braze_id, user, members = self._decode_again(line, user, generation)
             except UnreadableLineError:
                 result.rejected.append((chunk.first_line + index, line))
                 continue
@@ -228,14 +257,19 @@ class Reader:
         users = iter(self._fast_path.decode(others))
         return [None if same else next(users) for same in chunk.same_lines]
 
-    def _decode_again(self, line: bytes, user: Any) -> tuple[str, Any, dict[str, Any] | None]:
+    def _decode_again(self, line: bytes, user: Any, generation: int) -> tuple[str, Any, dict[str, Any] | None]:
         """Return a user's id, and the user as the fast path has it, else as an object.
+
+        Args:
+            line: The line.
+            user: As the fast path has decoded it; None if it has refused it.
+            generation: Of the fast path at that time.
 
         Raises:
             UnreadableLineError: If the line holds no user.
         """
-        if user is None and self._fast_path:
-            (user,) = self._fast_path.decode([line])  # it may know by now the member that it refused
+        if user is None and self._fast_path and self._fast_path.generation != generation:
+            (user,) = self._fast_path.decode([line])  # it knows by now the member that it refused, perhaps
         if user is not None:
             return user.braze_id, user, None
         braze_id, members = decode_user(line)
@@ -259,6 +293,7 @@ class Reader:
         }
         by_stream: dict[str, list[bytes]] = {}
         for own_rows in reversed([*careful.values()]):
+            result.careful += len(own_rows)
             for stream, row, is_rescued in own_rows:
                 by_stream.setdefault(stream, []).append(row)
                 if is_rescued:
@@ -275,6 +310,15 @@ class Reader:
             )
             rendered[SEGMENT_MEMBERS.stream] = [memberships]
         return rendered
+
+
+def _last_lines(lines: Sequence[bytes]) -> tuple[list[bytes], int]:
+    """Return the lines at the end of a list that are read together, at least one, and their bytes."""
+    last = [*lines[-_USERS_AT_ONCE:]]
+    size = sum(map(len, last))
+    while size > _BYTES_AT_ONCE and len(last) > 1:
+        size -= len(last.pop(0))
+    return last, size
 
 
 def _is_first(braze_id: str, seen: set[str], result: BlockRows) -> bool:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 from tap_braze_export.clock import Clock
-from tap_braze_export.errors import ConfigError
+from tap_braze_export.errors import ConfigError, DamagedFileError
 from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.files.spool import private_file
 from tap_braze_export.rows.reader import BlockRows, Reader
@@ -18,10 +18,11 @@ from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, IDS, SEGMENT_MEMBERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any, BinaryIO
 
+    from tap_braze_export.files.archive import Block
     from tap_braze_export.files.bucket import Bucket
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.rows.known_users import KnownUsers
@@ -29,12 +30,24 @@ if TYPE_CHECKING:
     from tap_braze_export.singer.batch_files import BatchFile, BatchFiles
 
     ReadResult = list["ReadBlock"] | None
-    """The blocks of a file; None if the run has to read it, block by block, as its rows would fill the disk."""
+    """The rows of a file; None if the run has to read it, block by block, as they would fill the disk or the memory."""
+
+
+_MOST_WAITING_BYTES = 256 * 2**20
+"""Rows of a file that may wait on the disk until the run emits them; ordinary ones have the size of its lines."""
+_MOST_REJECTED_BYTES = 16 * 2**20
+"""Rejected lines of a file that may come back to the run."""
+_MANY_ROWS = 1_000_000
+"""So many rows are read whatever their density."""
+_FEWEST_BYTES_A_ROW = 16
+"""Of an export's lines. The shortest user has 40 bytes, and a row in two streams; all others have far more a row."""
+_FEWEST_BYTES_MORE = 32
+"""A row that takes the careful path, and a line that is rejected, cost three times as much time."""
 
 
 @dataclass
 class ReadBlock(BlockRows):
-    """The rows of one block of lines.
+    """Rows of one block of lines.
 
     Attributes:
         batch_files: The files that hold the rows of the other streams, by stream.
@@ -46,6 +59,11 @@ class ReadBlock(BlockRows):
     def of(cls, block: BlockRows) -> Self:
         """The rows of a block without batch files."""
         return cls(**vars(block))
+
+    def discard(self) -> None:
+        """Remove the private file with the rows, if there is one."""
+        if isinstance(self.rows, FileRows):
+            self.rows.path.unlink(missing_ok=True)
 
 
 class Readers:
@@ -90,6 +108,31 @@ class Readers:
             strict=source != IDS,
             known_users=self._known_users,
         )
+
+
+def read_blocks(reader: Reader, blocks: Iterable[Block], name: str) -> Iterator[ReadBlock]:
+    """Yield the rows of the blocks of a file.
+
+    Args:
+        reader: Of its export.
+        blocks: Its blocks.
+        name: Its name, for errors.
+
+    Raises:
+        DamagedFileError: It makes far more rows than an export of so many bytes can, or is mostly no users.
+    """
+    size = made = effort = 0
+    for block in blocks:
+        for rows in reader.read(block):
+            size += rows.size
+            made += len(rows.rejected) + sum(each.count for each in rows.rows.values())
+            effort += len(rows.rejected) + rows.careful
+            if made > _MANY_ROWS and made * _FEWEST_BYTES_A_ROW + effort * _FEWEST_BYTES_MORE > size:
+                raise DamagedFileError(
+                    f"{name} holds {made:,} rows and unreadable lines in {size:,} bytes: no export of Braze is so"
+                    " dense, it is refused"
+                )
+            yield ReadBlock.of(rows)
 
 
 @dataclass
@@ -179,10 +222,21 @@ class FileReader:
                 return None
             blocks = iter(first_blocks)
         reader = self._readers.of(file.exported_at, file.source, file.segment_id)
-        return [
-            self._written(ReadBlock.of(reader.read(block)), f"{file.work_name}-{number}")
-            for number, block in enumerate(blocks, 1)
-        ]
+        read: list[ReadBlock] = []
+        waiting = rejected = 0
+        for number, rows in enumerate(read_blocks(reader, blocks, file.name), 1):
+            waiting += sum(each.size for stream, each in rows.rows.items() if not self._is_batched(stream))
+            rejected += sum(len(line) for _, line in rows.rejected)
+            if waiting > _MOST_WAITING_BYTES or rejected > _MOST_REJECTED_BYTES:
+                for earlier in read:
+                    earlier.discard()
+                return None
+            read.append(self._written(rows, f"{file.work_name}-{number}"))
+        return read
+
+    def _is_batched(self, stream: str) -> bool:
+        """True if the rows of a stream become batch files here."""
+        return self.batch_files is not None and stream in self.plain_streams
 
     def _opener(self) -> Bucket | None:
         if self._bucket is None and self.bucket_url:

@@ -10,7 +10,7 @@ from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.objects import LocalObject
 from tap_braze_export.workers.dask_cluster import DaskCluster
 from tap_braze_export.workers.executor import NoWorkers
-from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers
+from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers, read_blocks
 from tap_braze_export.workers.processes import Processes, environment, process_count
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class ReadAhead:
             read = self._result(future) if future else None
             if read is None or self._is_outdated(read):
                 reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
-                yield from map(ReadBlock.of, map(reader.read, delivery.blocks()))
+                yield from read_blocks(reader, delivery.blocks(), delivery.name)
                 return
             for block in read:
                 with block.rows.opened() if isinstance(block.rows, FileRows) else nullcontext():
@@ -151,7 +151,9 @@ class ReadAhead:
     def _is_outdated(self, blocks: Sequence[ReadBlock]) -> bool:
         """True if a worker has skipped a user of whom another file has had other rows since."""
         known = self._known_users
-        return known is not None and any(known.is_outdated(block.fingerprints) for block in blocks)
+        return known is not None and any(
+            known.is_outdated(block.fingerprints) for block in blocks if block.fingerprints
+        )
 
     def _result(self, future: Future[ReadResult]) -> ReadResult:
         try:

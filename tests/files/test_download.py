@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.errors import ExportError
+from tap_braze_export.errors import DiskFullError, ExportError
 from tap_braze_export.files.download import Download
 from tap_braze_export.sessions import Session
 from tests.support.fakes import Answer, FakeClock, Server, hang_up
@@ -164,7 +164,24 @@ def test_name_is_the_last_part_of_the_path(
     assert download.name == name
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "users.zip", "s3://bucket/users.zip"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "users.zip",
+        "s3://bucket/users.zip",
+        "",
+        "http://",
+        "https:///users.zip",
+        "http://[::1",
+        "http://[::1]x/",
+        "http://host:port/",
+        "http://host:99999/",
+        "http://\ud800.example/",
+        "\x00",
+        "http://*/",
+    ],
+)
 def test_only_http_is_a_download(clock: FakeClock, session: Session, tmp_path: Path, url: str) -> None:
     with pytest.raises(ExportError, match="no http address"):
         Download(url, path=tmp_path, session=session, clock=clock, deadline=0)
@@ -367,8 +384,30 @@ def test_endless_body_is_refused_before_the_disk_is_full(
 
     message = given_up(made(server, clock, session, tmp_path, free=GIB + 5 * 2**20))
 
-    assert message == "users.zip is longer than the disk has room for: it is refused"
+    assert message == (
+        f"users.zip, whose length the store does not tell, is longer than the room on the disk of {tmp_path}:"
+        " free some space there, or set spool_dir to a larger disk"
+    )
     assert not (tmp_path / "object.part").exists()
+
+
+@pytest.mark.parametrize("free", [200 * 2**20, 900 * 2**20, 20 * GIB])
+def test_body_of_unknown_length_is_taken_on_a_small_disk(
+    server: Server, clock: FakeClock, session: Session, tmp_path: Path, free: int
+) -> None:
+    server.answers = [chunked(3)]
+
+    assert made(server, clock, session, tmp_path, free=free).attempt()
+
+
+def test_endless_body_is_refused_for_now_only(
+    server: Server, clock: FakeClock, session: Session, tmp_path: Path
+) -> None:
+    """The disk may have room for it later: the next run continues the export."""
+    server.answers = [chunked(1_000)]
+
+    with pytest.raises(DiskFullError):
+        made(server, clock, session, tmp_path, free=9 * 2**20).attempt()
 
 
 def test_body_that_does_not_fit_is_not_begun(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.errors import ConfigError, ExportError
+from tap_braze_export.errors import ConfigError, DiskFullError, ExportError
 from tap_braze_export.files.spool import Spool, private_file
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
@@ -33,6 +33,89 @@ def fill(path: Path) -> None:
     with private_file(path) as file:
         file.write(b"x")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_disk_is_told_where_rejected_lines_are_kept(tmp_path: Path, clock: FakeClock) -> None:
+    """What was kept before stays."""
+    spool = Spool(str(tmp_path), clock=clock)
+    spool.open()
+    path = spool.reject("e", [b"first"])
+
+    with pytest.raises(DiskFullError, match=r"^the disk of .*rejected is full: free some space there"):
+        spool.reject("e", no_room())
+    assert path.read_bytes().startswith(b"first\n")
+
+
+def no_room() -> Iterator[bytes]:
+    yield b"second"
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# Symbolic links
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A directory of somebody else's, with a file."""
+    target = tmp_path / "target"
+    target.mkdir(mode=0o755)
+    (target / "file").write_text("theirs")
+    (target / "file").chmod(0o644)
+    os.utime(target / "file", (0, 0))
+    return target
+
+
+def untouched(target: Path) -> bool:
+    found = {path.name: path.read_text() for path in target.iterdir()}
+    return (found, target.stat().st_mode & 0o777, (target / "file").stat().st_mode & 0o777) == (
+        {"file": "theirs"},
+        0o755,
+        0o644,
+    )
+
+
+@pytest.mark.parametrize("name", ["exports", "journal", "rejected"])
+def test_folder_that_is_a_link_is_refused(tmp_path: Path, target: Path, clock: FakeClock, name: str) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    (spool / name).symlink_to(target)
+
+    assert refusal(spool, clock) == (f"spool_dir: {spool / name} is a symbolic link, which is not followed: remove it")
+    assert untouched(target)
+
+
+def test_links_in_the_folders_are_not_followed(tmp_path: Path, target: Path, clock: FakeClock) -> None:
+    """An export's folder is made anew, a file of rejected lines refused, an old link removed; their targets stay."""
+    spool = Spool(str(tmp_path / "spool"), clock=clock)
+    spool.open()
+    exports, rejected = (spool.root / name for name in ("exports", "rejected"))
+    for link in (exports / "export", exports / "cleared", rejected / "old.jsonl"):
+        link.symlink_to(target)
+        os.utime(link, (0, 0), follow_symlinks=False)
+    (rejected / "export.jsonl").symlink_to(target / "file")
+
+    folder = spool.folder("export")
+    spool.clear("cleared")
+    with pytest.raises(ExportError) as caught:
+        spool.reject("export", [b"line"])
+
+    assert not folder.is_symlink()
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"unreadable lines cannot be kept in {rejected / 'export.jsonl'} (")
+    assert sorted(path.name for path in spool.root.glob("*/*")) == ["export", "export.jsonl", "old.jsonl"]
+    spool.open()
+    assert not (rejected / "old.jsonl").is_symlink()
+    assert untouched(target)
+
+
+def test_spool_dir_itself_may_be_a_link(tmp_path: Path, clock: FakeClock) -> None:
+    """The user has made it."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "spool").symlink_to(tmp_path / "disk")
+
+    Spool(str(tmp_path / "spool"), clock=clock).open()
+
+    assert modes(tmp_path / "disk") == PRIVATE
 
 
 # Directories of another owner

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.files.archive import Block
 from tap_braze_export.fingerprints.known import Known
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.schema.selection import RequestedFields
-from tests.support.rows import selected
+from tests.support.rows import read_block, selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +24,7 @@ AT = "2026-11-25T00:00:00.000000Z"
 def contents(lines: Iterable[bytes], *, strict: bool = True, exported_at: str = AT) -> dict[bytes, int]:
     """The digest of each user's content."""
     reader = Reader(selected(), exported_at=exported_at, segment_id="", strict=strict, known_users=Known(None))
-    found = reader.read(Block(1, [*lines])).fingerprints
+    found = read_block(reader, lines).fingerprints
     return dict(zip(found.ids.tolist(), found.contents.tolist(), strict=True))
 
 

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.reader import Reader
-from tests.support.rows import AT, SAMPLES, cases, read, rows, selected
+from tests.support.rows import AT, SAMPLES, cases, read, read_block, rows, selected
 
 
 def test_of_a_user_that_occurs_twice_the_last_one_wins() -> None:
@@ -64,7 +63,7 @@ def test_an_unreadable_repetition_does_not_win(member: str, without: list[str], 
     broken = b'{"braze_id":"7","%s":%s}' % (member.encode(), value)
     reader = Reader(selected(without=without), exported_at=AT, segment_id="s")
     for _ in range(2):
-        result = reader.read(Block(1, [*often, broken]))
+        result = read_block(reader, [*often, broken])
         assert result.rejected == [(21, broken)]
         assert (result.lines, result.users, result.duplicates) == (21, 20, 0)
         assert {stream: found.count for stream, found in result.rows.items()} == {"users": 20, "segment_members": 20}
@@ -77,6 +76,6 @@ def test_an_unreadable_repetition_does_not_win_inside_a_list(value: bytes) -> No
     often = [user % (number, b"1") for number in range(20)]
     reader = Reader(selected(), exported_at=AT, segment_id="")
     for _ in range(2):
-        result = reader.read(Block(1, [*often, user % (7, value)]))
+        result = read_block(reader, [*often, user % (7, value)])
         assert result.rejected == [(21, user % (7, value))]
         assert (result.lines, result.users, result.duplicates) == (21, 20, 0)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.fast_path import FastPath
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.selection import RequestedFields
 from tests.support import odd_lines
-from tests.support.rows import AT, HUGE, both_paths, parse, rows, selected, shown
+from tests.support.rows import AT, HUGE, both_paths, parse, read_block, rows, selected, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +36,7 @@ class Counting(Reader):
     def users(self, members: str, count: int = 1000) -> BlockRows:
         """Read `count` users that all hold the same members; an `@` is the user's number."""
         lines = [f'{{"braze_id":"u{n}",{members.replace("@", str(n))}}}'.encode() for n in range(count)]
-        return self.read(Block(1, [*lines]))
+        return read_block(self, lines)
 
 
 @pytest.mark.slow
@@ -109,9 +108,9 @@ def test_what_the_catalog_deselects_takes_the_fast_path(without: tuple[str, ...]
     reader, whole = Counting(without), Counting()
     for _ in range(2):
         careful = reader.careful
-        reader.read(Block(1, [*lines]))
+        read_block(reader, lines)
     assert reader.careful == careful
-    whole.read(Block(1, [*lines]))
+    read_block(whole, lines)
     assert whole.careful == 0
 
 
@@ -140,7 +139,7 @@ def test_integers_as_text_become_integers_among_others(others: tuple[str, ...]) 
     lines = [f'{{"braze_id":"u{n}","purchases":[{{"name":"p","count":{c}}}]}}'.encode() for n, c in enumerate(counts)]
     fast, careful = both_paths(selected(), [lines])
     assert fast == careful
-    read = rows(Reader(selected(), exported_at=AT, segment_id="").read(Block(1, lines)))["purchases"]
+    read = rows(read_block(Reader(selected(), exported_at=AT, segment_id=""), lines))["purchases"]
     assert [row["count"] for row in read if int(row["braze_id"][1:]) % (len(others) + 1) == 0] == [shown("12")] * 20
 
 
@@ -223,7 +222,7 @@ def test_a_member_that_is_seen_often_is_rescued_like_a_new_one(value: str) -> No
     reader = Reader(selected(), exported_at=AT, segment_id="")
     lines = [f'{{"braze_id":"u{n}","new_field":{value}}}'.encode() for n in range(20)]
     for _ in range(2):
-        found = rows(reader.read(Block(1, [*lines])))["users"]
+        found = rows(read_block(reader, lines))["users"]
         assert [row["_rescued_data"] for row in found] == [{"new_field": rescued(value)}] * 20
 
 

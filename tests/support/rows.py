@@ -85,7 +85,13 @@ def select(catalog: Mapping[str, Any], paths: Iterable[str], *, selected: bool) 
 def read(*lines: bytes | str, selections: Mapping[str, Selection] | None = None, segment_id: str = "") -> BlockRows:
     """Read the lines of one file; without `selections` every stream and column is selected."""
     reader = Reader(selected() if selections is None else selections, exported_at=AT, segment_id=segment_id)
-    return reader.read(Block(1, [line.encode() if isinstance(line, str) else line for line in lines]))
+    return read_block(reader, [line.encode() if isinstance(line, str) else line for line in lines])
+
+
+def read_block(reader: Reader, lines: Iterable[bytes]) -> BlockRows:
+    """Read one block of lines, whose rows are few enough to come at once."""
+    (found,) = reader.read(Block(1, [*lines]))
+    return found
 
 
 def rows(result: BlockRows) -> RowsByStream:
@@ -114,7 +120,7 @@ def contents(result: BlockRows) -> Any:
 def both_paths(selections: Mapping[str, Selection], blocks: Sequence[list[bytes]]) -> tuple[list[Any], list[Any]]:
     """Contents of the same blocks by the fast and by the careful path."""
     readers = (Reader(selections, exported_at=AT, segment_id="s", strict=strict) for strict in (True, False))
-    fast, careful = ([contents(reader.read(Block(1, [*lines]))) for lines in blocks] for reader in readers)
+    fast, careful = ([contents(read_block(reader, lines)) for lines in blocks] for reader in readers)
     return fast, careful
 
 

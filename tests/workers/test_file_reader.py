@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import stat
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tap_braze_export.errors import DamagedFileError
+from tap_braze_export.files.archive import Block, Member
+from tap_braze_export.files.objects import DeliveredFile, LocalObject
+from tap_braze_export.rows.reader import Reader
 from tap_braze_export.singer.batch_files import BatchFiles
-from tap_braze_export.workers.file_reader import FileReader, FileRows
+from tap_braze_export.workers.file_reader import FileReader, FileRows, read_blocks
 from tests.support import batches
 from tests.support.deliveries import gzip_file
 from tests.support.fakes import FakeClock
-from tests.support.rows import parse, selected
+from tests.support.rows import AT, parse, selected
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 LONG_TEXT = "x" * 100_000
@@ -65,3 +71,64 @@ def test_file_that_is_not_there_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "copy-of-a.gz").unlink()
     with pytest.raises(DamagedFileError, match=r"a\.gz cannot be read: No such file"):
         FileReader(selected()).read(file)
+
+
+# Files that are no export of Braze
+
+
+DENSE = b'{"braze_id":"u%d","devices":[' + b",".join([b"{}"] * 9_000) + b"]}"
+
+
+def dense_file(folder: Path, lines: Iterable[bytes]) -> DeliveredFile:
+    """A file of these lines."""
+    path = folder / "dense.gz"
+    path.write_bytes(gzip.compress(b"\n".join(lines), 1))
+    member = Member("dense.gz", path.stat().st_size)
+    return DeliveredFile(LocalObject("dense.gz", path), member, "export", AT, "segment", "s")
+
+
+def refusal(lines: Iterable[bytes], stream: str) -> str:
+    """The error that the file of a block of lines ends in, for whoever reads it: a worker or the run."""
+    reader = Reader(selected(only=[stream]), exported_at=AT, segment_id="")
+    with pytest.raises(DamagedFileError) as caught:
+        for _ in read_blocks(reader, [Block(1, [*lines])], "a.gz"):
+            pass
+    return str(caught.value)
+
+
+def test_file_of_far_too_many_rows_is_refused() -> None:
+    """Three bytes make a row: after a million of them it is enough."""
+    error = refusal((DENSE % number for number in range(150)), "devices")
+    assert error.startswith("a.gz holds 1,")
+    assert error.endswith(" bytes: no export of Braze is so dense, it is refused")
+
+
+def test_file_of_far_too_many_unreadable_lines_is_refused() -> None:
+    error = refusal(repeat(b"{}", 2_000_000), "users")
+    assert error.startswith("a.gz holds 1,")
+
+
+def test_users_with_nothing_but_an_id_are_not_too_dense() -> None:
+    """They are the densest that Braze exports."""
+    selections = selected(only=["users", "segment_members"])
+    reader = Reader(selections, exported_at=AT, segment_id="s")
+    lines = [b'{"braze_id":"%024x"}' % number for number in range(600_000)]
+    read = read_blocks(reader, [Block(1, lines)], "a.gz")
+    assert sum(each.count for block in read for each in block.rows.values()) == 1_200_000
+
+
+def test_dense_file_below_a_million_rows_is_read(tmp_path: Path) -> None:
+    file = dense_file(tmp_path, (DENSE % number for number in range(20)))
+    blocks = FileReader(selected(only=["devices"])).read(file)
+    assert blocks
+    assert sum(block.rows["devices"].count for block in blocks) == 180_000
+
+
+def test_file_whose_rejected_lines_are_many_is_read_by_the_run(tmp_path: Path) -> None:
+    """They would have to wait in memory; no row is left behind."""
+    user = b'{"braze_id":"%s"}' % (b"u" * 1_000)
+    file = dense_file(tmp_path, [*repeat(b"x" * 100_000, 200), user])
+    reader = FileReader(selected(only=["users"]), rows_folder=tmp_path / "rows")
+    (tmp_path / "rows").mkdir()
+    assert reader.read(file) is None
+    assert [*(tmp_path / "rows").iterdir()] == []
