@@ -32,7 +32,7 @@ PROCESSES := $(shell echo $$((2 * $$(nproc))))
 PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
 QUICK := --dist=worksteal -m "not external and not slow"
 
-.PHONY: help setup demo check test lowest lint bench generate clean
+.PHONY: help setup demo check test lowest newest audit fuzz lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -51,10 +51,25 @@ test: setup .cache/azurite/.installed ## run every test; installs Debian's postg
 	@scripts/prerequisites.sh postgresql
 	@$(PYTEST) $(PYTEST_ARGS)
 
-lowest: | $(OWN_UV) ## run the quick tests on the oldest versions that pyproject.toml allows
-	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/lowest
-	@$(UV) pip install --quiet --python .cache/lowest --resolution lowest-direct --editable '.[$(EXTRAS)]' --group test
-	@.cache/lowest/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
+lowest newest: | $(OWN_UV)
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/$@
+	@$(UV) pip install --quiet --upgrade --python .cache/$@ --resolution $(RESOLUTION_$@) --editable '.[$(EXTRAS)]' --group test
+	@.cache/$@/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
+
+lowest: ## run the quick tests on the oldest versions that pyproject.toml allows
+newest: ## run the quick tests on the newest versions there are, whatever uv.lock says
+RESOLUTION_lowest := lowest-direct
+RESOLUTION_newest := highest
+
+audit: | $(OWN_UV) ## look up known vulnerabilities of everything in uv.lock; asks https://api.osv.dev
+	@$(UV) audit --locked
+
+FUZZ_SECONDS := 60
+FUZZ_TARGET :=
+
+fuzz: | $(OWN_UV) ## fuzz each target for FUZZ_SECONDS=60 seconds, or FUZZ_TARGET=lines alone (Linux)
+	@$(UV) sync --quiet --locked --all-extras --group fuzz --python "$(PYTHON)"
+	@.venv/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
 
 lint: .venv/.synced ## check style, format, types and the order of imports
 	.venv/bin/ruff check

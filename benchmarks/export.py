@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).parents[1] / ".cache" / "bench"
 USERS_PER_FILE = 5000
-_EVERY_FIELD = [
+EVERY_FIELD = [
     *(column.requested_as or column.name for column in USERS.fields),
     *(table.path[0] for table in TABLES if table.path),
 ]
@@ -51,7 +51,7 @@ def make(users: int, changed: int = 0) -> None:
         gzipped(users).mkdir()
     draft = path_of(users, changed).with_suffix(".draft")
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for number, part in enumerate(segment.parts(Selection.of(_EVERY_FIELD), USERS_PER_FILE)):
+        for number, part in enumerate(segment.parts(Selection.of(EVERY_FIELD), USERS_PER_FILE)):
             content = b"".join(line + b"\n" for line in part)
             archive.writestr(f"{number:05}.txt", content)
             if for_others:

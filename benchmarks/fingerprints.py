@@ -65,7 +65,7 @@ def build(users: int) -> None:
         with Fingerprints(store, signature=_SIGNATURE, state=state, clock=Clock(), is_resync=False) as fingerprints:
             for block in _blocks(users):
                 fingerprints.record(block, export_id="export")
-            fingerprints.finish()
+            fingerprints.finish(only_own=False)
             made = fingerprints.state()["version"]
         size = (root / made).stat().st_size
         assert Snapshot.open(root / made).count(USERS) == users
@@ -102,6 +102,7 @@ def _blocks(users: int) -> Iterator[BlockFingerprints]:
             ids=_ids(keys),
             raws=keys + 1,
             contents=np.where(keys % _CHANGED, keys + 2, keys + 3),
+            are_emitted=(keys % _CHANGED == 0).astype("u1"),
             member_of=SEGMENT,
             has_profiles=True,
             skipped=_NONE,

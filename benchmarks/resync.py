@@ -1,6 +1,6 @@
 """How fast a resync is: the share of the sandbox's rate limit that it uses, and reading a long list of identifiers.
 
-Usage: .venv/bin/python benchmarks/resync.py [--seconds 20] [--rows 1000000]
+Usage: .venv/bin/python -m benchmarks.resync [--seconds 20] [--rows 1000000] [--simulated 200000]
 """
 
 # ruff: noqa: T201
@@ -22,6 +22,8 @@ from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
+from tests.support.fakes import FakeClock
+from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
 
 LATENCY = 0.3
 TAP = str(Path(sys.executable).with_name("tap-braze-export"))
@@ -101,13 +103,37 @@ def long_list(folder: Path, rows: int) -> None:
     )
 
 
+def simulated(folder: Path, ids: int) -> None:
+    """Request as many external ids at 40 requests a second on a simulated clock, of a Braze that takes 0.3 s."""
+    listed = folder / "simulated.csv"
+    with listed.open("w") as file:
+        file.write("external_id\n")
+        file.writelines(f"user-{number}\n" for number in range(ids))
+    clock = FakeClock()
+    workspace = ScriptedBraze(clock, limit=40, seconds=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.monotonic()
+    threads = SimulatedThreads(clock, latency=LATENCY)
+    run = SimulatedRun(workspace, folder / "simulated", identifiers_url=str(listed), threads=threads)
+    if run.error or len(run.users) != ids:
+        sys.exit(f"{run.error}: {len(run.users)} of {ids} users came")
+    print(
+        f"{ids:,} ids, {len(workspace.bodies):,} requests in {run.seconds:.0f} simulated seconds"
+        f" ({len(workspace.bodies) / run.seconds:.1f} a second), {workspace.violations} violations,"
+        f" {len(run.states):,} STATE; {time.monotonic() - began:.0f} s of computing,"
+        f" {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MiB more, all users included"
+    )
+
+
 def main() -> None:
     """Run all of it; takes about three times `--seconds`, and the list."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=int, default=20)
     options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--simulated", type=int, default=200_000)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        simulated(Path(folder), given.simulated)
         long_list(Path(folder), given.rows)
         for name, limit, rate, without in (
             ("40 a second, without campaigns and Canvases", 250, 40.0, HEAVY),

@@ -1,4 +1,4 @@
-"""Rewrites what follows from the tap itself: settings, streams and capabilities, wherever they stand.
+"""Rewrites what follows from the tap and its tests: settings, streams, capabilities and the fault matrix.
 
 Without an argument it writes; with `--check` it only says which files are out of date, and exits 1.
 """  # noqa: INP001
@@ -12,12 +12,16 @@ import re
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from fault_matrix import fault_matrix
 
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.tap import TapBrazeExport
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "begin generated", "end generated"
@@ -121,7 +125,7 @@ def env_example(schema: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def readme_table(schema: dict[str, Any]) -> str:
+def settings_table(schema: dict[str, Any]) -> str:
     """The settings as a table."""
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, spec in schema["properties"].items():
@@ -158,6 +162,42 @@ def without_personal_data(catalog: str) -> str:
     return json.dumps(made, indent=2) + "\n"
 
 
+def selecting(catalog: str, wanted: Mapping[str, Collection[str] | None]) -> str:
+    """The catalog with these streams only, and of each these columns besides the automatic ones; None for all."""
+    made = json.loads(catalog)
+    for entry in made["streams"]:
+        stream = entry["tap_stream_id"]
+        columns = wanted.get(stream)
+        for item in entry["metadata"]:
+            crumb = item["breadcrumb"]
+            if not crumb:
+                item["metadata"]["selected"] = stream in wanted
+            elif columns is not None and crumb[1] not in columns and item["metadata"]["inclusion"] != "automatic":
+                item["metadata"]["selected"] = False
+    return json.dumps(made, indent=2) + "\n"
+
+
+ENGAGEMENT: Mapping[str, Collection[str] | None] = {
+    "users": ("created_at", "country", "language", "time_zone", "push_subscribe", "email_subscribe", "total_revenue"),
+    "purchases": None,
+    "custom_events": None,
+    "campaigns_received": None,
+    "canvases_received": None,
+    "canvas_steps_received": None,
+    "cards_clicked": None,
+    "apps": None,
+    "export_files": None,
+}
+"""Streams and columns that say what users do."""
+IDENTITY: Mapping[str, Collection[str] | None] = {
+    "users": ("external_id", "email", "phone", "first_name", "last_name", "created_at", "random_bucket"),
+    "user_aliases": None,
+    "devices": ("device_id", "idfv", "idfa", "google_ad_id", "roku_ad_id", "windows_ad_id"),
+    "export_files": None,
+}
+"""Streams and columns that say who users are in other systems."""
+
+
 def _left_out(entry: dict[str, Any]) -> bool:
     """True if a stream is deselected by default; Meltano selects everything that it is not told to leave out."""
     (own,) = [item["metadata"] for item in entry["metadata"] if not item["breadcrumb"]]
@@ -176,17 +216,25 @@ def generated() -> dict[Path, str]:
     """Each generated file and what belongs in it."""
     schema = config_schema()
     facts = plugin_facts(schema)
-    # `meltano add --from-ref` drops a definition's select; the README tells its users to set it.
+    # `meltano add --from-ref` drops a definition's select; the README says how to set it.
     definition = {name: fact for name, fact in facts.items() if name != "select"}
     made = {
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
         ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
-        ROOT / "README.md": _replace(ROOT / "README.md", readme_table(schema)),
+        ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
+        ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),
         ROOT / ".env.example": env_example(schema),
     }
     catalog = tap().catalog_json_text + "\n"
-    made[ROOT / "catalog" / "catalog.json"] = catalog
-    made[ROOT / "catalog" / "no-personal-data.json"] = without_personal_data(catalog)
+    everything = dict.fromkeys(entry["tap_stream_id"] for entry in streams())
+    catalogs = {
+        "catalog": catalog,
+        "everything": selecting(catalog, everything),
+        "no-personal-data": without_personal_data(catalog),
+        "engagement": selecting(catalog, ENGAGEMENT),
+        "identity": selecting(catalog, IDENTITY),
+    }
+    made |= {ROOT / "catalog" / f"{name}.json": text for name, text in catalogs.items()}
     return made
 
 

@@ -123,7 +123,8 @@ class Run:
                 self._write_schemas()  # so that tables exist even if no user is delivered
                 if self._fingerprints:
                     self._emit_leavers(self._fingerprints)
-                    self._fingerprints.finish()
+                    may_delete = self._settings.emit_activate_version_messages and not self._summary.unchanged
+                    self._fingerprints.finish(only_own=may_delete)
                 self._write_state()
 
     def _emit_deliveries(self) -> Iterator[Record]:

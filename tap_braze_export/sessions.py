@@ -53,7 +53,11 @@ class Session(requests.Session):
     @override
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where a redirect leads; its body, which requests would read to its end, is given up."""
-        target = super().get_redirect_target(resp)
+        try:
+            target = super().get_redirect_target(resp)
+        except UnicodeError:
+            resp.close()
+            raise
         if target:
             resp.close()
         return target

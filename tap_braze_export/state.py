@@ -9,8 +9,10 @@ import base64
 import hashlib
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import msgspec
 
 from tap_braze_export.clock import timestamp
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION = 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
 
@@ -105,31 +108,70 @@ class Bookmark:
         return entry
 
     @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> Bookmark:
+    def from_dict(cls, entry: object) -> Bookmark:
         """Read an entry of STATE.
 
         Raises:
             ValueError: If it does not describe an export.
         """
         try:
-            digests = base64.urlsafe_b64decode(entry["emitted"])
-            return cls(
-                source=entry["source"],
-                segment_id=entry["segment_id"],
-                export_id=entry["export_id"],
-                requested_at=datetime.fromisoformat(entry["requested_at"]).timestamp(),
-                requested_fields=tuple(entry["requested_fields"]),
-                rows_signature=entry["rows_signature"],
-                running=entry["running"],
-                in_bucket=entry["in_bucket"],
-                users=entry["users"],
-                last_users=entry["last_users"],
-                digests=dict.fromkeys(
-                    digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
-                ),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
+            known = msgspec.convert(entry, _Entry)
+            requested_at = known.requested_at.timestamp()
+            timestamp(requested_at)  # in UTC it may lie beyond the years that there are
+            digests = base64.urlsafe_b64decode(known.emitted)
+        except (msgspec.ValidationError, OverflowError, UnicodeError) as error:
             raise ValueError("no entry of an export") from error
+        return cls(
+            source=known.source,
+            segment_id=known.segment_id,
+            export_id=known.export_id,
+            requested_at=requested_at,
+            requested_fields=known.requested_fields,
+            rows_signature=known.rows_signature,
+            running=known.running,
+            in_bucket=known.in_bucket,
+            users=known.users,
+            last_users=known.last_users,
+            digests=dict.fromkeys(
+                digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
+            ),
+        )
+
+
+class _Entry(msgspec.Struct):
+    """An export in STATE: whoever keeps STATE may have changed it, so each member is checked."""
+
+    source: str
+    segment_id: str
+    export_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{0,200}$")]
+    requested_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    requested_fields: tuple[str, ...]
+    rows_signature: str
+    running: bool
+    in_bucket: bool
+    users: Count
+    last_users: Count | None
+    emitted: str
+
+
+class ResyncProgress(msgspec.Struct):
+    """How far a resync has come.
+
+    Attributes:
+        export_id: The `export_id` of its rows.
+        requests: Requests whose users the target has.
+    """
+
+    export_id: str
+    requests: Count
+
+    @classmethod
+    def of(cls, found: Any) -> Self | None:
+        """Read the member `resync`; None if it is none of the tap's own."""
+        try:
+            return msgspec.convert(found, cls)
+        except msgspec.ValidationError:
+            return None
 
 
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:

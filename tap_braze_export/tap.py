@@ -15,6 +15,7 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
+from tap_braze_export.schema.table import Type
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, check_callback_url, read_api_url
 from tap_braze_export.singer import batch_files
 from tap_braze_export.singer.plugin import Plugin
@@ -250,13 +251,14 @@ class TapBrazeExport(Plugin):
 
     def custom_attributes(self) -> list[Field]:
         """The typed members of custom_attributes; a catalog holds them, so the tap asks Braze without one only."""
-        config, types = self.config, {}
+        config, types = self.config, dict[str, Type]()
         if config.get("discover_custom_attributes") and self.input_catalog is None:
             if not {"api_url", "api_key"} <= config.keys():
                 raise ConfigError("discover_custom_attributes needs api_url and api_key, also for discovery")
             client = Braze(self.settings.api_url, self.settings.api_key, clock=self.clock)
             types = discovered_types(client.custom_attributes())
-        return attribute_fields(types | config.get("custom_attributes", {}))
+        given = {name: ATTRIBUTE_TYPES[kind] for name, kind in config.get("custom_attributes", {}).items()}
+        return attribute_fields(types | given)
 
     @override
     def rules(self) -> list[str]:

@@ -7,9 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tap_braze_export"
@@ -75,3 +80,31 @@ def test_a_file_is_short_and_its_docstrings_are_statements(path: Path) -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = [ast.get_docstring(node) for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
     assert not [text for text in docstrings if text and text.split()[0] in ("What", "Whether")]
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The top-level names that a module imports, for type checking alone, too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"tap_braze_export", "_typeshed"}
+
+
+def test_every_library_that_the_package_imports_is_a_dependency_of_its_own() -> None:
+    """Else an update of the library that happens to bring it breaks an installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    declared = {canonicalize_name(Requirement(each).name) for each in listed}
+    distributions = packages_distributions()
+
+    missing = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in MODULES
+        for module in imported_modules(path)
+        if not {canonicalize_name(name) for name in distributions.get(module, ())} & declared
+    }
+
+    assert missing == set()

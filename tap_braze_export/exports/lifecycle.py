@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
-from tap_braze_export.deliveries import CompleteExport
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -19,9 +18,10 @@ from tap_braze_export.errors import (
     ExportError,
     InterruptedExportError,
 )
+from tap_braze_export.exports.completeness import Completeness
 from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.estimates import Estimates
-from tap_braze_export.exports.journal import Journal
+from tap_braze_export.exports.journal import Journal, make_room
 from tap_braze_export.exports.pollers import Pollers
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.exports.request import ExportRequest, Source
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
-    from tap_braze_export.exports.polling import ExportPoller
+    from tap_braze_export.deliveries import CompleteExport
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.report.progress import Progress
@@ -98,13 +98,13 @@ class Exports:
         self._callbacks = Callbacks(settings.callback_url, settings.callback_listen)
         self._pollers = Pollers(
             settings,
+            bucket=self._bucket,
             callbacks=self._callbacks,
-            spool=spool,
             clock=clock,
             files_ahead=files_ahead,
             free=free,
         )
-        self._journals = {source.key: Journal(spool, settings.workspace, source.key) for source in sources}
+        self._journals = {source.key: Journal.of(spool, settings.workspace, source.key, state) for source in sources}
         self._requests = [
             ExportRequest(
                 source,
@@ -120,9 +120,7 @@ class Exports:
             for source in sources
         ]
         self._running: list[RunningExport] = []
-        self._may_delete_rows: dict[tuple[str, str], bool] = {}
-        """By source and segment: True if this run itself emits every file, and knows that it has every file."""
-        self._complete_exports: list[CompleteExport] = []
+        self._completeness = Completeness(self.bookmarks, self._journals)
 
     def __enter__(self) -> Self:
         """Lock the segments, listen for callbacks, and continue what earlier runs left.
@@ -194,20 +192,11 @@ class Exports:
         """See `Deliveries`."""
         if self.failures:
             return "an export failed"
-        for key in self._journals:
-            bookmark = self.bookmarks.get(key)
-            name = " ".join(key).strip()
-            if bookmark is None or bookmark.running or not self._may_delete_rows.get(key):
-                return f"this run did not itself emit every file of {name}, or only assumed that it had every file"
-            if not bookmark.users:
-                return f"{name} had no user"
-            if bookmark.last_users and bookmark.users < bookmark.last_users / 2:
-                return f"{name} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
-        return ""
+        return self._completeness.reason_to_keep_rows()
 
     def complete_exports(self) -> Sequence[CompleteExport]:
         """See `Deliveries`."""
-        return self._complete_exports
+        return self._completeness.complete_exports()
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
@@ -220,8 +209,8 @@ class Exports:
         if known and known.status is Status.RUNNING:
             self._follow(request, known)
         elif known and self._bucket is not None:
-            late = RunningExport(request.source, self._pollers.late_files(known, self._bucket), is_late=True)
-            self._running.insert(0, late)
+            poller = self._pollers.late_files(known, self._bucket, self._journals[known.bookmark.key])
+            self._running.insert(0, RunningExport(request.source, poller, is_late=True))
 
     def _may_start(self, request: ExportRequest) -> bool:
         if any(export.is_late for export in self._running):
@@ -247,28 +236,20 @@ class Exports:
         """Wait for the files of an export, after recording that it runs."""
         source, bookmark, journal = request.source, known.bookmark, self._journals[request.source.key]
         self._requests.remove(request)
-        journal.write(known)
+        if known.read_before is None:  # else the record stays: it says which files there were
+            journal.write(known)
         self._callbacks.expect(known.token)
-        poller: ExportPoller
-        if known.url is not None:
-            try:
-                poller = self._pollers.hosted(known, known.url)
-            except ExportError as error:
+        try:
+            poller = self._pollers.of(known, journal)
+        except ExportError as error:
+            if not isinstance(error, InterruptedExportError):
                 journal.forget()
-                self._fail(source, f"export {bookmark.export_id}: {error}")
-                return
-        elif self._bucket is not None:
-            poller = self._pollers.in_bucket(known, self._bucket)
-        else:
-            self._fail(
-                source,
-                f"Braze responded without a url, so it delivers export {bookmark.export_id} into this workspace's own "
-                "bucket: set bucket_url (and bucket_options) to that bucket, and the next run continues with it",
-            )
+            self._fail(source, f"export {bookmark.export_id}: {error}")
             return
         self.bookmarks[bookmark.key] = bookmark
-        self._may_delete_rows[bookmark.key] = not bookmark.files
-        self._running.append(RunningExport(source, poller))
+        self._completeness.begun(bookmark)
+        read_before = known.read_before.digests if known.read_before else ()
+        self._running.append(RunningExport(source, poller, read_before=read_before))
         self._write_state()
 
     def _report_transfers(self) -> None:
@@ -287,6 +268,8 @@ class Exports:
         try:
             files = export.poller.poll()
         except DiskFullError as error:
+            if make_room(self._spool, self._journals.values()):
+                return ()
             if not others_hold_space:
                 self._give_up(export, error)
                 return ()
@@ -298,22 +281,26 @@ class Exports:
             self._give_up(export, error)
             return ()
         if export.poller.complete:
-            if (
-                not export.is_late
-                and not export.poller.has_found_files
-                and (reason := self._estimates.reason_for_files(export.poller.bookmark))
-            ):
+            if reason := self._reason_incomplete(export):
                 self._give_up(export, ExportError(reason))
             else:
                 self._complete(export)
         return files
+
+    def _reason_incomplete(self, export: RunningExport) -> str:
+        """Why an export whose files were all read must lack some; empty if it need not."""
+        if export.reason_incomplete or export.is_late or export.poller.has_found_files:
+            return export.reason_incomplete
+        return self._estimates.reason_for_files(export.poller.bookmark)
 
     def _done(self, export: RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)
         export.files_read += 1
 
     def _failed(self, export: RunningExport, file: DeliveredFile, error: ExportError) -> None:
-        """Have a file fetched once more if it is damaged for the first time, else give its export up."""
+        """Have a file read or fetched once more if that may help, else give its export up."""
+        if isinstance(error, DiskFullError) and make_room(self._spool, self._journals.values()):
+            return
         try:
             if not isinstance(error, DamagedFileError):
                 raise error
@@ -322,22 +309,26 @@ class Exports:
             self._give_up(export, final)
 
     def _complete(self, export: RunningExport) -> None:
-        bookmark = export.poller.bookmark
+        bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
         self._running.remove(export)
-        if export.is_late and export.files_read:
-            _log.warning("Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read)
-        if not export.is_late:
+        if export.is_late:
+            if export.files_read:
+                _log.warning(
+                    "Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read
+                )
+            self._write_state()
+        else:
             bookmark.running = False
-            self._may_delete_rows[bookmark.key] &= export.poller.proven
-            if export.poller.proven:
-                self._complete_exports.append(CompleteExport.of(bookmark))
-        self._write_state()  # before the journal and the download go: a run that is killed here continues with them
-        self._clear(export)
+            self._completeness.ended(bookmark, proven=export.poller.proven)
+            self._write_state()  # before the journal says so: a run that is killed here continues with it
+            journal.keep(bookmark, proven=export.poller.proven)
+        if bookmark.in_bucket:
+            journal.clear(bookmark.export_id)  # the files themselves are still there
 
     def _give_up(self, export: RunningExport, error: ExportError) -> None:
         if self._clock.stopped:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
-        bookmark = export.poller.bookmark
+        bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
         self._running.remove(export)
         self._fail(export.source, f"export {bookmark.export_id}: {error}")
         if isinstance(error, InterruptedExportError):
@@ -347,12 +338,8 @@ class Exports:
             if bookmark.last_users is not None:  # the next export is compared with it
                 none_running = replace(bookmark, export_id="", running=False, in_bucket=False, digests={})
                 self.bookmarks[bookmark.key] = replace(none_running, users=bookmark.last_users)
-        self._clear(export)
-
-    def _clear(self, export: RunningExport) -> None:
-        if not export.is_late:
-            self._journals[export.poller.bookmark.key].forget()
-        self._spool.clear(export.poller.bookmark.export_id)
+            journal.forget()
+        journal.clear(bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
         self.failures.append(f"{source}: {reason}")

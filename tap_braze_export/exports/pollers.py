@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tap_braze_export.clock import PollTimer
+from tap_braze_export.errors import InterruptedExportError
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.files.download import Download
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.callback import Callbacks
     from tap_braze_export.clock import Clock
+    from tap_braze_export.exports.journal import Journal
+    from tap_braze_export.exports.polling import ExportPoller
     from tap_braze_export.exports.resume import KnownExport
     from tap_braze_export.files.bucket import Bucket
-    from tap_braze_export.files.spool import Spool
     from tap_braze_export.settings import Settings
 
 _MAX_TRANSFERS = 8
@@ -33,8 +35,8 @@ class Pollers:
 
     Args:
         settings: The tap's settings.
+        bucket: Where Braze may deliver.
         callbacks: Knows if Braze has called back.
-        spool: Has the downloads.
         clock: Time.
         files_ahead: Files beyond the current one that workers can read.
         free: Free space of the disk that holds a directory.
@@ -44,15 +46,15 @@ class Pollers:
         self,
         settings: Settings,
         *,
+        bucket: Bucket | None,
         callbacks: Callbacks,
-        spool: Spool,
         clock: Clock,
         files_ahead: int,
         free: Callable[[Path], int],
     ) -> None:
         self._settings = settings
+        self._bucket = bucket
         self._callbacks = callbacks
-        self._spool = spool
         self._clock = clock
         self._files_ahead = files_ahead
         self._free = free
@@ -64,13 +66,31 @@ class Pollers:
         self._threads.shutdown()
         self._session.close()
 
-    def hosted(self, known: KnownExport, url: str) -> HostedExport:
-        """The poller of an export behind a signed URL.
+    def of(self, known: KnownExport, journal: Journal) -> ExportPoller:
+        """The poller of an export that runs in Braze, or is read again.
 
         Raises:
-            ExportError: The URL is no address.
+            ExportError: Its URL is no address.
+            InterruptedExportError: It has no URL, and no bucket is configured.
         """
-        path = self._spool.folder(known.bookmark.export_id) / "download"
+        if known.url is not None:
+            return self._hosted(known, known.url, journal)
+        if self._bucket is None:
+            raise InterruptedExportError(
+                "Braze responded without a url, so it delivers it into this workspace's own bucket: set bucket_url (and"
+                " bucket_options) to that bucket, and the next run continues with it"
+            )
+        # All files of an export that was read to its end were there: nobody waits for more, or for a second callback.
+        settle_seconds = None if known.read_before else self._settings.settle_seconds
+        return self._in_bucket(known, self._bucket, journal, settle_seconds, self._deadline(known))
+
+    def late_files(self, known: KnownExport, bucket: Bucket, journal: Journal) -> BucketExport:
+        """The poller of an ended export: it lists the bucket once, and late files have `settle_minutes`."""
+        patience = max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
+        return self._in_bucket(known, bucket, journal, None, self._clock.now() + patience)
+
+    def _hosted(self, known: KnownExport, url: str, journal: Journal) -> HostedExport:
+        path = journal.download(known.bookmark.export_id)
         deadline = self._deadline(known)
         download = Download(
             url, path=path, session=self._session, clock=self._clock, deadline=deadline, free=self._free
@@ -86,19 +106,10 @@ class Pollers:
             max_files=1 + self._files_ahead,
         )
 
-    def in_bucket(self, known: KnownExport, bucket: Bucket) -> BucketExport:
-        """The poller of an export that Braze delivers to the bucket."""
-        return self._bucket_export(known, bucket, self._settings.settle_seconds, self._deadline(known))
-
-    def late_files(self, known: KnownExport, bucket: Bucket) -> BucketExport:
-        """The poller of an ended export: it lists the bucket once, and late files have `settle_minutes`."""
-        patience = max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
-        return self._bucket_export(known, bucket, None, self._clock.now() + patience)
-
-    def _bucket_export(
-        self, known: KnownExport, bucket: Bucket, settle_seconds: float | None, deadline: float
+    def _in_bucket(
+        self, known: KnownExport, bucket: Bucket, journal: Journal, settle_seconds: float | None, deadline: float
     ) -> BucketExport:
-        folder = self._spool.folder(known.bookmark.export_id)
+        folder = journal.copies(known.bookmark.export_id)
         return BucketExport(
             known.bookmark,
             bucket,
@@ -108,7 +119,7 @@ class Pollers:
             clock=self._clock,
             settle_seconds=settle_seconds,
             deadline=deadline,
-            called_back=lambda: self._callbacks.received(known.token),
+            called_back=lambda: known.proven or self._callbacks.received(known.token),
             max_objects=1 + max(1, self._files_ahead),
         )
 

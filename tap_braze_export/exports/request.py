@@ -15,7 +15,7 @@ from tap_braze_export.errors import (
     LostResponseError,
     RunningExportError,
 )
-from tap_braze_export.exports.resume import KnownExport, Status, known_export
+from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
 from tap_braze_export.report.progress import duration
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
@@ -112,32 +112,41 @@ class ExportRequest:
         self._callbacks = callbacks
         self._settings = settings
         self._unanswered: KnownExport | None = None
+        self._continued: KnownExport | None = None
         self._refused_since: float | None = None
         self._lost_responses = 0
 
     @property
     def may_be_running(self) -> bool:
-        """True if Braze may be running it already: it was requested, and the response was lost."""
-        return self._unanswered is not None
+        """True if Braze may be running it already: an earlier run left it, or the response was lost."""
+        return self._unanswered is not None or self._continued is not None
 
     def resume(self) -> KnownExport | None:
-        """The export of an earlier run that is running or ended; an unanswered request is kept for `attempt`."""
+        """The export of an earlier run that this one reads first: an ended one with late files, else a running one.
+
+        `attempt` continues what is left: a running export beside an ended one, or a request without a response.
+        """
+        wanted, has_bucket = self._wanted(), self._bucket is not None
+        late = late_export(self._last, wanted, has_bucket=has_bucket)
         known = known_export(
             self._last,
             self._journal.read(),
-            self._wanted(),
+            wanted,
+            given_state=self._journal.given_state,
             timeout=self._settings.export_timeout_seconds,
-            has_bucket=self._bucket is not None,
+            has_bucket=has_bucket,
         )
+        self._journal.clear_others([each.bookmark.export_id for each in (late, known) if each])
         if known is None:
             self._journal.forget()
         elif known.status is Status.REQUESTED:
             self._unanswered = known
-            return None
-        elif known.status is Status.RUNNING:
-            files = known.bookmark.files
-            _log.info("Continuing export %s of %s, %d files done", known.bookmark.export_id, self.source, files)
-        return known
+        else:
+            self._log_continued(known)
+            if late is None:
+                return known
+            self._continued = known
+        return late
 
     def attempt(self) -> KnownExport | None:
         """Request the export; None if it does not run yet and `timer` says when to try again.
@@ -148,6 +157,9 @@ class ExportRequest:
             ExportError: Braze runs another export of it, and the settings say not to wait (any longer).
             InterruptedExportError: Responses are lost again and again.
         """
+        if self._continued:
+            continued, self._continued = self._continued, None
+            return continued
         if found := self._find_unanswered():
             return found
         requested = KnownExport(self._wanted(), token=new_token())
@@ -183,6 +195,20 @@ class ExportRequest:
         if (wait := self.timer.next - self._clock.now()) > LONG_WAIT_SECONDS:
             _log.info("The export of %s is requested again in %.0f s: %s", self.source, wait, reason)
         return None
+
+    def _log_continued(self, known: KnownExport) -> None:
+        bookmark = known.bookmark
+        if known.read_before:
+            _log.info(
+                "The export of %s is read again, without a new one, as the loader has not confirmed it: "
+                "export %s of %s, %d files confirmed",
+                bookmark.exported_at,
+                bookmark.export_id,
+                self.source,
+                bookmark.files,
+            )
+        else:
+            _log.info("Continuing export %s of %s, %d files done", bookmark.export_id, self.source, bookmark.files)
 
     def _wanted(self) -> Bookmark:
         last_users = None

@@ -1,6 +1,6 @@
-"""Exports of earlier runs: one to continue, a request without a response, one whose files may come late.
+"""Exports of earlier runs: to continue or to read again, a request without a response, one whose files may come late.
 
-STATE says which files the target has; the journal, where it is newer, what runs in Braze.
+STATE says which files the target has; the journal, where it is newer, what runs in Braze, or was read to its end.
 """
 
 from __future__ import annotations
@@ -35,11 +35,17 @@ class KnownExport:
         bookmark: The export, as STATE says it.
         url: The signed URL of its download, a secret; None for a bucket, or while no response has come.
         token: The token of its callback.
+        given_state: Digest of the STATE that was handed to the run which recorded it; empty for an empty STATE.
+        read_before: The bookmark of a run that has read it to its end, if it is to be read again.
+        proven: True if that run knew, and did not only assume, that it had every file.
     """
 
     bookmark: Bookmark
     url: str | None = field(default=None, repr=False)
     token: str = field(default="", repr=False)
+    given_state: str = ""
+    read_before: Bookmark | None = None
+    proven: bool = False
 
     @property
     def status(self) -> Status:
@@ -50,30 +56,38 @@ class KnownExport:
 
 
 def known_export(
-    in_state: Bookmark | None, in_journal: KnownExport | None, wanted: Bookmark, *, timeout: float, has_bucket: bool
+    in_state: Bookmark | None,
+    in_journal: KnownExport | None,
+    wanted: Bookmark,
+    *,
+    given_state: str,
+    timeout: float,
+    has_bucket: bool,
 ) -> KnownExport | None:
-    """The last export of a segment, if this run can use it; None to start anew.
+    """The last export of a segment, if this run can continue it or read it again; None to start anew.
 
     Args:
         in_state: STATE's bookmark of it.
         in_journal: The journal's entry.
         wanted: What this run would request, and when.
+        given_state: Digest of the STATE that this run was handed; empty for an empty STATE.
         timeout: Seconds after its request at which an export is given up.
         has_bucket: True if a bucket is configured.
     """
+    if in_journal and in_journal.status is Status.ENDED:
+        in_journal = _to_read_again(in_journal, in_state, given_state)
     if in_journal and in_state:
         journalled = in_journal.bookmark
-        if in_state.requested_at > journalled.requested_at:
+        if in_state.requested_at > journalled.requested_at and in_journal.read_before is None:
             in_journal = None  # a run on another machine is newer
-        elif (in_state.requested_at, in_state.export_id) != (journalled.requested_at, journalled.export_id):
+        elif not _is_same(in_state, journalled):
             in_state = None
     bookmark = in_state or (in_journal.bookmark if in_journal else None)
     if bookmark is None:
         return None
     known = replace(in_journal, bookmark=bookmark) if in_journal else KnownExport(bookmark)
     if known.status is Status.ENDED:
-        may_be_late = has_bucket and bookmark.in_bucket and bookmark.rows_signature == wanted.rows_signature
-        return KnownExport(bookmark) if may_be_late else None
+        return None
     if reason := _unusable(known, wanted, timeout=timeout, has_bucket=has_bucket):
         _log.warning("Export %s of %s is not continued: %s", bookmark.export_id, " ".join(bookmark.key).strip(), reason)
         return None
@@ -81,6 +95,31 @@ def known_export(
         anew = replace(bookmark, rows_signature=wanted.rows_signature, users=0, digests={})
         return replace(known, bookmark=anew)
     return known
+
+
+def late_export(in_state: Bookmark | None, wanted: Bookmark, *, has_bucket: bool) -> KnownExport | None:
+    """The export that has ended by STATE, if files of it may have come since; see `known_export`."""
+    if in_state is None or in_state.running or not (has_bucket and in_state.in_bucket):
+        return None
+    return KnownExport(in_state) if in_state.rows_signature == wanted.rows_signature else None
+
+
+def _to_read_again(entry: KnownExport, in_state: Bookmark | None, given_state: str) -> KnownExport | None:
+    """An export that a run has read to its end, if the target may lack it; None if nobody can tell.
+
+    It may if STATE names the export, and then says if it has ended; or if STATE is the one that run was handed, so that
+    its loader has confirmed nothing. An empty STATE says nothing: some orchestrators never hand another.
+    """
+    is_named = in_state is not None and _is_same(in_state, entry.bookmark)
+    if not is_named and not entry.given_state == given_state != "":
+        return None
+    return replace(
+        entry, bookmark=replace(entry.bookmark, running=True, users=0, digests={}), read_before=entry.bookmark
+    )
+
+
+def _is_same(one: Bookmark, other: Bookmark) -> bool:
+    return (one.requested_at, one.export_id) == (other.requested_at, other.export_id)
 
 
 def _unusable(known: KnownExport, wanted: Bookmark, *, timeout: float, has_bucket: bool) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tap_braze_export.exports.polling import ExportPoller
     from tap_braze_export.exports.request import Source
 
@@ -18,6 +20,7 @@ class RunningExport:
         source: What is exported.
         poller: Finds its files.
         is_late: True if it ended in an earlier run, and only files that came afterwards are read.
+        read_before: Digests of the files that an earlier run has read of it, to its end.
         files_read: Files that this run has emitted.
         waits_for_space: True if its files found the disk full, and are fetched once other exports are read.
     """
@@ -25,6 +28,7 @@ class RunningExport:
     source: Source
     poller: ExportPoller
     is_late: bool = False
+    read_before: Collection[bytes] = ()
     files_read: int = 0
     waits_for_space: bool = False
 
@@ -32,3 +36,11 @@ class RunningExport:
     def holds_space(self) -> bool:
         """True if its files take up space on the disk until they are read."""
         return not self.waits_for_space and (self.poller.has_found_files or any(self.poller.transfers))
+
+    @property
+    def reason_incomplete(self) -> str:
+        """Why files are missing although every file that is there was read; empty if none is."""
+        gone = sum(digest not in self.poller.bookmark.digests for digest in self.read_before)
+        return (
+            f"{gone} files of it, which an earlier run has read, are gone: run again for a new export" if gone else ""
+        )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import struct
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
-from tap_braze_export.files import inflate
+from tap_braze_export.files import inflate, zip_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from tap_braze_export.files.zip_directory import Entry
 
 BLOCK_BYTES = 64 * 2**20
 _MAX_LINE_BYTES = 64 * 2**20
@@ -23,11 +23,9 @@ _MAX_LINE_BYTES = 64 * 2**20
 # so a file of users below BLOCK_BYTES still makes one block.
 _MAX_BLOCK_LINES = 2**21
 _BOM = b"\xef\xbb\xbf"
-_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_ZIP_MAGIC = (zip_directory.LOCAL_MAGIC, zip_directory.END_MAGIC)
 _GZIP_MAGIC = b"\x1f\x8b"
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
-_END_RECORD_BYTES = 22
-_ENCRYPTED_FLAG = 0x1
+_MAX_SHOWN_NAME_CHARS = 255
 _OTHER_ARCHIVES = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\0": "xz",
@@ -51,18 +49,12 @@ class Member:
     Attributes:
         name: `<object name>!<index>-<member's name>` in a zip, `<object name>` for gzip. Never a path.
         size: Compressed bytes.
-        offset: Position of its local header in a zip; None for a gzip stream.
-        stored: True if it is in the zip uncompressed.
-        inflated: Bytes that the zip declares; checked, never trusted.
-        crc: CRC-32 that the zip declares.
+        entry: What the zip's directory says of it; checked, never trusted. None for a gzip stream.
     """
 
     name: str
     size: int
-    offset: int | None = None
-    stored: bool = False
-    inflated: int = 0
-    crc: int = 0
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def members(file: BinaryIO, object_name: str) -> list[Member]:
             return [Member(object_name, file.seek(0, os.SEEK_END))]
         if magic not in _ZIP_MAGIC:
             raise DamagedFileError(f"{object_name} is neither zip nor gzip")
-        entries = _entries(file, object_name)
+        entries = zip_directory.entries(file, object_name)
     except OSError as error:
         raise DamagedFileError(f"{object_name} cannot be read: {error.strerror}") from None
     return _members_of(entries, object_name)
@@ -186,69 +178,46 @@ class _LineSplitter:
             raise DamagedFileError(f"{self._name}, line {number} is longer than {_MAX_LINE_BYTES // 2**20} MiB")
 
 
-def _entries(file: BinaryIO, object_name: str) -> list[zipfile.ZipInfo]:
-    """The entries of a zip's central directory, which must end where the file ends."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            file.seek(-_END_RECORD_BYTES - len(archive.comment), 2)
-            if file.read(4) != _ZIP_MAGIC[1]:
-                raise DamagedFileError(f"{object_name} is damaged: bytes after the end of the zip")
-            return archive.infolist()
-    except (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError, OverflowError):
-        # Their texts may quote a member's name as it is, control characters included.
-        raise DamagedFileError(f"{object_name} is damaged: the zip's directory is truncated or wrong") from None
-
-
-def _members_of(entries: Iterable[zipfile.ZipInfo], object_name: str) -> list[Member]:
-    """The members of a zip but for directories and what macOS adds."""
+def _members_of(entries: Iterable[Entry], object_name: str) -> list[Member]:
+    """The members of a zip but for folders and what macOS adds."""
     return [
         _member(object_name, index, entry)
         for index, entry in enumerate(entries)
-        if not entry.is_dir() and "__MACOSX" not in entry.filename.split("/")
+        if not entry.is_folder and "__MACOSX" not in entry.shown_name.split("/")
     ]
 
 
-def _member(object_name: str, index: int, entry: zipfile.ZipInfo) -> Member:
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in entry.filename[:255])
+def _member(object_name: str, index: int, entry: Entry) -> Member:
+    shown = entry.shown_name[:_MAX_SHOWN_NAME_CHARS]
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in shown)
     name = f"{object_name}!{index}-{shown}"
-    if entry.flag_bits & _ENCRYPTED_FLAG:
+    if entry.is_encrypted:
         raise DamagedFileError(f"{name} is encrypted")
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DamagedFileError(f"{name} is compressed in an unsupported way (method {entry.compress_type})")
-    return Member(
-        name,
-        entry.compress_size,
-        offset=entry.header_offset,
-        stored=entry.compress_type == zipfile.ZIP_STORED,
-        inflated=entry.file_size,
-        crc=entry.CRC,
-    )
+    if entry.method not in {zip_directory.STORED, zip_directory.DEFLATED}:
+        raise DamagedFileError(f"{name} is compressed in an unsupported way (method {entry.method})")
+    return Member(name, entry.size, entry)
 
 
 def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     """The inflated bytes of a member, in chunks of at most 1 MiB."""
-    if member.offset is None:
+    entry = member.entry
+    if entry is None:
         yield from inflate.gunzipped(inflate.chunks_to_end(file))
         return
-    if member.offset < 0:
-        raise EOFError("its header is not where the zip's directory says")
-    file.seek(member.offset)
-    magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    if magic != _ZIP_MAGIC[0]:
-        raise EOFError("its header is not where the zip's directory says")
-    file.seek(name_bytes + extra_bytes, 1)
+    rest = zip_directory.seek_data(file, entry)
     crc = size = 0
-    read = inflate.stored if member.stored else inflate.deflated
-    for chunk in read(file, member.size):
+    read = inflate.stored if entry.method == zip_directory.STORED else inflate.deflated
+    for chunk in read(file, entry.size):
         crc = inflate.crc32(chunk, crc)
         size += len(chunk)
-        if size > member.inflated:
+        if size > entry.inflated:
             break
         yield chunk
-    if size != member.inflated:
+    if size != entry.inflated:
         raise EOFError("it has not the length that the zip declares")
-    if crc != member.crc:
+    if crc != entry.crc:
         raise EOFError("wrong checksum")
+    zip_directory.check_descriptor(file, entry, rest)
 
 
 # Archives inside archives
@@ -303,7 +272,7 @@ def _unzipped(chunks: Iterable[bytes], member: Member, spool_folder: Path | None
                     f" ({error.strerror}): free some there"
                 ) from None
         file = cast("BinaryIO", spooled)
-        for inner in _members_of(_entries(file, member.name), member.name):
+        for inner in _members_of(zip_directory.entries(file, member.name), member.name):
             end = b"\n"
             for number, chunk in enumerate(_flat(_inflated(file, inner), inner.name)):
                 yield chunk if number else chunk.removeprefix(_BOM)

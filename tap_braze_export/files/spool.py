@@ -8,10 +8,12 @@ import re
 import shutil
 import stat
 import tempfile
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import filelock
 import platformdirs
 
 from tap_braze_export.errors import ConfigError, DiskFullError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _DAY_SECONDS = 24 * 3600
 _KEEP_REJECTED_SECONDS = 7 * _DAY_SECONDS
 _KEEP_DOWNLOADS_SECONDS = 2 * _DAY_SECONDS
+_LOCK_SUFFIX = ".lock"
 _MAX_NAME_CHARS = 255
 _MAX_ID_CHARS = 200  # of an export's id in a file name, which gets a suffix
 
@@ -52,9 +55,10 @@ class Spool:
         except RuntimeError:  # pathlib's for a home that nobody has
             raise ConfigError(f"spool_dir {directory} begins with the home of a user who does not exist") from None
         self._clock = clock
+        self._locks: dict[Path, filelock.FileLock] = {}
 
     def open(self) -> None:
-        """Make the directory, and remove old files of earlier runs.
+        """Make the directory, and remove old files of earlier runs, and what runs that are dead have left.
 
         Raises:
             ConfigError: If it cannot be made or written, or others could read or replace what is in it.
@@ -64,7 +68,7 @@ class Spool:
             if self.root.exists() and self.root.stat().st_mode & stat.S_ISVTX:
                 raise ConfigError(f"spool_dir {self.root} is shared by all users: name a directory of the tap's own")
             _make_private(folder, shut_out=stat.S_IWOTH)
-            for folder in (self.root / name for name in ("exports", "journal", "rejected")):
+            for folder in (self.root / name for name in ("exports", "journal", "rejected", "runs")):
                 _make_private(folder, shut_out=stat.S_IRWXO)
         except OSError as error:
             raise ConfigError(
@@ -72,16 +76,43 @@ class Spool:
             ) from None
         self._remove_older("exports", _KEEP_DOWNLOADS_SECONDS)
         self._remove_older("rejected", _KEEP_REJECTED_SECONDS)
+        self._remove_dead_runs()
+
+    def path(self, export_id: str) -> Path:
+        """The path of the folder of an export's downloads, which may not be there."""
+        return self.root / "exports" / _id_as_name(export_id)
 
     def folder(self, export_id: str) -> Path:
         """Make the folder of an export's downloads."""
-        folder = self.root / "exports" / _id_as_name(export_id)
+        folder = self.path(export_id)
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def clear(self, export_id: str) -> None:
         """Remove an export's downloads."""
-        shutil.rmtree(self.root / "exports" / _id_as_name(export_id), ignore_errors=True)
+        shutil.rmtree(self.path(export_id), ignore_errors=True)
+
+    def clear_others(self, prefix: str, keep: Iterable[str]) -> None:
+        """Remove the downloads of all exports whose ids begin with `prefix`, but for those to keep."""
+        kept = {self.path(export_id) for export_id in keep}
+        for folder in (self.root / "exports").glob(f"{prefix}*"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def run_folder(self, purpose: str) -> Path:
+        """Make a folder for this run alone; if it is killed, the next run on this machine removes the folder.
+
+        A lock tells that the run lives. It is there before the folder is, so no folder of a living run is without one.
+        """
+        folder = self.root / "runs" / f"{purpose}-{uuid.uuid4().hex}"
+        lock = self._locks[folder] = _lock_of(folder)
+        lock.acquire()
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def clear_run_folder(self, folder: Path) -> None:
+        """Remove a folder of this run."""
+        _remove_with_lock(folder, self._locks.pop(folder))
 
     def reject(self, export_id: str, lines: Iterable[bytes]) -> Path:
         """Keep lines that cannot be read, unchanged; returns their file."""
@@ -93,11 +124,36 @@ class Spool:
     def _remove_older(self, folder: str, seconds: float) -> None:
         for path in (self.root / folder).iterdir():
             with suppress(FileNotFoundError):  # a run of another segment tidies up as well
-                if path.stat().st_mtime < self._clock.now() - seconds:
+                if self._is_older(path, seconds):
                     if path.is_dir():
                         shutil.rmtree(path, ignore_errors=True)
                     else:
                         path.unlink()
+
+    def _remove_dead_runs(self) -> None:
+        """Remove the folders of runs that were killed, at once: a living run holds the lock of its own."""
+        for path in (self.root / "runs").iterdir():
+            with suppress(OSError):  # a run lives, or has just ended, or was another user's
+                if path.suffix != _LOCK_SUFFIX:
+                    lock = _lock_of(path)
+                    lock.acquire()
+                    _remove_with_lock(path, lock)
+                elif not path.with_suffix("").exists() and self._is_older(path, _KEEP_DOWNLOADS_SECONDS):
+                    path.unlink()
+
+    def _is_older(self, path: Path, seconds: float) -> bool:
+        return path.stat().st_mtime < self._clock.now() - seconds
+
+
+def _lock_of(folder: Path) -> filelock.FileLock:
+    return filelock.FileLock(folder.with_suffix(_LOCK_SUFFIX), timeout=0, mode=0o600, thread_local=False)
+
+
+def _remove_with_lock(folder: Path, lock: filelock.FileLock) -> None:
+    """Remove a folder, then the lock, which is held: a folder without a lock would belong to nobody."""
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def _make_private(folder: Path, *, shut_out: int) -> None:

@@ -41,6 +41,7 @@ class BlockFingerprints:
         ids: Their ids.
         raws: Digests of their lines.
         contents: Digests of their contents.
+        are_emitted: 1 for each that is emitted, 0 for each that is skipped.
         member_of: The segment whose memberships are emitted; empty for none.
         has_profiles: True if more than memberships is emitted.
         skipped: Positions in the last version of the users that were skipped.
@@ -52,6 +53,7 @@ class BlockFingerprints:
     ids: Column
     raws: Column
     contents: Column
+    are_emitted: Column
     member_of: str
     has_profiles: bool
     skipped: Column
@@ -61,7 +63,8 @@ class BlockFingerprints:
         """Its tables, for a snapshot."""
         tables = {}
         if self.has_profiles:
-            tables[USERS] = {"key": self.keys, "raw": self.raws, "content": self.contents}
+            digests = {"key": self.keys, "raw": self.raws, "content": self.contents}
+            tables[USERS] = {**digests, "emitted": self.are_emitted}
         if self.member_of:
             tables[members_table(self.member_of)] = {"key": self.keys, "id": self.ids}
         return tables
@@ -238,6 +241,7 @@ class BlockCheck:
         ids = [self._ids[index] for index in self._skipped_lines]
         raws, contents = [self._raws[lines]], [self._found.contents[lines]]
         skipped, emitted = [self._found.positions[lines]], []
+        are_emitted = [np.zeros(len(lines), "u1")]
         for other_keys, other_ids, other_raws, other_contents, positions, same in self._others:
             keys.append(other_keys)
             ids += other_ids
@@ -245,6 +249,7 @@ class BlockCheck:
             contents.append(other_contents)
             skipped.append(positions[same])
             emitted.append(positions[~same])
+            are_emitted.append((~same).astype("u1"))
         fitting = np.fromiter(map(_fits, ids), bool, len(ids))
         all_keys = np.concatenate(keys)
         order = np.argsort(all_keys, kind="stable")
@@ -256,6 +261,7 @@ class BlockCheck:
             ids=np.array(ids, f"S{width}")[order],
             raws=np.concatenate(raws)[order],
             contents=np.concatenate(contents)[order],
+            are_emitted=np.concatenate(are_emitted)[order],
             member_of=self._member_of,
             has_profiles=self._has_profiles,
             skipped=_found_only(skipped),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from tap_braze_export.fingerprints.snapshot import USERS, UnreadableSnapshotErro
 from tap_braze_export.fingerprints.store import (
     Store,
     StoredVersion,
+    lost_error,
     new_run_id,
     part_name,
     part_number,
@@ -100,6 +101,8 @@ class Fingerprints:
         self._parts = 0
         self._version = ""
         self._found: list[str] = []
+        self._live: frozenset[str] = frozenset()
+        """Other runs that have not ended."""
         self._last: list[Snapshot] = []
         """What the target has by STATE: a version, and the parts emitted since."""
         self._last_signature = signature
@@ -114,14 +117,16 @@ class Fingerprints:
             TapError: If the storage cannot be used.
         """
         self._found = self._store.names()
-        self.known = Known(None) if self._is_resync else self._known()
-        self._store.mark(running_name(self._run_id))
+        self._live = self._store.live_runs(self._found)
+        with _files_needed():
+            self.known = Known(None) if self._is_resync else self._known()
+        self._store.mark(self._run_id)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove the mark of this run: only one that was killed leaves it."""
         with suppress(TapError):
-            self._store.remove([running_name(self._run_id)])
+            self._store.unmark(self._run_id)
         self._store.close()
 
     def record(self, block: BlockFingerprints, *, export_id: str) -> None:
@@ -150,6 +155,10 @@ class Fingerprints:
         Raises:
             TapError: If they cannot be recorded.
         """
+        with _files_needed():
+            yield from self._leavers(export_id, member_of, users)
+
+    def _leavers(self, export_id: str, member_of: str, users: int) -> Iterator[list[str]]:
         steps = self._steps()
         emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
         parts = [each for each in emitted if each.facts.get("export_id") == export_id]
@@ -160,20 +169,28 @@ class Fingerprints:
             self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
             yield [braze_id.decode() for braze_id in rows["id"].tolist()]
 
-    def finish(self) -> None:
+    def finish(self, *, only_own: bool) -> None:
         """Write the version that the next run compares users with.
+
+        Args:
+            only_own: True if the target may delete every profile that this run has not emitted.
 
         Raises:
             TapError: If it cannot be written.
         """
-        steps = self._steps()
-        is_new = bool(self._confirmed.parts) or any(step.snapshots for step in steps[1:])
-        if self._is_resync or not is_new:
+        if self._is_resync:
             return
-        name = version_name(self._run_id)
+        with _files_needed():
+            self._write_version(only_own=only_own)
+
+    def _write_version(self, *, only_own: bool) -> None:
+        steps, name = self._steps(), version_name(self._run_id)
+        if not (self._confirmed.parts or any(step.snapshots for step in steps[1:])):
+            return
         includes = [*self._found, *self._own_names, running_name(self._run_id)]
         facts = {"is_version": True, "signature": self._signature, "includes": includes}
-        self._store.write(name, lambda writer: write_merged(writer, steps), facts)
+        of_profiles = steps[2:] if only_own else steps
+        self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
         self._version = name
 
     def state(self) -> dict[str, Any]:
@@ -200,12 +217,14 @@ class Fingerprints:
             self._last_signature = ""
             _log.log(logging.WARNING if self._found else logging.INFO, "All users are emitted: %s", reason)
             return Known(None)
-        self._store.remove(sorted(included & names, key=lambda name: not name.endswith("/version")))
+        ended = (name for name in included & names if run_of(name) not in self._live)
+        self._store.remove(sorted(ended, key=lambda name: not name.endswith("/version")))
         base = self._last[0]
         known = Known(StoredVersion(self._store, self._confirmed.version))
-        for other in (*self._last[1:], *self._others.values()):
+        emitted_since = [(part, True) for part in self._last[1:]] + [(each, False) for each in self._others.values()]
+        for other, is_confirmed in emitted_since:
             comparable = other.facts["signature"] == self._signature
-            for table, positions in differing(base, other, comparable=comparable):
+            for table, positions in differing(base, other, comparable=comparable, is_confirmed=is_confirmed):
                 known.note_changed(table, positions)
         return known
 
@@ -228,9 +247,8 @@ class Fingerprints:
 
     def _steps(self) -> list[Emitted]:
         """Everything that was emitted, in order; nobody knows when that of a run was which had not ended."""
-        running = {run_of(name) for name in self._found if name.endswith("/running")}
-        ended = [each for name, each in self._others.items() if run_of(name) not in running]
-        unended = [each for name, each in self._others.items() if run_of(name) in running]
+        ended = [each for name, each in self._others.items() if run_of(name) not in self._live]
+        unended = [each for name, each in self._others.items() if run_of(name) in self._live]
         own = [self._store.open(name, is_checked=True) for name in self._own_names]
         return [
             Emitted(self._last, is_doubtful=False, signature=self._last_signature),
@@ -251,6 +269,19 @@ class Fingerprints:
         facts = {"is_version": False, "signature": self._signature, "export_id": export_id, "users": users}
         self._store.write(part_name(self._run_id, self._parts), fill, facts)
         self._parts += 1
+
+
+@contextmanager
+def _files_needed() -> Iterator[None]:
+    """End the run with one line if files go that it needs.
+
+    Raises:
+        TapError: They are gone, or damaged.
+    """
+    try:
+        yield
+    except UnreadableSnapshotError:
+        raise lost_error("a file of this run") from None
 
 
 def _gap(names: Iterable[str]) -> str:

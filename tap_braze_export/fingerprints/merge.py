@@ -39,10 +39,16 @@ class Emitted:
     signature: str
 
 
-def write_merged(writer: SnapshotWriter, steps: Sequence[Emitted]) -> None:
-    """Write the tables of a version: for each user what was emitted last, or that this is not known."""
-    for low, high in _ranges(steps, USERS):
-        writer.add(USERS, _users(steps, low, high))
+def write_merged(writer: SnapshotWriter, steps: Sequence[Emitted], *, of_profiles: Sequence[Emitted]) -> None:
+    """Write the tables of a version: for each user what was emitted last, or that this is not known.
+
+    Args:
+        writer: Receives them.
+        steps: Everything emitted so far.
+        of_profiles: Those of it whose profiles the target still has.
+    """
+    for low, high in _ranges(of_profiles, USERS):
+        writer.add(USERS, _users(of_profiles, low, high))
     for segment_id in segments_in(table for step in steps for each in step.snapshots for table in each.groups):
         table = members_table(segment_id)
         for low, high in _ranges(steps, table):
@@ -70,31 +76,37 @@ def leavers(steps: Sequence[Emitted], segment_id: str, current: Sequence[Snapsho
             yield {"key": members["key"][gone], "id": members["id"][gone]}
 
 
-def differing(base: Snapshot, other: Snapshot, *, comparable: bool) -> Iterator[tuple[str, Column]]:
-    """Yield, by table, positions in a version of users that another snapshot says to have been emitted otherwise.
+def differing(base: Snapshot, other: Snapshot, *, comparable: bool, is_confirmed: bool) -> Iterator[tuple[str, Column]]:
+    """Yield, by table, positions in a version of users that the target may have otherwise by another snapshot.
 
     Args:
         base: The version.
         other: A part, or another version.
         comparable: True if the same user has the same content in both.
+        is_confirmed: True if the target has all that was emitted. Else it may have only some of a user's rows, whose
+            time then differs from that of the others, although their content is the same.
     """
     for low, high in _ranges([Emitted([other], is_doubtful=True, signature="")], USERS):
         for rows in other.between(USERS, low, high):
             positions, found = base.lookup(USERS, rows["key"], ["content"])
             differs = positions >= 0
             if comparable and found:
-                differs &= found["content"] != rows["content"]
+                differs &= (found["content"] != rows["content"]) | _was_emitted(rows, unless=is_confirmed)
             yield USERS, positions[differs]
     for segment_id in segments_in(other.groups):
         table = members_table(segment_id)
         for group in other.groups.get(left_table(segment_id), ()):
             positions, _ = base.lookup(table, other.columns(group)["key"])
             yield table, positions[positions >= 0]
-        first = 0
-        for group in base.groups.get(table, ()) if is_version(other) else ():
-            positions, _ = other.lookup(table, base.columns(group)["key"])
-            yield table, first + np.flatnonzero(positions < 0)
-            first += group.count
+    if is_version(other):
+        for table, groups in base.groups.items():
+            first = 0
+            for group in groups:
+                wanted = [] if table == USERS else ["certain"]
+                positions, found = other.lookup(table, base.columns(group)["key"], wanted)
+                is_doubtful = found["certain"] != 1 if "certain" in found else False
+                yield table, first + np.flatnonzero((positions < 0) | is_doubtful)
+                first += group.count
 
 
 def is_version(snapshot: Snapshot) -> bool:
@@ -111,17 +123,27 @@ def _users(steps: Sequence[Emitted], low: int, high: int) -> dict[str, Column]:
                 rows["raw"] = rows["content"] = np.zeros(len(rows["key"]), "<u8")
         new = {name: _concatenated([rows[name] for _, rows in pieces], "<u8") for name in merged}
         if step.is_doubtful:
-            _mark_doubtful(merged, new)
+            emitted = [_was_emitted(rows, unless=False) for _, rows in pieces]
+            _mark_doubtful(merged, new, _concatenated(emitted, "?"))
+            for version in filter(is_version, step.snapshots):
+                positions, _ = version.lookup(USERS, merged["key"])
+                merged["raw"][positions < 0] = merged["content"][positions < 0] = 0
         else:
             merged = _last({name: np.concatenate([merged[name], new[name]]) for name in merged})
     return merged
 
 
-def _mark_doubtful(merged: dict[str, Column], new: dict[str, Column]) -> None:
-    """Mark users as not known that were perhaps emitted otherwise."""
+def _was_emitted(rows: Columns, *, unless: bool) -> Column:
+    """True for each user of a part that was emitted, not skipped, unless that is settled; versions do not say it."""
+    none = np.zeros(len(rows["key"]), "u1")
+    return np.equal(none if unless else rows.get("emitted", none), 1)
+
+
+def _mark_doubtful(merged: dict[str, Column], new: dict[str, Column], emitted: Column) -> None:
+    """Mark users as not known that were perhaps emitted otherwise, or of whom some rows were perhaps loaded again."""
     keys = merged["key"]
     places, known = _places(keys, new["key"])
-    differs = places[known][merged["content"][places[known]] != new["content"][known]]
+    differs = places[known][(merged["content"][places[known]] != new["content"][known]) | emitted[known]]
     merged["raw"][differs] = merged["content"][differs] = 0
     others = np.unique(new["key"][~known])
     zeros = np.zeros(len(others), "<u8")

@@ -156,12 +156,15 @@ class Snapshot:
         """The columns of a group, mapped into memory.
 
         Raises:
-            OSError: If the file is gone.
+            UnreadableSnapshotError: If the file is gone.
         """
         mapped = self._map
         if mapped is None:
-            with self.path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                with self.path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise UnreadableSnapshotError from error
         return {
             name: np.frombuffer(mapped, dtype, group.count, start) for name, (dtype, start) in group.columns.items()
         }

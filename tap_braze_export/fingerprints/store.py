@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import filelock
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.clock import Clock
@@ -25,12 +26,16 @@ from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter, UnreadableSnapshotError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tap_braze_export.files.spool import Spool
 
 _SETTING = "fingerprints_url"
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}/(\d{6,}\.part|version|running)")
+_UNFINISHED = "."
+"""Prefix of a file that is being written."""
+_TIME = "%Y%m%dT%H%M%SZ"
+_LONGEST_RUN_SECONDS = 7 * 24 * 3600
 _LABELS = StorageLabels(
     "the storage of fingerprints",
     url=_SETTING,
@@ -42,7 +47,7 @@ _LABELS = StorageLabels(
 
 def new_run_id(clock: Clock) -> str:
     """A name that no other run has."""
-    return f"{datetime.fromtimestamp(clock.now(), UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:12]}"
+    return f"{datetime.fromtimestamp(clock.now(), UTC):{_TIME}}-{uuid.uuid4().hex[:12]}"
 
 
 def part_name(run_id: str, number: int) -> str:
@@ -70,6 +75,13 @@ def run_of(name: str) -> str:
     return name.partition("/")[0]
 
 
+def lost_error(what: str) -> TapError:
+    """The error of files that another program, or another pipeline, has removed or changed."""
+    return TapError(
+        f"{what} at fingerprints_url was removed or damaged during the run: run again, the next run emits all users"
+    )
+
+
 class Store:
     """The files of fingerprints; it can be sent to other processes.
 
@@ -90,15 +102,16 @@ class Store:
         self._clock = clock
         self._copies: Path | None = None
         self._temporary: TemporaryDirectory[str] | None = None
+        self._lock: filelock.BaseFileLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_spool": None, "_clock": Clock(), "_temporary": None}
+        own = {"_spool": None, "_clock": Clock(), "_temporary": None, "_lock": None}
         return {name: value for name, value in vars(self).items() if name != "_storage"} | own
 
     def close(self) -> None:
         """Remove the copies."""
         if self._copies is not None and self._spool is not None:
-            self._spool.clear(self._copies.name)
+            self._spool.clear_run_folder(self._copies)
 
     @cached_property
     def _storage(self) -> Storage:
@@ -128,9 +141,9 @@ class Store:
             TapError: If any of that cannot be done.
         """
         self.names()
-        mark = running_name(new_run_id(self._clock))
-        self.mark(mark)
-        self.remove([mark])
+        run_id = new_run_id(self._clock)
+        self.mark(run_id)
+        self.unmark(run_id)
 
     def write(self, name: str, fill: Callable[[SnapshotWriter], None], facts: Mapping[str, Any]) -> None:
         """Write a snapshot; it is there as a whole, or not at all.
@@ -148,14 +161,48 @@ class Store:
             fill(writer)
             writer.finish(facts)
 
-    def mark(self, name: str) -> None:
-        """Write an empty file.
+    def mark(self, run_id: str) -> None:
+        """Say that a run has begun, and has not ended until `unmark` or its death.
 
         Raises:
             TapError: If it cannot be written.
         """
+        name = running_name(run_id)
         with self._written(name) as path, private_file(path):
             pass
+        if self.is_local:
+            self._lock = filelock.FileLock(Path(self._storage.root, name), timeout=0, mode=0o600)
+            self._lock.acquire()
+
+    def unmark(self, run_id: str) -> None:
+        """Say that a run has ended.
+
+        Raises:
+            TapError: If the storage refuses.
+        """
+        if self._lock is not None:
+            self._lock.release()
+        self.remove([running_name(run_id)])
+
+    def live_runs(self, names: Iterable[str]) -> frozenset[str]:
+        """The runs whose marks are among these files, and that may go on, as far as can be known.
+
+        In a directory, the lock of a run that was killed is free. Elsewhere a run counts as live for a week.
+        """
+        marked = (run_of(name) for name in names if name == running_name(run_of(name)))
+        return frozenset(filter(self._is_live, marked))
+
+    def _is_live(self, run_id: str) -> bool:
+        if not self.is_local:
+            began = datetime.strptime(run_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
+            return self._clock.now() < began.timestamp() + _LONGEST_RUN_SECONDS
+        try:
+            with filelock.FileLock(Path(self._storage.root, running_name(run_id)), timeout=0, mode=0o600):
+                return False
+        except filelock.Timeout:
+            return True
+        except FileNotFoundError:  # it has ended meanwhile
+            return False
 
     def open(self, name: str, *, is_checked: bool = False, stays_mapped: bool = False) -> Snapshot:
         """Open a snapshot; see `Snapshot.open`.
@@ -182,7 +229,9 @@ class Store:
         if self.is_local:
             for path in (Path(storage.root, name) for name in names):
                 storage.once("written", lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
-                with suppress(OSError):  # not empty
+                with suppress(OSError):  # not empty, or another run was faster
+                    for unfinished in path.parent.glob(f"{_UNFINISHED}*"):
+                        unfinished.unlink()
                     path.parent.rmdir()
         elif names:
             with suppress(FileNotFoundError):  # another run was faster
@@ -198,7 +247,7 @@ class Store:
             storage.retrying("written", lambda: storage.files.put_file(str(copy), f"{storage.root}/{name}"))
             return
         path = Path(storage.root, name)
-        part = path.with_name(f".{path.name}")
+        part = path.with_name(f"{_UNFINISHED}{path.name}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             yield part
@@ -211,7 +260,7 @@ class Store:
 
     def _copy(self, name: str) -> Path:
         if self._copies is None and self._spool is not None:
-            self._copies = self._spool.folder(f"fingerprints-{uuid.uuid4().hex}")
+            self._copies = self._spool.run_folder("fingerprints")
         elif self._copies is None or not self._copies.is_dir():  # a worker on another machine
             self._temporary = TemporaryDirectory(prefix="tap-braze-export-")
             self._copies = Path(self._temporary.name)
@@ -239,7 +288,4 @@ class StoredVersion:
         try:
             return self.store.open(self.name, is_checked=True, stays_mapped=True)
         except UnreadableSnapshotError:
-            raise TapError(
-                f"{self.name} at fingerprints_url was removed or damaged during the run: run again, the next run emits "
-                "all users"
-            ) from None
+            raise lost_error(self.name) from None

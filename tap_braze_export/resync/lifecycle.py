@@ -19,7 +19,7 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
-from tap_braze_export.state import VERSION
+from tap_braze_export.state import VERSION, ResyncProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -241,10 +241,10 @@ class Resync:
     def _begin(self, fingerprint: str) -> tuple[str, int]:
         """The id of this resync, and how many of its requests an earlier run has done."""
         source = {"source": f"{_PLAN_VERSION}-{fingerprint}", "rows_signature": self._rows_signature}
-        earlier: Any = self._state["resync"]
-        if isinstance(earlier, dict) and source.items() <= earlier.items():
-            _log.info("Resync %s continues after %s requests", earlier["export_id"], f"{earlier['requests']:,}")
-            return earlier["export_id"], earlier["requests"]
+        earlier = self._state["resync"]
+        if (found := ResyncProgress.of(earlier)) and source.items() <= earlier.items():
+            _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
+            return found.export_id, found.requests
         # Random, as another run may begin the same resync in the same second, for another loader.
         export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}-{secrets.token_hex(4)}"
         dropped = "; an unfinished one of other identifiers is dropped" if earlier else ""

@@ -135,19 +135,25 @@ CHECKS: Mapping[Type, Check] = {
 
 def attributes_decoder(column: Field) -> msgspec.json.Decoder[Any] | None:
     """Make a decoder that checks the typed members of many custom attributes; None if it cannot check all of them."""
-    if not column.members or not all(member.type in _MEMBER_TYPES for member in column.members):
+    checked = _checked(column)
+    if not checked or not all(member.type in _MEMBER_TYPES for member in checked):
         return None
-    members = [(f"member_{index}", _MEMBER_TYPES[member.type], None) for index, member in enumerate(column.members)]
-    names = {f"member_{index}": member.name for index, member in enumerate(column.members)}
+    members = [(f"member_{index}", _MEMBER_TYPES[member.type], None) for index, member in enumerate(checked)]
+    names = {f"member_{index}": member.name for index, member in enumerate(checked)}
     try:
         return msgspec.json.Decoder(list[msgspec.defstruct("Attributes", members, rename=names) | None])  # type: ignore[misc]
     except ValueError:
         return None  # a name that no struct can have
 
 
+def _checked(column: Field) -> list[Field]:
+    """List the members that not every JSON value fits; the decoder skips all others."""
+    return [member for member in column.members if member.type is not Type.ANY]
+
+
 def are_attributes(contents: list[bytes], column: Field, decoder: msgspec.json.Decoder[Any] | None) -> bool:
     """True if all are objects, and their typed members of their types."""
-    if not column.members:
+    if not _checked(column):
         return {content[0] for content in contents} <= _FIRST_BYTE_OF_OBJECT
     if decoder is None:
         return False

@@ -163,6 +163,11 @@ def to_object(value: Any) -> Any:
     return value if isinstance(value, dict) else UNFIT
 
 
+def to_any(value: Any) -> Any:
+    """Return any value as it is."""
+    return value
+
+
 CONFORM: Mapping[Type, Callable[[Any], Any]] = {
     Type.STRING: to_string,
     Type.INTEGER: to_integer,
@@ -174,6 +179,7 @@ CONFORM: Mapping[Type, Callable[[Any], Any]] = {
     Type.COORDINATES: to_coordinates,
     Type.ARRAY: to_array,
     Type.OBJECT: to_object,
+    Type.ANY: to_any,
 }
 """The conforming function of each type."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.schema.table import Field, Type
@@ -21,47 +22,60 @@ ATTRIBUTE_TYPES: dict[str, Type] = {
 }
 """The types that the setting `custom_attributes` can give to a custom attribute."""
 _TYPES_BY_WORD = {
-    "array": "array",  # first: Braze also has arrays of objects
-    "string": "string",
-    "number": "number",
-    "boolean": "boolean",
-    "time": "date-time",
-    "date": "date-time",
-    "object": "object",
+    "string": Type.STRING,
+    "number": Type.NUMBER,
+    "boolean": Type.BOOLEAN,
+    "time": Type.DATE_TIME,
+    "date": Type.DATE_TIME,
+    "datetime": Type.DATE_TIME,
+    "array": Type.ARRAY,
+    "object": Type.OBJECT,
 }
 """The type that a word in Braze's `data_type` means; the exact spellings are not documented."""
-
-_NO_COLUMN = re.compile(r"[\x00\ud800-\udfff]")
-"""Matches in a name that no message can hold."""
-
-
-def attribute_fields(types: Mapping[str, str]) -> list[Field]:
-    """Return the typed members of `custom_attributes`, sorted by name."""
-    return [Field(name, ATTRIBUTE_TYPES[types[name]], "Custom attribute") for name in sorted(types)]
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL and lone surrogates, which become U+FFFD in rows, too."""
 
 
-def discovered_types(attributes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the types that Braze gives to custom attributes; one of a type unknown here stays untyped.
+def attribute_fields(types: Mapping[str, Type]) -> list[Field]:
+    """Return the members of `custom_attributes`, sorted by name, as rows spell it."""
+    storable = {_UNSTORABLE.sub("\ufffd", name): kind for name, kind in types.items()}
+    return [Field(name, kind, "Custom attribute") for name, kind in sorted(storable.items(), key=itemgetter(0))]
+
+
+def discovered_types(attributes: Iterable[Mapping[str, Any]]) -> dict[str, Type]:
+    """Return the types that Braze gives to custom attributes: any JSON type, where the tap cannot tell one.
 
     Args:
-        attributes: Items of GET `/custom_attributes`. Blocklisted ones carry no data and are left out.
+        attributes: Items of GET `/custom_attributes`. Blocklisted ones carry no data and are left out, as are items
+            without a name. A name that is listed twice with two types is open to any JSON type.
     """
-    types = {}
+    types: dict[str, Type] = {}
     for attribute in attributes:
-        name, data_type, status = (_text(attribute.get(member)) for member in ("name", "data_type", "status"))
-        kind = next((kind for word, kind in _TYPES_BY_WORD.items() if word in data_type.lower()), None)
-        if kind and name and not _NO_COLUMN.search(name) and status.lower() != "blocklisted":
-            types[name] = kind
+        name = attribute.get("name")
+        if not isinstance(name, str) or not name or str(attribute.get("status")).lower() == "blocklisted":
+            continue
+        kind = _told_by_words(attribute.get("data_type"))
+        types[name] = kind if types.get(name, kind) is kind else Type.ANY
     return types
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _told_by_words(data_type: Any) -> Type:
+    """Return the type that the words of Braze's `data_type` mean; any JSON type if they mean none or several."""
+    words = _WORD.findall(data_type) if isinstance(data_type, str) else ()
+    kinds = {kind for word in words if (kind := _TYPES_BY_WORD.get(word.lower()))}
+    if Type.ARRAY in kinds:
+        return Type.ARRAY  # of objects, of strings
+    return kinds.pop() if len(kinds) == 1 else Type.ANY
 
 
-def type_of(json_schema: dict[str, Any]) -> Type:
-    """Return the type that a catalog's JSON schema gives to a custom attribute."""
-    names = json_schema.get("type", "object")
-    plain = {name for name in ([names] if isinstance(names, str) else names) if name != "null"}
-    name = "date-time" if json_schema.get("format") == "date-time" else next(iter(plain), "object")
-    return ATTRIBUTE_TYPES.get(name, Type.OBJECT)
+def type_of(json_schema: Mapping[str, Any]) -> Type:
+    """Return the type that a catalog's JSON schema gives to a custom attribute: any, where it allows several or all."""
+    names = json_schema.get("type", ())
+    listed = [names] if isinstance(names, str) else names if isinstance(names, list) else []
+    kinds = {name for name in listed if isinstance(name, str)} - {"null"}
+    if "number" in kinds:
+        kinds -= {"integer"}
+    if kinds == {"string"} and json_schema.get("format") == "date-time":
+        return Type.DATE_TIME
+    return ATTRIBUTE_TYPES.get(kinds.pop(), Type.ANY) if len(kinds) == 1 else Type.ANY

@@ -29,6 +29,8 @@ class Type(enum.Enum):
     COORDINATES = enum.auto()
     ARRAY = enum.auto()
     OBJECT = enum.auto()
+    ANY = enum.auto()
+    """Any JSON value, as it is."""
 
 
 _JSON_SCHEMAS: dict[Type, dict[str, Any]] = {
@@ -42,6 +44,8 @@ _JSON_SCHEMAS: dict[Type, dict[str, Any]] = {
     Type.COORDINATES: {"type": "array", "items": {"type": "number"}},
     Type.ARRAY: {"type": "array"},
     Type.OBJECT: {"type": "object", "additionalProperties": True},
+    # The types are spelled out: loaders skip or refuse a property without one.
+    Type.ANY: {"type": ["string", "integer", "number", "boolean", "array", "object"], "additionalProperties": True},
 }
 
 
@@ -69,7 +73,8 @@ class Field:
     def json_schema(self) -> dict[str, Any]:
         """The column's JSON schema, nullable."""
         schema = dict(_JSON_SCHEMAS[self.type])
-        schema["type"] = [schema["type"], "null"]
+        kinds = schema["type"]
+        schema["type"] = [*([kinds] if isinstance(kinds, str) else kinds), "null"]
         if self.description:
             schema["description"] = self.description
         if self.members:

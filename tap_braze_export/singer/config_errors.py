@@ -211,7 +211,14 @@ def _text(content: bytes, label: str) -> str:
 
 def _json_object(text: str, label: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{label} holds half of a character, an escape such as \\ud800 without its other half"
+        ) from None
+    except OverflowError:
+        raise ConfigError(f"{label} is not JSON: it holds NaN, Infinity or a number that is too large") from None
     except json.JSONDecodeError as error:
         hint = ": it looks like YAML or a list of variables" if _NOT_JSON.match(text.lstrip()) else ""
         raise ConfigError(f"{label} is not JSON (line {error.lineno}, column {error.colno}){hint}") from None
@@ -224,6 +231,17 @@ def _json_object(text: str, label: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{label} must hold a JSON object")
     return value
+
+
+def _finite(text: str) -> float:
+    """Read a number with a fraction, or the name of none.
+
+    Raises:
+        OverflowError: It is NaN or infinite, so that it could not be written as JSON again.
+    """
+    if not math.isfinite(number := float(text)):
+        raise OverflowError
+    return number
 
 
 def _describe(error: ValidationError, tap_name: str) -> Iterator[str]:

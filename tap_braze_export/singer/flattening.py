@@ -1,7 +1,7 @@
 """Flattening that loses nothing: members that a schema does not know stay together in one column of JSON text.
 
 The SDK's own flattening makes a column of each member that a row happens to have, and loaders drop those that SCHEMA
-lacks. Here the schema alone decides. A name of a column is the SDK's.
+lacks. Here the schema alone decides. A name of a column is the SDK's, unless a loader could not keep it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from singer_sdk.helpers._flattening import FlatteningOptions
 
 _PLAIN_KINDS = {"string", "integer", "number", "boolean"}
-_DIGEST_BYTES = 3
+_DIGITS = 6
+"""Of a hash at the end of a name; more only if another column has that name."""
 _JSON_TEXT = {"type": ["string", "null"]}
 
 
@@ -121,19 +122,34 @@ class _Tree:
         return node
 
     def _name(self, path: tuple[str, ...]) -> str:
-        if path[:1] == path and path[0] in self._keys:
+        if self._is_key(path):
             return path[0]
         options = self._options
-        return flatten_key(path[-1], [*path[:-1]], options.separator, max_key_length=options.max_key_length)
+        name = flatten_key(path[-1], [*path[:-1]], options.separator, max_key_length=options.max_key_length)
+        return name.replace('"', "_")  # loaders do not escape it in SQL
 
     def make_names_unique(self) -> None:
-        """Add a hash of its path to each name that several columns would have; many databases ignore case."""
+        """Add a hash of its path to each name that is still too long or that several columns would have.
+
+        Many databases ignore case, and count the bytes of a name.
+        """
         counts = Counter(node.column.lower() for node in self.nodes)
+        taken = {*counts}
         for path, node in zip(self._paths, self.nodes, strict=True):
-            if counts[node.column.lower()] > 1 and not (len(path) == 1 and path[0] in self._keys):
-                digest = hashlib.blake2b("\0".join(path).encode("utf-8", "replace"), digest_size=_DIGEST_BYTES)
-                end = f"_{digest.hexdigest()}"
-                node.column = node.column[: max(1, self._options.max_key_length - len(end) - 1)] + end
+            is_long = len(node.column.encode("utf-8", "replace")) >= self._options.max_key_length
+            if (is_long or counts[node.column.lower()] > 1) and not self._is_key(path):
+                node.column = next(name for name in self._hashed(node.column, path) if name.lower() not in taken)
+                taken.add(node.column.lower())
+
+    def _hashed(self, column: str, path: tuple[str, ...]) -> Iterator[str]:
+        """Yield the column's name with a hash of its path, each longer than the one before."""
+        digest = hashlib.blake2b("\0".join(path).encode("utf-8", "replace")).hexdigest()
+        for length in range(_DIGITS, len(digest) + 1):
+            kept = column.encode("utf-8", "replace")[: max(1, self._options.max_key_length - length - 2)]
+            yield f"{kept.decode(errors='ignore')}_{digest[:length]}"
+
+    def _is_key(self, path: tuple[str, ...]) -> bool:
+        return len(path) == 1 and path[0] in self._keys
 
 
 def _flatten(node: _Node, value: Any, flat: dict[str, Any]) -> None:

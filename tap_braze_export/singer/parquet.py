@@ -19,7 +19,7 @@ from tap_braze_export.rows.exact_json import ENCODER, Integer64
 from tap_braze_export.schema.table import LARGEST_INTEGER, SMALLEST_INTEGER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tap_braze_export.rows.rendered import Rows
 
@@ -95,10 +95,12 @@ def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: s
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     columns = [Column.of(name, definition) for name, definition in schema.get("properties", {}).items()]
+    struct = _struct(columns)
     try:
-        tables = [_table(columns, values) for values in _decoded(rows, columns)]
+        tables = [_table(columns, values) for values in _decoded(rows, columns, struct)] if struct else []
     except msgspec.ValidationError:
-        tables = [_table(*_fitted(stream, rows, columns))]
+        tables = []
+    tables = tables or [_table(*_fitted(stream, rows, columns))]
     file = io.BytesIO()
     pq.write_table(pa.concat_tables(tables), file, compression=compression)
     return file.getvalue()
@@ -111,26 +113,33 @@ def _table(columns: Iterable[Column], values: Iterable[list[Any]]) -> Any:
     return pa.table(arrays, names=[column.name for column in columns])
 
 
-def _decoded(rows: Rows, columns: Iterable[Column]) -> Iterator[list[list[Any]]]:
+def _struct(columns: Iterable[Column]) -> Any:
+    """Make the struct of a row, with attributes c0, c1 and so on; None if a name is one that no struct can have."""
+    named = {f"c{number}": column for number, column in enumerate(columns)}
+    try:
+        return msgspec.defstruct(
+            "Row",
+            [(attribute, column.python, None) for attribute, column in named.items()],
+            rename={attribute: column.name for attribute, column in named.items()},
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+    except ValueError:
+        return None
+
+
+def _decoded(rows: Rows, columns: Sequence[Column], struct: Any) -> Iterator[list[list[Any]]]:
     """Yield the values of each column, part by part, while they are as the schema says.
 
     Raises:
         msgspec.ValidationError: If a value or member is not as the schema says.
     """
-    named = {f"c{number}": column for number, column in enumerate(columns)}
-    struct = msgspec.defstruct(
-        "Row",
-        [(attribute, column.python, None) for attribute, column in named.items()],
-        rename={attribute: column.name for attribute, column in named.items()},
-        forbid_unknown_fields=True,
-        gc=False,
-    )
     decoder = msgspec.json.Decoder(struct)
     for part in rows.parts:
         decoded = decoder.decode_lines(part)
         yield [
             [*map(attrgetter(name), decoded)] if column.plain else [_raw_text(getattr(row, name)) for row in decoded]
-            for name, column in named.items()
+            for name, column in zip(struct.__struct_fields__, columns, strict=True)
         ]
 
 

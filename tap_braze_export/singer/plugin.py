@@ -161,9 +161,10 @@ class Plugin(Tap):
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
-        """Load the bookmark of export_files only; orchestrators may merge foreign ones into STATE."""
-        bookmarks = state.get("bookmarks", {})
-        super().load_state({"bookmarks": {name: bookmarks[name] for name in bookmarks if name == "export_files"}})
+        """Load the bookmark of export_files only, without Singer's partitions; orchestrators merge foreign ones in."""
+        found = state.get("bookmarks", {}).get("export_files", {})
+        own = {name: found[name] for name in found if name != "partitions"}
+        super().load_state({"bookmarks": {"export_files": own}} if own else {})
 
     # The command line
 

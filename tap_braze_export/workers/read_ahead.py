@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +16,7 @@ from tap_braze_export.workers.processes import Processes, environment, process_c
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import Delivery
@@ -76,7 +76,7 @@ class ReadAhead:
         self._new_executor = executor or self._configured_executor
         self._known_users = known_users
         self._readers = Readers(selections, known_users)
-        self._rows_folder = f"rows-{uuid.uuid4().hex}"
+        self._rows_folder: Path | None = None
         self._futures: dict[DeliveredFile, Future[ReadResult]] = {}
         self._uses_workers = settings.workers > 0 or settings.dask_scheduler is not None
 
@@ -93,7 +93,8 @@ class ReadAhead:
     def __exit__(self, *_: object) -> None:
         """End the workers, and remove the rows that nobody fetched."""
         self._executor.close()
-        self._spool.clear(self._rows_folder)
+        if self._rows_folder:
+            self._spool.clear_run_folder(self._rows_folder)
 
     def next(self, deliveries: Sequence[Delivery]) -> tuple[Delivery, Iterator[ReadBlock]]:
         """Choose the delivery that the run emits next, and have workers read those after it.
@@ -178,7 +179,7 @@ class ReadAhead:
             known_users=self._known_users,
         )
         if not settings.dask_scheduler:
-            reader.rows_folder = self._spool.folder(self._rows_folder)
+            reader.rows_folder = self._rows_folder = self._spool.run_folder("rows")
             variables = environment(for_cloud=files is not None and not files.is_local)
             return Processes(reader, processes, at_once=settings.workers > 0, variables=variables)
         if self._selections.keys() - self._plain_streams:

@@ -75,7 +75,7 @@ class Folder:
         version, user = self.contents.get(wanted.path, (0, None))
         if user is None or str(version) != wanted.version:
             raise DamagedFileError(f"{wanted.name} is damaged")
-        return wanted, [Member(f"{wanted.name}!0-{user}", 1, offset=0)]
+        return wanted, [Member(f"{wanted.name}!0-{user}", 1)]
 
 
 class Histories(RuleBasedStateMachine):

@@ -56,6 +56,7 @@ def zipped(*contents: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("temporary", [".b.zip.Ab12Cd", "b.zip.6eF9aC2b", "b.zip_.gstmp", "b.zip.1a2b3c4d.partial"])
+@pytest.mark.fault("Bucket", "a file under the temporary name of a copy tool", "the same rows")
 def test_half_written_file_is_read_under_its_final_name(tmp_path: Path, temporary: str) -> None:
     """However often it is seen before."""
     clock = Steps()
@@ -143,11 +144,13 @@ def reading(folder: Path, event: Callable[[Path], object]) -> list[str]:
     return read
 
 
+@pytest.mark.fault("Bucket", "a file that is renamed before it is read", "the same rows")
 def test_file_that_is_renamed_before_it_is_fetched(tmp_path: Path) -> None:
     """It is read under its new name."""
     assert reading(tmp_path, lambda path: path.rename(path.with_name("b.zip"))) == ["b.zip!0-users0.gz"]
 
 
+@pytest.mark.fault("Bucket", "a file that is deleted before it is read", "one line")
 def test_file_that_is_deleted_before_it_is_fetched(tmp_path: Path) -> None:
     """The next listings show that it is gone, and the export ends with one line."""
     with pytest.raises(ExportError, match=r"^a\.zip was deleted from the bucket before it was read: run again"):

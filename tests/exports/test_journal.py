@@ -12,6 +12,7 @@ from tap_braze_export.errors import TapError
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.settings import read_api_url
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock
 
@@ -34,7 +35,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def journal(spool: Spool) -> Iterator[Journal]:
-    journal = Journal(spool, API, KEY)
+    journal = Journal.of(spool, API, KEY, {})
     yield journal
     journal.unlock()
 
@@ -108,10 +109,10 @@ def test_forgetting_twice_is_fine(journal: Journal) -> None:
 
 
 def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
-    """A slash at the end of api_url makes no other workspace."""
+    """Another spelling of api_url makes no other workspace, once it is read as a setting."""
 
     def path(api_url: str, key: tuple[str, str]) -> Path:
-        return Journal(spool, api_url, key).path
+        return Journal.of(spool, read_api_url(api_url), key, {}).path
 
     paths = {
         path(API, KEY),
@@ -120,18 +121,18 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
         path(API, ("global_control_group", "")),
     }
     assert len(paths) == 4
-    assert path(f"{API}/", KEY) == path(API, KEY)
+    assert {path(spelling, KEY) for spelling in (f"{API}/", f" {API}", API.upper())} == {path(API, KEY)}
 
 
 def test_lock_keeps_a_second_run_away(spool: Spool, journal: Journal) -> None:
     """It is refused at once, with the segment and the lock's file named; of another segment it is not."""
     journal.lock()
-    second = Journal(spool, API, KEY)
+    second = Journal.of(spool, API, KEY, {})
     with pytest.raises(TapError) as refused:
         second.lock()
     assert "another run is exporting segment seg-1" in str(refused.value)
     assert str(journal.path.with_suffix(".lock")) in str(refused.value)
-    other = Journal(spool, API, ("segment", "seg-2"))
+    other = Journal.of(spool, API, ("segment", "seg-2"), {})
     other.lock()
     other.unlock()
     journal.unlock()

@@ -75,6 +75,7 @@ def test_without_settle_time_the_first_look_without_a_new_file_ends_it(tmp_path:
 
 
 @pytest.mark.parametrize("output_format", ["zip", "gzip"])
+@pytest.mark.fault("Bucket", "files of other exports, CSV files, other date folders", "the same rows")
 def test_other_folders_and_files_are_left_alone(tmp_path: Path, output_format: str) -> None:
     """Foreign exports and CSV exports beside the files do not matter, nor on which date's folders the files stand."""
     clock = FakeClock()
@@ -87,6 +88,7 @@ def test_other_folders_and_files_are_left_alone(tmp_path: Path, output_format: s
 
 
 @pytest.mark.parametrize("looks", [1, 6])
+@pytest.mark.fault("Bucket", "a file that grows while it is read", "the same rows")
 def test_half_written_file_grows(tmp_path: Path, looks: int) -> None:
     """It is no damaged file however long it takes, as long as it grows before the export ends."""
     clock = Steps()
@@ -99,6 +101,7 @@ def test_half_written_file_grows(tmp_path: Path, looks: int) -> None:
     assert len([line for line in run.warnings if "fetching it once more" in line]) == 1
 
 
+@pytest.mark.fault("Bucket", "a damaged file", "fetched once more, then one line")
 def test_damaged_file_in_a_bucket(tmp_path: Path) -> None:
     """It is fetched once more when the export has ended; then the export fails and the file is named."""
     clock = FakeClock()
@@ -163,6 +166,9 @@ def test_empty_segment_with_callback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known_by", ["last export", "estimate"])
+@pytest.mark.fault(
+    "Bucket", "Braze says that it has delivered, and nothing is there", "one line, unless the segment is empty"
+)
 def test_callback_without_a_file(tmp_path: Path, known_by: str) -> None:
     """Braze says that it has delivered, and nothing is here: that is the wrong bucket, unless the segment is empty."""
     port = clouds.free_port()
@@ -187,6 +193,7 @@ def test_callback_without_a_file(tmp_path: Path, known_by: str) -> None:
     assert {"last export": "the last export had 9 users", "estimate": "Braze estimates 9 users"}[known_by] in run.error
 
 
+@pytest.mark.fault("Bucket", "no file and no callback", "one line when export_timeout_minutes are over")
 def test_empty_segment_without_callback(tmp_path: Path) -> None:
     """No file and no word from Braze is nothing that can be told from an export that is late: the deadline ends it."""
     clock = FakeClock()
@@ -206,6 +213,9 @@ def test_empty_zip(tmp_path: Path) -> None:
     assert exports(run.states[-1])[0]["running"] is False
 
 
+@pytest.mark.fault(
+    "Bucket", "new files without end", "one line when export_timeout_minutes are over; the rows that came"
+)
 def test_files_that_never_end(tmp_path: Path) -> None:
     """While files come there is no quiet: the deadline ends it, and what was read stays."""
     clock = Steps()
@@ -229,6 +239,7 @@ def test_control_group_in_a_bucket(tmp_path: Path) -> None:
 # Late files
 
 
+@pytest.mark.fault("Bucket", "a file that comes after the end of the export", "the next run reads it first")
 def test_late_file(tmp_path: Path) -> None:
     """It is read before anything else by the next run, with the time of its own export, and the log says so."""
     clock = FakeClock()
@@ -425,6 +436,7 @@ def test_download_that_stays_damaged(tmp_path: Path, fault: str, said: str) -> N
         config = settings(sandbox, tmp_path)
         run = sync(config, clock=clock, catalog=USERS, fails=True)
         fetched = [call.status for call in sandbox.calls if call.service == "download"]
+        left = list((tmp_path / "spool" / "exports").iterdir())
         sandbox.set_faults()
         again = sync(config, clock=clock, catalog=USERS, state=run.states[-1])
         assert posts(sandbox) == [201, 201]
@@ -432,9 +444,10 @@ def test_download_that_stays_damaged(tmp_path: Path, fault: str, said: str) -> N
     assert said in run.error
     assert ".zip" in run.error
     assert again.counts["users"] == 9
-    assert not list((tmp_path / "spool" / "exports").iterdir())
+    assert left == []
 
 
+@pytest.mark.fault("Download", "a crash in the middle", "the next run asks for the rest only")
 def test_broken_download_goes_on_after_a_crash(tmp_path: Path) -> None:
     """The next run asks for the rest only, with Range, of the same file."""
     clock = Steps(crash, now=time.time())  # the age of what was left is told by the disk's time

@@ -35,7 +35,7 @@ SOURCES = [
 def journal(tmp_path: Path, clock: FakeClock) -> Journal:
     spool = Spool(str(tmp_path / "spool"), clock=clock)
     spool.open()
-    return Journal(spool, "https://rest.example.org", ("segment", "all-users"))
+    return Journal.of(spool, "https://rest.example.org", ("segment", "all-users"), {})
 
 
 def request_of(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.exports.resume import KnownExport, Status, known_export
+from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
 from tap_braze_export.state import Bookmark
 from tests.support import clouds
 from tests.support.fakes import FakeClock
@@ -98,6 +98,7 @@ def test_changed_shape_of_rows_reads_it_from_its_first_file(tmp_path: Path, shap
     assert export_ids(second) == export_ids(first)
 
 
+@pytest.mark.fault("STATE", "STATE of a run that asked for fewer fields", "a new export")
 def test_missing_field_means_a_new_export(tmp_path: Path) -> None:
     """It was not asked for what is selected now: it is left to end, and the next one is waited for."""
     clock = Steps()
@@ -121,6 +122,7 @@ def test_missing_field_means_a_new_export(tmp_path: Path) -> None:
 # STATE and journal
 
 
+@pytest.mark.fault("STATE", "no STATE after a crash", "the export goes on from its first file")
 def test_journal_is_enough_to_go_on(tmp_path: Path) -> None:
     """A loader that never handed a STATE on: the export is continued, from its first file."""
     clock = Steps()
@@ -132,6 +134,7 @@ def test_journal_is_enough_to_go_on(tmp_path: Path) -> None:
     assert second.counts == {"users": 9, "export_files": 3}
 
 
+@pytest.mark.fault("STATE", "STATE that is older than the journal", "what it does not cover comes again")
 def test_journal_never_says_what_the_target_has(tmp_path: Path) -> None:
     """Three runs of one export, the last with an older STATE: what that one does not cover comes again."""
     clock = Steps()
@@ -187,6 +190,7 @@ def test_deleting_the_journal_makes_it_forgotten(tmp_path: Path) -> None:
     assert second.counts == {"users": 9, "export_files": 3}
 
 
+@pytest.mark.fault("STATE", "STATE of another version", "a new export; the log says why")
 def test_state_of_another_version(tmp_path: Path) -> None:
     """It is not used, and the log says so."""
     clock = Steps()
@@ -306,7 +310,9 @@ BUCKET = {"in_bucket": True}
 )
 def test_newer_of_state_and_journal_wins(known: Bookmark | None, entry: Bookmark | None, export_id: str | None) -> None:
     """Of what runs in Braze; that an export has ended is STATE's to say."""
-    found = known_export(known, KnownExport(entry) if entry else None, WANTED, timeout=5000, has_bucket=True)
+    found = known_export(
+        known, KnownExport(entry) if entry else None, WANTED, given_state="", timeout=5000, has_bucket=True
+    )
     assert (found.bookmark.export_id if found else None) == export_id
 
 
@@ -314,7 +320,7 @@ def test_files_are_those_of_state() -> None:
     """The journal of the same export adds the link and the token, not files."""
     known = bookmark(digests={b"12345678": None})
     entry = KnownExport(bookmark(), "https://example.org/x", "token")
-    found = known_export(known, entry, WANTED, timeout=5000, has_bucket=False)
+    found = known_export(known, entry, WANTED, given_state="", timeout=5000, has_bucket=False)
     assert found is not None
     assert (found.status, found.url, found.token, found.bookmark.files) == (
         Status.RUNNING,
@@ -326,11 +332,13 @@ def test_files_are_those_of_state() -> None:
 
 def test_export_behind_a_url_is_not_looked_for_in_a_bucket() -> None:
     """Also where a bucket is configured: Braze said with its answer where the files go."""
-    assert known_export(bookmark(), None, WANTED, timeout=5000, has_bucket=True) is None
+    assert known_export(bookmark(), None, WANTED, given_state="", timeout=5000, has_bucket=True) is None
 
 
 def test_unanswered_request_is_remembered() -> None:
-    found = known_export(None, KnownExport(bookmark(""), token="t"), WANTED, timeout=5000, has_bucket=True)
+    found = known_export(
+        None, KnownExport(bookmark(""), token="t"), WANTED, given_state="", timeout=5000, has_bucket=True
+    )
     assert found is not None
     assert (found.status, found.token) == (Status.REQUESTED, "t")
 
@@ -340,5 +348,5 @@ def test_ended_export_may_have_late_files(*, rows_signature: str, late: bool) ->
     """In a bucket, and only if its rows would look as those that were read."""
     known = bookmark(running=False, in_bucket=True)
     known.rows_signature = rows_signature
-    found = known_export(known, None, WANTED, timeout=5000, has_bucket=True)
+    found = late_export(known, WANTED, has_bucket=True)
     assert (found is not None and found.status is Status.ENDED) == late

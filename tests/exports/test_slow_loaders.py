@@ -119,6 +119,9 @@ class SlowLoader(io.RawIOBase):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    "Loader and signals", "a loader that takes hours for a file", "the same rows; links do not expire meanwhile"
+)
 def test_download_begins_while_a_huge_file_of_another_export_is_written(tmp_path: Path) -> None:
     """Its link would have expired by the end of that file, which has a block for each of its users."""
     clock, fetched = FakeClock(), threading.Event()
@@ -147,6 +150,37 @@ def test_download_begins_while_a_huge_file_of_another_export_is_written(tmp_path
 # A disk without room
 
 
+def exporting(server: Server, folder: Path, clock: FakeClock, *, capacity: int) -> Exports:
+    """The exports of two segments on a disk of this size.
+
+    Args:
+        server: Braze.
+        folder: The spool.
+        clock: Time.
+        capacity: Bytes.
+    """
+    spool = Spool(str(folder), clock=clock)
+    spool.open()
+
+    def free(_folder: Path) -> int:
+        return capacity - sum(path.stat().st_size for path in (folder / "exports").rglob("*") if path.is_file())
+
+    fields = RequestedFields.of(())
+    return Exports(
+        [Source(SEGMENT, segment, fields) for segment in ("a", "b")],
+        client=Braze(server.url, "key", clock=clock),
+        clock=clock,
+        spool=spool,
+        progress=Progress(clock, logging.getLogger("progress")),
+        settings=Settings.of(config(server, folder)),
+        state={},
+        rows_signature="",
+        files_ahead=0,
+        write_state=lambda: None,
+        free=free,
+    )
+
+
 def reading(
     server: Server, folder: Path, *, capacity: int, begin: Callable[[], bool] = lambda: True
 ) -> tuple[list[str], list[str]]:
@@ -159,27 +193,7 @@ def reading(
         begin: Tells if the first file may be read.
     """
     clock = FakeClock()
-    spool = Spool(str(folder), clock=clock)
-    spool.open()
-
-    def free(_folder: Path) -> int:
-        return capacity - sum(path.stat().st_size for path in (folder / "exports").rglob("*") if path.is_file())
-
-    fields = RequestedFields.of(())
-    settings = Settings.of(config(server, folder))
-    with Exports(
-        [Source(SEGMENT, segment, fields) for segment in ("a", "b")],
-        client=Braze(server.url, "key", clock=clock),
-        clock=clock,
-        spool=spool,
-        progress=Progress(clock, logging.getLogger("progress")),
-        settings=settings,
-        state={},
-        rows_signature="",
-        files_ahead=0,
-        write_state=lambda: None,
-        free=free,
-    ) as exports:
+    with exporting(server, folder, clock, capacity=capacity) as exports:
         lines = []
         while not exports.ended:
             deliveries = exports.poll()
@@ -202,16 +216,18 @@ def test_download_that_finds_the_disk_full_waits_for_the_export_read_now(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capacity: int
 ) -> None:
     """It is fetched when that one's file is gone, and a line says so; no export fails."""
-    a, b = (tmp_path / "exports" / f"{segment}-1" / "download" for segment in ("a", "b"))
+
+    def is_there(segment: str) -> bool:
+        return any((tmp_path / "exports").glob(f"*-{segment}-1/download"))
 
     def get(segment: str) -> tuple[int, bytes]:
-        return (200, CONTENT[segment]) if segment == "a" or a.exists() or begun else (403, b"not ready")
+        return (200, CONTENT[segment]) if segment == "a" or is_there("a") or begun else (403, b"not ready")
 
     begun: list[bool] = []
 
     def begin() -> bool:
         """The second download has come, or was found to have no room, beside the first."""
-        if b.exists() or any("is full" in line for line in caplog.messages):
+        if is_there("b") or any("is full" in line for line in caplog.messages):
             begun.append(True)
         return bool(begun)
 
@@ -224,6 +240,26 @@ def test_download_that_finds_the_disk_full_waits_for_the_export_read_now(
     told = [line for line in caplog.messages if "is full" in line]
     assert len(told) == (capacity < 2 * len(CONTENT["a"]))
     assert all("If not, it is fetched once the exports before it are read" in line for line in told)
+
+
+def test_rows_that_find_the_disk_full(tmp_path: Path) -> None:
+    """Rows of a worker: the file is read once more if a download that only stays in case of need gives way."""
+    with Server() as server:
+        TwoSegments(server, lambda segment: (200, CONTENT[segment]))
+        clock = FakeClock()
+        with exporting(server, tmp_path, clock, capacity=150_000) as exports:
+            while not (deliveries := exports.poll()):
+                exports.wait()
+            deliveries[0].done(1)
+            while not (deliveries := exports.poll()):
+                exports.wait()
+            full = disk_full_error(tmp_path)
+            deliveries[0].failed(full)
+            (again,) = exports.poll()
+            assert (again.name, exports.failures) == (deliveries[0].name, [])
+            again.failed(full)
+            assert exports.ended
+            assert "is full" in exports.failures[0]
 
 
 def test_disk_that_is_full_with_nothing_to_free_ends_the_exports(tmp_path: Path) -> None:

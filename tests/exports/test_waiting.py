@@ -73,6 +73,7 @@ def test_no_url_and_no_bucket(tmp_path: Path, fault: str) -> None:
     assert not run.counts
 
 
+@pytest.mark.fault("Braze's answers", "202 without object_prefix", "one line")
 def test_queued_without_an_export(tmp_path: Path) -> None:
     """202 without object_prefix starts nothing that could be waited for."""
     with Sandbox(users=5, faults=["queued-202"]) as sandbox:
@@ -81,6 +82,7 @@ def test_queued_without_an_export(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("minutes", [1, 90])
+@pytest.mark.fault("Download", "never ready", "one line when export_timeout_minutes are over")
 def test_deadline(tmp_path: Path, minutes: int) -> None:
     """export_timeout_minutes after the request the export is given up; the error lists what it can mean."""
     clock = FakeClock()
@@ -94,6 +96,11 @@ def test_deadline(tmp_path: Path, minutes: int) -> None:
     assert not run.counts
 
 
+@pytest.mark.fault(
+    "Download",
+    "a link that expires before a damaged file can be fetched again",
+    "one line; the next run gives the same rows",
+)
 def test_expired_link(tmp_path: Path) -> None:
     """After one 200 a 403 means expired: no more waiting, and the next run starts anew."""
     clock = FakeClock()
@@ -136,6 +143,9 @@ def start(sandbox: Sandbox) -> None:
     )
 
 
+@pytest.mark.fault(
+    "Braze's answers", "429 because the segment is being exported", "waits for its end, then the same rows"
+)
 def test_waits_for_a_running_export(tmp_path: Path) -> None:
     """on_running_export=wait, the default: ask again until the other export has ended, and say so once."""
     with Sandbox(users=5, hold=True) as sandbox:
@@ -154,6 +164,9 @@ def test_waits_for_a_running_export(tmp_path: Path) -> None:
     assert len([line for line in run.lines if "already exporting" in line]) == 1
 
 
+@pytest.mark.fault(
+    "Braze's answers", "429 because the segment is being exported, for longer than export_timeout_minutes", "one line"
+)
 def test_gives_up_waiting_for_a_running_export(tmp_path: Path) -> None:
     """Not longer than export_timeout_minutes."""
     with Sandbox(users=5, hold=True) as sandbox:
@@ -175,6 +188,9 @@ def test_cancels_a_running_export(tmp_path: Path) -> None:
     assert run.counts["users"] == 5
 
 
+@pytest.mark.fault(
+    "Braze's answers", "429 because the segment is being exported, and on_running_export is fail", "one line at once"
+)
 def test_fails_because_of_a_running_export(tmp_path: Path) -> None:
     """on_running_export=fail: at once, and the error names the setting."""
     with Sandbox(users=5, hold=True) as sandbox:
@@ -233,6 +249,9 @@ def test_so_many_exports_at_a_time(tmp_path: Path, most: int) -> None:
 
 
 @pytest.mark.parametrize("order", [["gone", "all-users"], ["all-users", "gone"]])
+@pytest.mark.fault(
+    "Braze's answers", "one of several segments is refused", "the rows of the others; one line at the end"
+)
 def test_one_segment_fails(tmp_path: Path, order: list[str]) -> None:
     """The others are delivered and in STATE; the run fails at its end and names the one."""
     with Sandbox(users=5) as sandbox:

@@ -78,7 +78,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
 
 
-PRIVATE = {"exports": 0o700, "journal": 0o700, "rejected": 0o700}
+PRIVATE = {"exports": 0o700, "journal": 0o700, "rejected": 0o700, "runs": 0o700}
 
 
 def refusal(folder: Path, clock: FakeClock) -> str:

@@ -121,4 +121,4 @@ def test_fingerprints_in_a_cloud(cloud: Callable[[str], Store], sandbox: Sandbox
     back = nights.run({"s": people(u03="Rome")})
 
     assert emitted(back)["users"] == ["u03"]
-    assert [*(tmp_path / "spool" / "exports").glob("fingerprints*")] == []
+    assert [*(tmp_path / "spool" / "runs").iterdir()] == []

@@ -45,6 +45,17 @@ def test_rows_of_a_group_carry_the_time_of_its_first_response(tmp_path: Path) ->
     assert run.files[1][1] > run.files[0][1]
 
 
+@pytest.mark.parametrize("odd", [{"requests": "1"}, {"requests": -1}, {"requests": 1.5}, {"export_id": 7}])
+def test_odd_progress_in_state_begins_anew(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """STATE has been in other programs' hands; nobody is left out because of it."""
+    first = SimulatedRun(ScriptedBraze(FakeClock()), tmp_path, emails=emails(60), groups=1)
+    state = {**first.state, "resync": {**first.state["resync"], **odd}}
+
+    run = SimulatedRun(ScriptedBraze(FakeClock()), tmp_path, emails=emails(60), state=state)
+
+    assert (run.error, [name for name, _, _ in run.files]) == ("", ["requests 0-49", "requests 50-59"])
+
+
 def test_slow_limit_still_gets_a_checkpoint_every_half_minute(tmp_path: Path) -> None:
     """At 60 requests a minute, 50 would take longer."""
     braze = ScriptedBraze(FakeClock(), limit=60, seconds=60)
@@ -153,6 +164,7 @@ def test_changed_source_or_selection_starts_over(tmp_path: Path, change: dict[st
 
 
 @pytest.mark.parametrize("left", [{"requests": "x"}, [], "text", {"source": None}])
+@pytest.mark.fault("STATE", "STATE of a resync that somebody has edited", "it starts over")
 def test_senseless_state_starts_over(tmp_path: Path, left: Any) -> None:
     """A STATE that somebody has edited is no reason to fail."""
     braze = ScriptedBraze(FakeClock())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tap_braze_export.rows.column_checks import unstorable_numbers
+from tap_braze_export.rows.column_checks import are_attributes, attributes_decoder, unstorable_numbers
+from tap_braze_export.schema.table import Field, Type
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,21 @@ def test_numbers_that_no_double_holds_are_found(contents: list[str], odd: list[i
     raw = [content.replace("\\t", "\t").encode() for content in contents]
     assert [*unstorable_numbers(raw)] == odd
     assert [index for index, content in enumerate(raw) if [*unstorable_numbers([content])]] == odd
+
+
+@pytest.mark.parametrize(
+    ("types", "content", "final"),
+    [
+        ([Type.ANY], '{"a0":"x","other":[1]}', True),
+        ([Type.ANY, Type.ANY], "{}", True),
+        ([Type.ANY], "[]", False),
+        ([Type.ANY, Type.STRING], '{"a0":{},"a1":"x"}', True),
+        ([Type.ANY, Type.STRING], '{"a0":{},"a1":7}', False),
+        ([Type.ANY, Type.STRING], '{"a0":7,"a1":null}', True),
+    ],
+)
+def test_open_attributes_are_checked_in_bulk_with_others(types: list[Type], content: str, final: bool) -> None:  # noqa: FBT001
+    """Any value of an open member is final: it sends no user to be conformed alone."""
+    members = tuple(Field(f"a{number}", type_, "") for number, type_ in enumerate(types))
+    column = Field("custom_attributes", Type.OBJECT, "", members=members)
+    assert are_attributes([b"{}", content.encode()], column, attributes_decoder(column)) is final

@@ -39,6 +39,14 @@ def test_more_than_500_attributes_stay_a_closed_list() -> None:
         ("array", "{}", None),
         ("object", '{"a":1.10}', {"a": "<1.10>"}),
         ("object", "[]", None),
+        ("any", '"2020-07-10"', "2020-07-10"),
+        ("any", "123456789012345678901234567890", "<123456789012345678901234567890>"),
+        ("any", "12.50", "<12.50>"),
+        ("any", "false", False),
+        ("any", '[1.10,{"a":[]}]', ["<1.10>", {"a": []}]),
+        ("any", '{"a":1.10}', {"a": "<1.10>"}),
+        ("any", '["\\u0000","\\ud800"]', ["\ufffd", "\ufffd"]),
+        ("any", "1e999", "1e999"),
     ],
 )
 def test_a_typed_attribute_fits_or_is_rescued(kind: str, value: str, fitting: Any) -> None:
@@ -47,3 +55,12 @@ def test_a_typed_attribute_fits_or_is_rescued(kind: str, value: str, fitting: An
     column, rescued = row_of("custom_attributes", f'{{"x.y":{value},"z":null}}', selections=narrowed)
     assert column == {"x.y": fitting, "z": None}
     assert rescued == (None if fitting is not None else {"custom_attributes.x.y": parse(value)})
+
+
+@pytest.mark.parametrize("value", ['"x"', "7", "1.50", "true", "null", "[1,{}]", '{"a":12345678901234567890123}'])
+def test_an_open_attribute_survives_a_closed_list(value: str) -> None:
+    """With any value; the deselected one and those that no catalog names are dropped, by contract."""
+    narrowed = selected(without=["users.custom_attributes.b"], attributes={"a": "any", "b": "any"})
+    column, rescued = row_of("custom_attributes", f'{{"a":{value},"b":1,"c":2}}', selections=narrowed)
+    assert column == {"a": parse(value)}
+    assert rescued is None

@@ -189,16 +189,34 @@ def test_typed_attributes_are_members_of_custom_attributes() -> None:
     assert "properties" not in USERS.json_schema["properties"]["custom_attributes"]
 
 
-@pytest.mark.parametrize("kind", ATTRIBUTE_TYPES)
-def test_a_catalog_gives_attributes_their_types_back(kind: str) -> None:
+@pytest.mark.parametrize("type_", [*ATTRIBUTE_TYPES.values(), Type.ANY])
+def test_a_catalog_gives_attributes_their_types_back(type_: Type) -> None:
     """Types that were discovered once need no second discovery."""
-    assert type_of(Field("x", ATTRIBUTE_TYPES[kind], "").json_schema) is ATTRIBUTE_TYPES[kind]
+    assert type_of(Field("x", type_, "").json_schema) is type_
+
+
+def test_an_open_member_lists_every_type() -> None:
+    """Some loaders skip a property without a type."""
+    kinds = ["string", "integer", "number", "boolean", "array", "object", "null"]
+    assert Field("x", Type.ANY, "").json_schema == {"type": kinds, "additionalProperties": True}
 
 
 @pytest.mark.parametrize(
     ("schema", "type_"),
-    [({"type": "integer"}, Type.INTEGER), ({"type": ["null", "string"]}, Type.STRING), ({}, Type.OBJECT)],
+    [
+        ({"type": "integer"}, Type.INTEGER),
+        ({"type": ["null", "string"]}, Type.STRING),
+        ({"type": ["integer", "null", "number"]}, Type.NUMBER),
+        ({"type": "string", "format": "date-time"}, Type.DATE_TIME),
+        ({"type": "string", "format": "email"}, Type.STRING),
+        ({"type": ["string", "integer"]}, Type.ANY),
+        ({"type": ["string", "array"], "format": "date-time"}, Type.ANY),
+        ({"type": "null"}, Type.ANY),
+        ({"type": "text"}, Type.ANY),
+        ({"anyOf": [{"type": "string"}, {"type": "object"}]}, Type.ANY),
+        ({}, Type.ANY),
+    ],
 )
 def test_a_catalog_may_write_a_type_in_other_ways(schema: dict[str, Any], type_: Type) -> None:
-    """A hand-edited catalog names one type, or null first."""
+    """A hand-edited catalog names one type, or null first; what allows several types, or names none, is open."""
     assert type_of(schema) is type_

@@ -178,6 +178,9 @@ def named(state: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("room", [0, 1, 3])
+@pytest.mark.fault(
+    "Local disk", "the storage of batch files is full", "one line; the next run writes exactly the missing files"
+)
 def test_state_names_no_file_that_was_not_announced(sandbox: Sandbox, tmp_path: Path, room: int) -> None:
     """If the storage is full, STATE counts only announced files, and the next run writes exactly the missing ones."""
     storage = {"root": f"filling://{tmp_path}/out", "params": {"room": room, "token": "topsecret"}}
@@ -276,6 +279,16 @@ def test_parquet_of_what_the_schema_leaves_open() -> None:
     assert rows == [
         {"open": f'{{"a":{HUGE}}}', "either": '"x"', "many": "[1,{}]", "new one": None},
         {"open": None, "either": "3", "many": None, "new one": "false"},
+    ]
+
+
+@pytest.mark.parametrize("name", ['say "hi"', "back\\slash", "two\nlines", "ünïcode 🎂"])
+def test_parquet_of_any_name(name: str) -> None:
+    """Also where no struct can have the name, which is read another way then."""
+    schema = {name: {"type": ["string", "null"]}, "open": {}}
+    assert encoded(schema, {name: "x", "open": HUGE}, {}) == [
+        {name: "x", "open": str(HUGE)},
+        {name: None, "open": None},
     ]
 
 
@@ -387,6 +400,7 @@ def test_s3(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:
         assert secret.encode() not in done.stdout
 
 
+@pytest.mark.fault("Local disk", "the storage of batch files may not be written", "one line")
 def test_storage_that_may_not_be_written(sandbox: Sandbox, store: clouds.Store, tmp_path: Path) -> None:
     """One error line names the setting to check and holds no secret."""
     storage = {"root": store.at("batches"), "params": store.reader}

@@ -57,6 +57,10 @@ def zipped() -> bytes:
         (b"# settings\napi_key: hidden\n", "is not JSON (line 1, column 1): it looks like YAML"),
         (b"TAP_BRAZE_EXPORT_API_KEY=hidden\n", "is not JSON (line 1, column 1): it looks like YAML"),
         ("{,".encode("utf-16"), "is not JSON (line 1, column 2)"),
+        *(
+            (b'{"a": [%s]}' % number, "it holds NaN, Infinity or a number")
+            for number in (b"NaN", b"-Infinity", b"1e400")
+        ),
     ],
 )
 @pytest.mark.parametrize("option", ["--config", "--state", "--catalog"])

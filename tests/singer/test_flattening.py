@@ -188,3 +188,39 @@ def test_values_of_open_columns_are_json_text() -> None:
         "object": "5",
     }
     assert {kind["type"][0] for kind in flattening.schema["properties"].values()} == {"string"}
+
+
+def columns_of(names: list[str], **options: Any) -> list[str]:
+    """The columns of the members of an object, in the order of their names."""
+    members = {name: {"type": ["string", "null"]} for name in names}
+    schema = {"properties": {"a": {"type": ["object", "null"], "properties": members}}}
+    flattening = Flattening.of(schema, FlatteningOptions(enabled=True, max_level=1, **options), [])
+    assert flattening.flatten({"a": {name: name for name in names}}).keys() == flattening.schema["properties"].keys()
+    return [*flattening.schema["properties"]][1:]
+
+
+def test_a_name_that_looks_like_a_hashed_one_keeps_its_column() -> None:
+    """The hash of the other one is longer then."""
+    plain = columns_of(["Plan", "plan"])
+    assert plain == ["a__Plan_788ad2", "a__plan_54eb7b"]
+    assert columns_of(["Plan", "plan", "pLAN_788ad2"]) == ["a__Plan_788ad21", plain[1], "a__pLAN_788ad2"]
+
+
+def test_quotes_never_stand_in_a_column() -> None:
+    """Loaders put names between quotes and do not double those inside."""
+    assert columns_of(['say "hi"', "it's"]) == ["a__say _hi_", "a__it's"]
+    assert len(set(columns_of(['"a"', "_a_", '_a"']))) == 3
+
+
+@pytest.mark.parametrize("name", ["x" * 100, "X" * 100, "日" * 21, "🎂" * 100, "a b" * 40])
+@pytest.mark.parametrize("limit", [20, 63])
+def test_no_column_is_longer_than_the_limit(name: str, limit: int) -> None:
+    """In bytes, as databases count; two that begin alike stay apart."""
+    found = columns_of([name, f"{name}y", f"{name}Y"], max_key_length=limit)
+    assert len({column.lower() for column in found}) == 3
+    assert max(len(column.encode()) for column in found) < limit
+
+
+def test_no_name_is_cut_in_vain() -> None:
+    """One that the SDK shortens enough, or that is short, has no hash."""
+    assert columns_of(["日" * 6, "camelCaseNameOfManyLetters"], max_key_length=24) == ["a__日日日日日日", "a__ccnoml"]

@@ -12,6 +12,7 @@ from tests.support.loaders import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SHELLS = {"console", "sh", "bash", "shell", "zsh"}
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
@@ -39,11 +40,15 @@ class Block:
         return [line for line in lines if line]
 
 
+def paths() -> list[Path]:
+    """README, the documents, and the notes for contributors."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+
+
 @cache
 def blocks() -> tuple[Block, ...]:
     """Every fenced block of README, of the documents and of the notes for contributors."""
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
-    texts = [(path.name, path.read_text(encoding="utf-8")) for path in paths]
+    texts = [(path.name, path.read_text(encoding="utf-8")) for path in paths()]
     return tuple(Block(name, language, content) for name, text in texts for language, content in _fenced(text))
 
 

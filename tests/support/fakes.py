@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.clock import Clock
 
@@ -37,6 +38,24 @@ class FakeClock(Clock):
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += max(0.0, seconds)
+
+
+class Reader(io.RawIOBase):
+    """A loader that takes lines until one holds a text, and then is gone."""
+
+    def __init__(self, until: bytes) -> None:
+        super().__init__()
+        self.taken = b""
+        self._until = until
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self._until in bytes(data):
+            raise BrokenPipeError
+        self.taken += bytes(data)
+        return len(data)
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,15 @@ class Target:
     tables: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
 
     def load(self, output: Output) -> None:
-        """Upsert the records of a run."""
+        """Upsert the records of a run; ACTIVATE_VERSION deletes the rows of other versions."""
         keys = {stream: schema["key_properties"] for stream, schema in output.schemas.items()}
+        rows_of: dict[tuple[str, int | None], dict[tuple[Any, ...], dict[str, Any]]] = {}
         for message in output.of_type("RECORD"):
             row, stream = message["record"], message["stream"]
-            self.tables.setdefault(stream, {})[tuple(row[name] for name in keys[stream])] = row
+            for table in (self.tables.setdefault(stream, {}), rows_of.setdefault((stream, message.get("version")), {})):
+                table[tuple(row[name] for name in keys[stream])] = row
+        for message in output.of_type("ACTIVATE_VERSION"):
+            self.tables[message["stream"]] = rows_of.get((message["stream"], message["version"]), {})
 
     def current(self, stream: str) -> list[dict[str, Any]]:
         """The rows of a stream without their time; of child streams those that are as old as their user's row."""

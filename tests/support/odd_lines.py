@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 from tap_braze_export.schema.table import Type
 from tap_braze_export.schema.user_object import BY_PATH, TABLES, paths_inside
+from tests.support.rows import KINDS
 
 if TYPE_CHECKING:
     Path = tuple[str, ...]
@@ -234,9 +234,7 @@ _SIGNS = st.sampled_from([":,", " : , ", ":\t,\r", ":,"])
 @st.composite
 def catalogs(draw: st.DrawFn) -> dict[str, Any]:
     """Draw the selection of a catalog, as arguments of `rows.selected`."""
-    attributes = draw(
-        st.dictionaries(st.sampled_from(_ATTRIBUTES), st.sampled_from(sorted(ATTRIBUTE_TYPES)), max_size=3)
-    )
+    attributes = draw(st.dictionaries(st.sampled_from(_ATTRIBUTES), st.sampled_from(sorted(KINDS)), max_size=3))
     without = draw(
         st.lists(st.sampled_from(NAMES), max_size=6) | st.lists(st.sampled_from(NAMES), min_size=20, max_size=40)
     )

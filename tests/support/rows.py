@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 from tap_braze_export.schema.selection import Selection
-from tap_braze_export.schema.table import EXPORTED_AT, Field
+from tap_braze_export.schema.table import EXPORTED_AT, Field, Type
 from tap_braze_export.schema.user_object import TABLES, USERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from tap_braze_export.rows.reader import BlockRows
 
@@ -31,6 +31,8 @@ SAMPLES = Path(__file__).parents[2] / "tap_braze_export" / "sandbox" / "odd_user
 KEYS = {table.stream: table.keys for table in TABLES}
 HUGE = "1234567890" * 500
 """An integer of 5,000 digits, more than most loaders read."""
+KINDS = {**ATTRIBUTE_TYPES, "any": Type.ANY}
+"""The types of custom attributes: those of the settings, and that of one whose type Braze does not tell."""
 
 
 def shown(number: str) -> str:
@@ -55,13 +57,13 @@ def selected(
     Args:
         only: Streams that are selected; None for every one.
         without: Deselected paths: `stream`, `stream.column` or `stream.column.member`.
-        attributes: Types of custom attributes, as in the settings.
+        attributes: Types of custom attributes, as in `KINDS`.
     """
     deselected: dict[str, dict[tuple[str, ...], bool]] = defaultdict(lambda: defaultdict(lambda: True))
     for path in without:
         stream, *names = path.split(".", 2)
         deselected[stream][tuple(part for name in names for part in ("properties", name))] = False
-    typed = [Field(name, ATTRIBUTE_TYPES[kind], "") for name, kind in (attributes or {}).items()]
+    typed = [Field(name, KINDS[kind], "") for name, kind in (attributes or {}).items()]
     tables = (table.with_attributes(typed) if table is USERS else table for table in TABLES)
     return {
         table.stream: Selection.of(table, deselected[table.stream], table.json_schema)
@@ -95,6 +97,25 @@ def rows_as_loaded(result: BlockRows) -> Iterator[tuple[str, list[dict[str, Any]
     """The rows as a loader decodes them."""
     for stream, found in result.rows.items():
         yield stream, [json.loads(row) for row in found.jsonl.splitlines()]
+
+
+def contents(result: BlockRows) -> Any:
+    """Rows and counts of a block, the rows unordered."""
+    found = {
+        stream: Counter(
+            json.dumps(json.loads(row, parse_float=shown), sort_keys=True) for row in rows_.jsonl.splitlines()
+        )
+        for stream, rows_ in result.rows.items()
+    }
+    counts = {stream: rows_.count for stream, rows_ in result.rows.items()}
+    return found, counts, (result.lines, result.users, result.duplicates, result.rejected)
+
+
+def both_paths(selections: Mapping[str, Selection], blocks: Sequence[list[bytes]]) -> tuple[list[Any], list[Any]]:
+    """Contents of the same blocks by the fast and by the careful path."""
+    readers = (Reader(selections, exported_at=AT, segment_id="s", strict=strict) for strict in (True, False))
+    fast, careful = ([contents(reader.read(Block(1, [*lines]))) for lines in blocks] for reader in readers)
+    return fast, careful
 
 
 def user_row(line: bytes | str, **options: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def written_by_workers(run: Output, stream: str) -> list[str]:
 
 def leftovers(folder: Path) -> list[Path]:
     """Rows in the spool that nobody has fetched."""
-    return [*(folder / "spool" / "exports").glob("rows-*")]
+    return [*(folder / "spool" / "runs").iterdir()]
 
 
 def running(folder: Path, sandbox: Sandbox, **more: Any) -> subprocess.Popen[bytes]:

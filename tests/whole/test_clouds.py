@@ -105,6 +105,7 @@ def test_late_file_is_read_by_the_next_run(store: Store, tmp_path: Path) -> None
         ("abfs://exports/braze", "adlfs", "azure"),
     ],
 )
+@pytest.mark.fault("Bucket", "the cloud's library is not installed", "one line, before Braze is asked for anything")
 def test_missing_extra(tmp_path: Path, url: str, library: str, extra: str) -> None:
     """Without its library a bucket is refused before any request to Braze, with the command that installs it."""
     (tmp_path / f"{library}.py").write_text("raise ImportError('not installed')")
@@ -124,6 +125,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @each_cloud
+@pytest.mark.fault("Bucket", "wrong credentials (S3, GCS, Azure)", "one line, without them")
 def test_wrong_credentials(store: Store, tmp_path: Path) -> None:
     """One line says at once what to check, and shows neither the credentials nor the store's own error."""
     kind = {"s3://exports": "s3", "gs://exports": "gcs", "abfs://exports": "azure"}[store.url]
@@ -162,6 +164,7 @@ def test_credentials_for_the_prefix_alone(tmp_path: Path) -> None:
     assert "no file has come" in run.error
 
 
+@pytest.mark.fault("Bucket", "403 of GCS without a message", "one line at once")
 def test_google_says_forbidden(tmp_path: Path) -> None:
     """Google's 403, which has no error of its own, is the credentials' fault, too: it is not tried five times."""
     refusal = as_json({"error": {"code": 403, "message": "tap@x.iam does not have storage.objects.list access"}}, 403)
@@ -174,6 +177,7 @@ def test_google_says_forbidden(tmp_path: Path) -> None:
     assert not clock.slept
 
 
+@pytest.mark.fault("Bucket", "a store that cannot be reached", "one line; the next run goes on with the same export")
 def test_store_that_cannot_be_reached_keeps_the_export(tmp_path: Path) -> None:
     """The run fails, and the next one continues the same export: the store was to blame, not the export."""
     with Sandbox(users=5, bucket_url=str(tmp_path / "bucket")) as sandbox:

@@ -121,8 +121,23 @@ def test_every_command_is_run_or_has_a_reason() -> None:
 
 def test_blocks_name_their_language() -> None:
     """So that none escapes these tests."""
-    known = {*documents.SHELLS, "json", "sql", "mermaid"}
+    known = {*documents.SHELLS, "json", "sql", "mermaid", "text"}
     assert {block.language for block in documents.blocks()} <= known
+
+
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+@pytest.mark.parametrize("path", documents.paths(), ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file of the repository, and to a heading in it."""
+    for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{target}#{anchor}"
 
 
 @pytest.mark.parametrize("command", [command for command in documents.commands() if MAKE.fullmatch(command)])
@@ -179,6 +194,14 @@ def with_loader(project: Path) -> None:
     (project / ".meltano" / "loaders").symlink_to(PLUGINS / "loaders", target_is_directory=True)
 
 
+def with_extra(project: Path, extra: str) -> None:
+    """Add an extra to the tap of a project, as the documents say it."""
+    path = project / "meltano.yml"
+    content = path.read_text(encoding="utf-8")
+    assert "pip_url: ./tap-braze-export\n" in content
+    path.write_text(content.replace("./tap-braze-export\n", f"./tap-braze-export[{extra}]\n"), encoding="utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.external
 def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
@@ -202,6 +225,8 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
         if not is_run(command):
             (project / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
             continue
+        if command.startswith("meltano install"):
+            with_extra(project, "fingerprints")
         logs[command] = (done := shell.run(command)).stdout + done.stderr
         if command.startswith("meltano init"):
             with_loader(project)
@@ -215,9 +240,10 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     assert counts["users"] == 300
     assert {"segment_members", "invalid_user_ids"}.isdisjoint(counts)
     assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
+    assert "300 of 300 users were skipped" in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
     assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
-    (query,) = documents.queries("README.md")
+    (query,) = documents.queries("rows.md")
     assert len(duckdb_rows(database, f"set schema = '{SCHEMA}'; {query}")) == counts["devices"]
 
 
@@ -236,11 +262,14 @@ def test_commands_without_meltano(tmp_path: Path, sandbox_of_readme: Sandbox) ->
     (tools / "pip").chmod(0o755)
     (tools / "target-jsonl").symlink_to(loader("target-jsonl"))
     (tmp_path / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
-    settings = next(block.text for block in documents.blocks() if block.language == "json")
+    settings = next(
+        block.text for block in documents.blocks() if (block.document, block.language) == ("install.md", "json")
+    )
     shell = Shell(tmp_path, [environment / "bin", tools], given_by(sandbox_of_readme))
     shell.variables = {"VIRTUAL_ENV": str(environment), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     shell.variables["UV_CACHE_DIR"] = subprocess.check_output([uv, "cache", "dir"], text=True).strip()
     (tmp_path / "config.json").write_text(shell.script(settings), encoding="utf-8")
+    skipped = []
     for command in filter(is_run, without_meltano()):
         if command.startswith("braze-sandbox"):
             _start_and_stop(shell, command)
@@ -249,8 +278,11 @@ def test_commands_without_meltano(tmp_path: Path, sandbox_of_readme: Sandbox) ->
         if command.endswith("--test"):
             assert "Segment all-users: works" in done.stderr
             assert not sandbox_of_readme.workspace.exports
-    (loaded,) = tmp_path.glob("users-*.jsonl")
-    assert len(loaded.read_text(encoding="utf-8").splitlines()) == 300
+        skipped += re.findall(r"\d+ of \d+ users were skipped", done.stderr)
+    loaded = [path.read_text(encoding="utf-8").splitlines() for path in sorted(tmp_path.glob("users-*.jsonl"))]
+    assert [len(lines) for lines in loaded if lines] == [300, 300]
+    assert skipped == ["0 of 300 users were skipped", "300 of 300 users were skipped"]
+    assert not (tmp_path / "fingerprints").exists()
 
 
 def _start_and_stop(shell: Shell, command: str) -> None:

@@ -156,8 +156,10 @@ def test_fingerprints_that_cannot_be_kept(sandbox: Sandbox, tmp_path: Path, url:
 
 
 def test_several_errors_share_a_line(tmp_path: Path) -> None:
-    ended = command("--config", config(tmp_path, api_key=None, segment_ids=None, output_format="rar"))
-    assert all(name in ended.error for name in ("api_key", "nothing to export", "output_format"))
+    wrong = {"api_key": None, "segment_ids": None, "output_format": "rar", "fingerprints_url": "s3://"}
+    ended = command("--config", config(tmp_path, **wrong))
+    told = ("api_key", "nothing to export", "output_format", "fingerprints_url names no bucket")
+    assert all(words in ended.error for words in told)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -203,6 +205,7 @@ def test_catalog_that_cannot_be_used(tmp_path: Path, content: str | None) -> Non
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"bookmarks": []}', '{"bookmarks": {"export_files": 1}}', None])
+@pytest.mark.fault("STATE", "a file that holds no STATE", "one line")
 def test_state_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "broken.json"
     if content is not None:
@@ -231,6 +234,7 @@ def test_environment_that_cannot_be_used(mode: tuple[str, ...], variable: str, v
     assert "hidden-option" not in error
 
 
+@pytest.mark.fault("Local disk", "spool_dir cannot be written", "one line, before Braze is asked for anything")
 def test_unwritable_spool_directory(sandbox: Sandbox, tmp_path: Path) -> None:
     """A file where a directory should be."""
     (tmp_path / "file").write_text("")

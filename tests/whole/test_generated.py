@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 from tap_braze_export.sandbox import Sandbox
@@ -27,7 +28,7 @@ def _plugin() -> dict[str, Any]:
 
 
 def test_generated_parts_are_up_to_date() -> None:
-    """Settings in meltano.yml, plugin.yaml, .env.example and the README, and the catalog, follow the code."""
+    """Settings in meltano.yml, plugin.yaml, .env.example and docs/settings.md, and the catalog, follow the code."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run([sys.executable, str(GENERATOR), "--check"], env=inherited, capture_output=True, check=False)
     assert done.returncode == 0, f"run `make generate`\n{done.stderr.decode()}"
@@ -74,6 +75,47 @@ def test_a_run_without_personal_data_asks_for_none(tmp_path: Path) -> None:
         for row in run.rows("devices")
     )
     assert b"@example" not in run.stdout
+
+
+SELECTED = {
+    "everything": {
+        "apps", "campaigns_received", "canvas_steps_received", "canvases_received", "cards_clicked", "custom_events",
+        "devices", "export_files", "invalid_user_ids", "purchases", "push_tokens", "segment_members", "user_aliases",
+        "users",
+    },
+    "engagement": {
+        "apps", "campaigns_received", "canvas_steps_received", "canvases_received", "cards_clicked", "custom_events",
+        "export_files", "purchases", "users",
+    },
+    "identity": {"devices", "export_files", "user_aliases", "users"},
+}  # fmt: skip
+REQUESTED = {
+    "engagement": {
+        "apps", "braze_id", "campaigns_received", "canvases_received", "cards_clicked", "country", "created_at",
+        "custom_events", "email_subscribe", "language", "purchases", "push_subscribe", "time_zone", "total_revenue",
+    },
+    "identity": {
+        "braze_id", "created_at", "devices", "email", "external_id", "first_name", "last_name", "phone",
+        "random_bucket", "user_aliases",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SELECTED)
+def test_other_catalogs(tmp_path: Path, name: str) -> None:
+    """Each gives the streams of its wish, and asks Braze for no more."""
+    catalog = json.loads((ROOT / "catalog" / f"{name}.json").read_text())
+    with Sandbox(users=50) as sandbox:
+        run = sync({**sandbox.config, "spool_dir": str(tmp_path)}, catalog=catalog)
+        (body,) = [call.body for call in sandbox.calls if call.path == "/users/export/segment"]
+    assert run.schemas.keys() == SELECTED[name]
+    assert set(body["fields_to_export"]) == REQUESTED.get(name, set(body["fields_to_export"]))
+
+
+def test_each_catalog_is_explained() -> None:
+    explained = (ROOT / "catalog" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "catalog").glob("*.json"):
+        assert f"`{path.name}`" in explained
 
 
 def test_meltano_hides_the_secrets() -> None:

@@ -165,7 +165,9 @@ class Scene:
 
     @property
     def export_id(self) -> str:
-        return str(self.journal.get("bookmark", {}).get("export_id", ""))
+        """Of the export that the journal says is running; the one of the moment before stays there, as ended."""
+        bookmark = self.journal.get("bookmark", {})
+        return str(bookmark["export_id"]) if bookmark.get("running") else ""
 
     @property
     def part(self) -> int:
@@ -285,11 +287,16 @@ def prove(scene: Scene, moment: Moment) -> Output:
     assert not killed.rows_until_state() & set(rows(second.messages))
     (export,) = exports(second.states[-1])
     assert not export["running"]
-    assert not scene.journal
+    assert scene.journal["bookmark"]["running"] is False
     return second
 
 
 @pytest.mark.parametrize("moment", HOSTED, ids=str)
+@pytest.mark.fault(
+    "Loader and signals",
+    "kill -9 at any moment of a download's run",
+    "the same rows after the next run, and one export",
+)
 def test_killed_with_a_download(hosted: Scene, moment: Moment) -> None:
     """The union of rows is one run's, one POST started one export, and no file that STATE covers comes twice."""
     prove(hosted, moment)
@@ -300,6 +307,9 @@ def test_killed_with_a_download(hosted: Scene, moment: Moment) -> None:
 
 
 @pytest.mark.parametrize("moment", DELIVERED, ids=str)
+@pytest.mark.fault(
+    "Loader and signals", "kill -9 at any moment of a bucket's run", "the same rows after the next run, and one export"
+)
 def test_killed_with_a_bucket(delivered: Scene, moment: Moment) -> None:
     """The same; and a POST whose response was never saved is recognised by the time in its folder's name."""
     prove(delivered, moment)

@@ -40,6 +40,7 @@ def ended(arguments: list[str], redirections: str) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("output", TOLD)
 @pytest.mark.parametrize("argument", ["--config", "--discover", "--about"])
+@pytest.mark.fault("Loader and signals", "standard output that is closed or full", "one line, exit 1")
 def test_output_that_cannot_be_written_is_one_line(config: str, argument: str, output: str) -> None:
     """Also where Python itself would tell it, with a traceback and exit code 120."""
     arguments = [argument, config] if argument == "--config" else [argument]
@@ -64,8 +65,9 @@ def test_checks_need_no_output(config: str) -> None:
 
 
 @pytest.mark.parametrize("redirections", ["2>&-", "<&-", "<&- 2>&-"])
+@pytest.mark.fault("Loader and signals", "standard error or standard input that is closed", "the same rows")
 def test_a_run_needs_neither_input_nor_log(config: str, redirections: str) -> None:
-    """What it opens instead of them does not get what is written to them."""
+    """The files that it opens instead of them do not get what is written to them."""
     done = ended(["--config", config], redirections)
 
     assert done.returncode == 0

@@ -117,6 +117,9 @@ class Running:
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.fault(
+    "Loader and signals", "SIGTERM or SIGINT while Braze works", "143 or 130 within 5 seconds, no STATE that is not due"
+)
 def test_while_waiting_for_braze(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """The run ends, says so, and writes nothing more."""
     with (
@@ -137,6 +140,7 @@ def test_while_waiting_for_braze(tmp_path: Path, number: signal.Signals, code: i
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.fault("Loader and signals", "SIGTERM or SIGINT during a download", "143 or 130 within 5 seconds")
 def test_while_downloading(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """A slow download does not delay the end; the next run continues from the STATE."""
     with (
@@ -156,6 +160,9 @@ def test_while_downloading(tmp_path: Path, number: signal.Signals, code: int) ->
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.fault(
+    "Loader and signals", "SIGTERM or SIGINT while rows are written", "143 or 130 within 5 seconds, whole lines"
+)
 def test_while_writing(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """A reader that pauses and goes on gets whole lines, and no STATE for the unfinished file."""
     with (
@@ -173,6 +180,7 @@ def test_while_writing(tmp_path: Path, number: signal.Signals, code: int) -> Non
     assert tap.ended_quietly()
 
 
+@pytest.mark.fault("Loader and signals", "SIGTERM while no response comes", "143 within 6 seconds")
 def test_while_no_response_comes(tmp_path: Path) -> None:
     """A request that hangs is broken off."""
     with (
@@ -211,6 +219,7 @@ class Silent:
             opened.close()
 
 
+@pytest.mark.fault("Loader and signals", "SIGTERM while the loader does not read", "143 within 6 seconds")
 def test_reader_that_never_reads(tmp_path: Path) -> None:
     """A full pipe cannot keep the run alive."""
     with (
@@ -238,6 +247,7 @@ def test_reader_that_stops_before_the_first_record(tmp_path: Path) -> None:
     assert tap.ended_quietly()
 
 
+@pytest.mark.fault("Loader and signals", "two signals", "as one")
 def test_second_signal_changes_nothing(tmp_path: Path) -> None:
     """Orchestrators are impatient: SIGINT, then SIGTERM."""
     with (
@@ -254,6 +264,7 @@ def test_second_signal_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("enough", [10, 200_000])
+@pytest.mark.fault("Loader and signals", "broken pipe", "ends quietly, without a traceback")
 def test_closed_pipe(tmp_path: Path, enough: int) -> None:
     """`| head` ends the run with neither an error line nor a traceback."""
     with (
@@ -278,6 +289,7 @@ def test_closed_pipe_of_the_catalog(tmp_path: Path) -> None:
     assert "Broken pipe" not in tap.stderr
 
 
+@pytest.mark.fault("Loader and signals", "a run after a signal", "goes on with the same export")
 def test_run_after_a_signal_continues(tmp_path: Path) -> None:
     """The second run adopts the export that the first one left, and asks for no other."""
     with Sandbox(users=5, hold=True) as sandbox:

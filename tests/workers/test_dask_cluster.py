@@ -101,7 +101,8 @@ def test_what_is_wrong_with_a_file_is_told_in_its_turn(
     path = put(tmp_path, "first", "second")
     first, second = delivered(tmp_path)
     content = bytearray(path.read_bytes())
-    content[(second.member.offset or 0) + 40] ^= 1
+    assert second.member.entry
+    content[second.member.entry.offset + 40] ^= 1
     path.write_bytes(content)
     futures = [executor.submit(file) for file in (first, second)]
     assert result(executor, futures[0])

@@ -21,6 +21,7 @@ QUICKLY = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
 pytestmark = pytest.mark.external
 
 
+@pytest.mark.fault("Workers", "the Dask scheduler cannot be reached", "one line, before Braze is asked for anything")
 def test_unreachable_scheduler(tmp_path: Path) -> None:
     """One line, before Braze is asked for anything."""
     address = f"tcp://127.0.0.1:{clouds.free_port()}"
@@ -89,6 +90,7 @@ def test_worker_without_the_tap(tmp_path: Path) -> None:
     assert "s3" not in (tmp_path / "worker.txt").read_text()
 
 
+@pytest.mark.fault("Workers", "the Dask scheduler goes", "one line")
 def test_lost_scheduler(tmp_path: Path) -> None:
     """A run that waits for a cluster ends with one line when that goes."""
     with delivering(tmp_path) as (_, given), scheduler(tmp_path) as (process, address):

@@ -57,7 +57,7 @@ def reading(
         executor=(lambda: executor) if executor else None,
     ) as read_ahead:
         yield read_ahead
-    assert not [*(folder / "spool" / "exports").iterdir()]
+    assert not [*(folder / "spool" / "runs").iterdir()]
 
 
 def in_bucket(*names: str) -> list[FakeDelivery]:

@@ -124,6 +124,7 @@ def test_s3(cluster: LocalCluster, store: clouds.Store, tmp_path: Path) -> None:
 # Workers that die
 
 
+@pytest.mark.fault("Workers", "a Dask worker dies", "the same rows")
 def test_dead_worker_costs_nothing(cluster: LocalCluster, tmp_path: Path) -> None:
     """Dask gives its files to another one, and the run notices nothing."""
     with delivering(tmp_path) as (_, given), deadly(cluster, tmp_path / "died"):
@@ -133,6 +134,7 @@ def test_dead_worker_costs_nothing(cluster: LocalCluster, tmp_path: Path) -> Non
     assert not several.warnings
 
 
+@pytest.mark.fault("Workers", "a file that kills every Dask worker", "one line; the next run goes on")
 def test_file_that_kills_every_worker(cluster: LocalCluster, tmp_path: Path) -> None:
     """One line tells of it, and the next run continues the export."""
     with delivering(tmp_path) as (sandbox, given):

@@ -112,6 +112,7 @@ def test_huge_file_is_read_block_by_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["damaged-once", "wrong-crc"])
+@pytest.mark.fault("Workers", "a damaged file", "fetched once more, then one line")
 def test_damaged_file(tmp_path: Path, fault: str) -> None:
     """Fetched once more, then given up, in the words of one process; what came before it stays."""
     with Sandbox(users=60, users_per_file=10, odd_users=False, faults=[fault]) as sandbox:
@@ -132,6 +133,7 @@ def two_processes(run: subprocess.Popen[bytes]) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.fault("Workers", "SIGTERM or SIGINT", "its code; no process is left")
 def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     """To the whole group, as from a terminal: whole lines, the signal's code, no traceback, nobody left behind."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
@@ -155,6 +157,7 @@ def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("Workers", "kill -9 of the run", "no process is left")
 def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """Its processes see that the pipe is closed."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
@@ -166,6 +169,7 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("Workers", "kill -9 of a process that reads", "one line; the next run goes on")
 def test_killed_process_is_told_of(tmp_path: Path) -> None:
     """One line says what happened and what to do; the next run continues."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
