@@ -54,6 +54,8 @@ _ADDRESSES: Mapping[str, Callable[[str], object]] = {
     "fingerprints_url": partial(read_storage_url, setting="fingerprints_url"),
 }
 """What reads the address in a setting, and raises a ConfigError if it is none."""
+_LARGEST_INTEGER = 10**9
+"""Of any setting: what is computed of it stays a number that programs can hold."""
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
 
 
@@ -61,10 +63,12 @@ def _strings(name: str, title: str, description: str) -> th.Property[Any]:
     return th.Property(name, th.ArrayType(th.StringType), title=title, description=description)
 
 
-def _integer(name: str, title: str, description: str, minimum: int = 1, **options: Any) -> th.Property[Any]:
+def _integer(
+    name: str, title: str, description: str, minimum: int = 1, maximum: int = _LARGEST_INTEGER
+) -> th.Property[Any]:
     return th.Property(
         name,
-        th.IntegerType(minimum=minimum, **options),
+        th.IntegerType(minimum=minimum, maximum=maximum),
         default=getattr(Settings, name),
         title=title,
         description=description,
@@ -192,7 +196,7 @@ class TapBrazeExport(Plugin):
         _integer("concurrent_requests", "Concurrent requests", "Requests of the ids export open at a time"),
         th.Property(
             "requests_per_minute",
-            th.IntegerType(minimum=1),
+            th.IntegerType(minimum=1, maximum=_LARGEST_INTEGER),
             title="Requests per minute",
             description="Cap for the ids export, below what Braze's headers allow",
         ),

@@ -45,10 +45,16 @@ class Spool:
 
     Attributes:
         root: Its path.
+
+    Raises:
+        ConfigError: It names the home of a user who does not exist.
     """
 
     def __init__(self, directory: str | None, *, clock: Clock) -> None:
-        self.root = Path(directory).expanduser() if directory else platformdirs.user_cache_path("tap-braze-export")
+        try:
+            self.root = Path(directory).expanduser() if directory else platformdirs.user_cache_path("tap-braze-export")
+        except RuntimeError:  # pathlib's for a home that nobody has
+            raise ConfigError(f"spool_dir {directory} begins with the home of a user who does not exist") from None
         self._clock = clock
         self._locks: dict[Path, filelock.FileLock] = {}
 

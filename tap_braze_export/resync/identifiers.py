@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
 import re
 from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import msgspec
 
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.resync.identifiers_file import (
@@ -97,7 +96,8 @@ class Identifiers:
             ConfigError: If the file cannot be read.
         """
         result = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
-        result.update(msgspec.json.encode([getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]))
+        given = [getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]
+        result.update(json.dumps(given).encode())  # also what is no text: it is left out later
         if self._file:
             result.update(f"\n{self._file.is_json_lines_by_name()}\n".encode())
             for chunk in self._file.chunks():

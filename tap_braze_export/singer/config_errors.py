@@ -16,16 +16,19 @@ from singer_sdk.singerlib import Catalog
 
 from tap_braze_export.errors import ConfigError, unknown_names
 from tap_braze_export.files.formats import HEAD_BYTES, encoding_of, foreign_format
+from tap_braze_export.settings import IDENTIFIER_KINDS
 from tap_braze_export.singer.config_values import read_text, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from jsonschema import ValidationError
     from singer_sdk import Tap
 
 _NOT_JSON = re.compile(r"#|---|[\w.-]+\s*[:=]")
 """Matches the beginning of YAML and of a .env file."""
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+_MAX_DEPTH = 100
 _NAMES_OF_ORCHESTRATORS = ("_", "MELTANO_")
 
 
@@ -146,6 +149,49 @@ def checked_catalog(file: IO[str] | None) -> IO[str] | None:
     return io.StringIO(text)
 
 
+def odd_settings(config: Mapping[str, Any]) -> list[str]:
+    """Name the settings whose values no program can use: too deep, no number, or with halves of characters or NUL.
+
+    Identifiers are people's data: odd ones are left out of a resync, not refused.
+    """
+    errors = []
+    for name, value in config.items():
+        if is_too_deep(value):
+            errors.append(f"{name} is nested too deep")
+        elif any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
+            errors.append(f"{name} holds NaN or an infinite number")
+        elif name not in IDENTIFIER_KINDS and any(
+            isinstance(leaf, str) and _NO_TEXT.search(leaf) for leaf in _leaves(value)
+        ):
+            errors.append(f"{name} holds NUL, or half of a character")
+    return errors
+
+
+def is_too_deep(value: Any) -> bool:
+    """True if a value of nested dicts and lists is so deep that programs fail on it."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield every key and plain value in a value that is not too deep."""
+    if isinstance(value, dict):
+        yield from value
+    if isinstance(value, dict | list | tuple):
+        for inner in _inside(value):
+            yield from _leaves(inner)
+    else:
+        yield value
+
+
 def _read(file: IO[str], option: str) -> tuple[str, dict[str, Any]]:
     label = f"{option}: {file.name}"
     content: bytes = file.buffer.read()  # type: ignore[attr-defined]  # as text it would have the locale's encoding
@@ -176,8 +222,12 @@ def _json_object(text: str, label: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         hint = ": it looks like YAML or a list of variables" if _NOT_JSON.match(text.lstrip()) else ""
         raise ConfigError(f"{label} is not JSON (line {error.lineno}, column {error.colno}){hint}") from None
+    except ValueError:
+        raise ConfigError(f"{label} is not JSON that can be read: it holds a number of thousands of digits") from None
     except RecursionError:
         raise ConfigError(f"{label} is not JSON that can be read: it is too deep") from None
+    if is_too_deep(value):
+        raise ConfigError(f"{label} is not JSON that can be read: it is too deep")
     if not isinstance(value, dict):
         raise ConfigError(f"{label} must hold a JSON object")
     return value

@@ -36,6 +36,7 @@ from tap_braze_export.singer.config_errors import (
     checked_state,
     describe_errors,
     forget_unknown_log_levels,
+    odd_settings,
     read_config_file,
     read_environment,
     unknown_settings,
@@ -146,6 +147,8 @@ class Plugin(Tap):
 
         A tap made without validation refuses only wrong values.
         """
+        if odd := odd_settings(self._config):
+            raise ConfigValidationError("settings", errors=odd)
         self.append_builtin_config(self.config_jsonschema)
         self._config = converted_config(without_unset(self._config), self.config_jsonschema["properties"])
         if unknown := unknown_settings(self, with_environment=self._reads_environment):

@@ -1,0 +1,112 @@
+"""Whatever a configuration holds: a run, or its errors in one line that names the setting."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from singer_sdk.exceptions import SingerSDKError
+
+from tap_braze_export.errors import ConfigError, TapError
+from tap_braze_export.singer.command import describe
+from tap_braze_export.singer.config_errors import read_config_file
+from tests.support.fakes import FakeClock
+from tests.support.hostile import few_examples, odd_variants
+from tests.support.runs import refusal, selecting, settings, sync, written
+from tests.test_settings import SCHEMAS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tap_braze_export.sandbox import Sandbox
+
+pytestmark = pytest.mark.sandbox(users=3, odd_users=False)
+GOOD: dict[str, Any] = {
+    **dict.fromkeys(SCHEMAS),
+    "segment_ids": ["all-users"],
+    "user_aliases": [{"alias_name": "n", "alias_label": "l"}],
+    "custom_attributes": {"plan": "string"},
+    "extra_export_fields": ["more"],
+    "bucket_options": {"key": "k"},
+    "callback_url": "https://hooks.example.com/braze",
+    "batch_config": {"encoding": {"format": "jsonl"}, "storage": {"root": "out", "prefix": ""}, "batch_size": 5},
+    "stream_maps": {"users": {"mail": "email"}},
+    "flattening_enabled": True,
+    "flattening_max_depth": 1,
+}
+"""Settings with a value at every place."""
+NOT_TRIED = ("api_url", "dask_scheduler")
+"""Settings whose odd values may name a host."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Odd paths are made there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@few_examples
+@given(name=st.sampled_from([name for name in SCHEMAS if name not in NOT_TRIED]), data=st.data())
+def test_whatever_a_setting_holds_the_run_ends_as_it_should(
+    sandbox: Sandbox, folder: Path, name: str, data: st.DataObject
+) -> None:
+    text = data.draw(odd_variants(GOOD[name]))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return  # no configuration: see test_file_of_odd_json_is_one_line
+
+    told = name
+    try:
+        sync({**settings(sandbox, folder), name: value}, clock=FakeClock(), catalog=USERS)
+    except (TapError, SingerSDKError) as error:
+        told = describe(error)
+    assert any(setting in told for setting in SCHEMAS)  # one may need another
+    assert told.isprintable()
+    assert "Unforeseen" not in told
+
+
+USERS = selecting(["users", "export_files"])
+
+
+@few_examples
+@given(text=odd_variants({"api_key": "k", "api_url": "https://rest.iad-01.braze.com", "segment_ids": ["s"]}))
+def test_file_of_odd_json_is_one_line(folder: Path, text: str) -> None:
+    (folder / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+
+    told = ""
+    try:
+        read_config_file(str(folder / "config.json"))
+    except ConfigError as error:
+        told = str(error)
+    assert told.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ({"spool_dir": "a\x00b"}, "spool_dir holds NUL, or half of a character"),
+        ({"spool_dir": "a\ud800b"}, "spool_dir holds NUL, or half of a character"),
+        ({"spool_dir": "~nosuchuser/x"}, "spool_dir ~nosuchuser/x begins with the home of a user who does not exist"),
+        ({"segment_ids": ["\ud800"]}, "segment_ids holds NUL, or half of a character"),
+        ({"custom_attributes": {"a\x00": "string"}}, "custom_attributes holds NUL, or half of a character"),
+        ({"requests_per_minute": 10**400}, "requests_per_minute must be at most 1000000000"),
+        ({"export_timeout_minutes": 10**400}, "export_timeout_minutes must be at most 1000000000"),
+        ({"workers": 1e300}, "workers must be at most 1000000000"),
+        ({"poll_interval_seconds": float("nan")}, "poll_interval_seconds holds NaN or an infinite number"),
+        ({"bucket_options": {"x": [float("inf")]}}, "bucket_options holds NaN or an infinite number"),
+    ],
+)
+def test_odd_value_is_named(sandbox: Sandbox, folder: Path, odd: dict[str, Any], told: str) -> None:
+    assert told in refusal("--config", written(folder, {**settings(sandbox, folder), **odd}))
+
+
+def test_odd_identifiers_are_left_out(sandbox: Sandbox, folder: Path) -> None:
+    """They are people's data, and one of a million."""
+    run = sync({**settings(sandbox, folder), "external_ids": ["a\x00b", "\ud800", "nobody"]}, clock=FakeClock())
+
+    assert [line for line in run.warnings if line.startswith("Identifiers left out: external_ids: 2 malformed")]
