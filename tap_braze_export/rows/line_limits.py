@@ -1,4 +1,4 @@
-"""What a line may become: one that is longer, or denser, is unreadable, and is not decoded at all.
+"""Limits of a line: one that is longer, or denser, is unreadable, and is not decoded at all.
 
 Users of Braze have a few kilobytes, very large ones a megabyte. A list of two million empty objects has no more bytes
 than those, but needs a thousand times the memory.

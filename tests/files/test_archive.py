@@ -243,59 +243,6 @@ def test_memory_stays_far_below_the_inflated_size(tmp_path: Path) -> None:
     assert peak < 32 * MIB
 
 
-def test_short_lines_are_split_into_blocks(tmp_path: Path) -> None:
-    """A block's lines cost memory beyond their bytes, so their number is bounded, too."""
-    path = gzipped(tmp_path / "a", b"1\n" * 1_200_000)
-    (member,) = members(path, "a")
-
-    counts = [len(block.lines) for block in blocks(path, member)]
-
-    assert counts == [2**19, 2**19, 1_200_000 - 2**20]
-
-
-@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \n"])
-def test_many_blank_lines_are_in_no_block(tmp_path: Path, blank: bytes) -> None:
-    """They cost nothing, and the numbers of the lines after them hold."""
-    path = gzipped(tmp_path / "a", b"1\n" + blank * 2_000_000 + b"2\n" + blank * 3_000_000 + b"3")
-    (member,) = members(path, "a")
-
-    found = [block for block in blocks(path, member) if any(line.strip() for line in block.lines)]
-
-    assert sum(len(block.lines) for block in blocks(path, member)) < 100_000
-    assert [
-        (block.first_line + number, line) for block in found for number, line in enumerate(block.lines) if line.strip()
-    ] == [(1, b"1"), (2_000_002, b"2"), (5_000_003, b"3")]
-
-
-def test_many_gzip_members_are_inflated_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows a member is copied each time: with a mebibyte, a million empty ones would take minutes."""
-    fed: list[int] = []
-
-    class Inflating:
-        error = zlib.error
-
-        def decompressobj(self, wbits: int) -> object:
-            inner = zlib.decompressobj(wbits)
-
-            class Noting:
-                eof = property(lambda _: inner.eof)
-                unused_data = property(lambda _: inner.unused_data)
-                unconsumed_tail = property(lambda _: inner.unconsumed_tail)
-
-                def decompress(self, data: bytes, most: int) -> bytes:
-                    fed.append(len(data))
-                    return inner.decompress(data, most)
-
-            return Noting()
-
-    monkeypatch.setattr(inflate, "inflating", Inflating())
-    path = tmp_path / "a"
-    path.write_bytes(gzip.compress(b"") * 5_000 + gzip.compress(b"1\n"))
-
-    assert lines(path) == [b"1"]
-    assert max(fed) <= 2**16
-
-
 def test_line_over_64_mib_is_refused_with_its_number(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a", {"users.txt": b"{}\n{}\n" + b"x" * (64 * MIB + 1) + b"\n"})
     (member,) = members(path, "a.zip")

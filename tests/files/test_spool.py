@@ -36,7 +36,7 @@ def fill(path: Path) -> None:
 
 
 def test_full_disk_is_told_where_rejected_lines_are_kept(tmp_path: Path, clock: FakeClock) -> None:
-    """What was kept before stays."""
+    """Lines that were kept before stay."""
     spool = Spool(str(tmp_path), clock=clock)
     spool.open()
     path = spool.reject("e", [b"first"])

@@ -1,4 +1,4 @@
-"""What a line may become, on both paths, and the rows of dense lines: in parts that are small each."""
+"""Lines at and beyond their limits, on both paths, and the rows of dense lines: in parts that are small each."""
 
 from __future__ import annotations
 
