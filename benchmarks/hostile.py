@@ -209,7 +209,7 @@ def _measured(case: Hostile, folder: Path) -> Read:
 
 def _main(wanted: str) -> None:
     ordinary = 0.0
-    print(
+    print(  # noqa: T201 - it is a program
         f"{'case':42} {'MB':>6} {'s':>7} {'ns/byte':>8} {'times':>6} {'MiB':>6} {'rows':>10} {'rejected':>9}  refused"
     )
     for case in CASES:
@@ -218,7 +218,7 @@ def _main(wanted: str) -> None:
                 found = _measured(case, Path(folder))
             a_byte = found.seconds / found.size * 1e9
             ordinary = ordinary or a_byte
-            print(
+            print(  # noqa: T201 - it is a program
                 f"{case.name:42} {found.size / 1e6:6.1f} {found.seconds:7.2f} {a_byte:8.1f} {a_byte / ordinary:6.1f}"
                 f" {found.peak_mib:6.0f} {found.rows:10,} {found.rejected:9,}  {found.refused}",
                 flush=True,
@@ -228,6 +228,6 @@ def _main(wanted: str) -> None:
 if __name__ == "__main__":
     given = sys.argv[1] if len(sys.argv) > 1 else ""
     if Path(given).is_file():
-        print(json.dumps(vars(_read(Path(given)))))
+        print(json.dumps(vars(_read(Path(given)))))  # noqa: T201 - it is a program
     else:
         _main(given)

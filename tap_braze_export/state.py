@@ -115,23 +115,23 @@ class Bookmark:
             ValueError: If it does not describe an export.
         """
         try:
-            found = msgspec.convert(entry, _Entry)
-            requested_at = found.requested_at.timestamp()
+            known = msgspec.convert(entry, _Entry)
+            requested_at = known.requested_at.timestamp()
             timestamp(requested_at)  # in UTC it may lie beyond the years that there are
-            digests = base64.urlsafe_b64decode(found.emitted)
-        except (msgspec.ValidationError, OverflowError) as error:
+            digests = base64.urlsafe_b64decode(known.emitted)
+        except (msgspec.ValidationError, OverflowError, UnicodeError) as error:
             raise ValueError("no entry of an export") from error
         return cls(
-            source=found.source,
-            segment_id=found.segment_id,
-            export_id=found.export_id,
+            source=known.source,
+            segment_id=known.segment_id,
+            export_id=known.export_id,
             requested_at=requested_at,
-            requested_fields=found.requested_fields,
-            rows_signature=found.rows_signature,
-            running=found.running,
-            in_bucket=found.in_bucket,
-            users=found.users,
-            last_users=found.last_users,
+            requested_fields=known.requested_fields,
+            rows_signature=known.rows_signature,
+            running=known.running,
+            in_bucket=known.in_bucket,
+            users=known.users,
+            last_users=known.last_users,
             digests=dict.fromkeys(
                 digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
             ),

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class _Record(msgspec.Struct):
     """The content of the file; a disk that failed may have left anything."""
 
-    bookmark: object
+    bookmark: dict[str, Any]
     url: str | None
     token: str
     given_state: str

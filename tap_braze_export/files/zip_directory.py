@@ -41,7 +41,7 @@ _MAX_DIRECTORY_BYTES = 32 * 2**20
 
 
 class Entry(NamedTuple):
-    """What the directory of a zip says of one of its files.
+    """An entry of the directory of a zip, for one of its files.
 
     Attributes:
         name: Its name as bytes.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tap_braze_export.errors import BrazeError, LostResponseError, TapError
 from tap_braze_export.schema.custom_attributes import discovered_types
+from tap_braze_export.schema.table import Type
 from tests.support.braze_calls import ALL, KEY, PREFIX, STARTS, attributes, details, export_ids, refused, start
 from tests.support.fakes import as_json, endless
 from tests.support.hostile import few_examples, odd_variants
@@ -144,13 +145,13 @@ def test_url_that_is_no_address_is_refused(server: Server, braze: Braze, url: ob
     assert refused(start, braze, BrazeError).startswith("Braze named a url for the export of segment ")
 
 
-@pytest.mark.parametrize("name", ["\ud800", "a\x00b", "", 5, None, ["a"], {"a": {}}])
-def test_attribute_whose_name_no_message_can_hold_is_left_out(server: Server, braze: Braze, name: object) -> None:
+@pytest.mark.parametrize("name", ["", 5, None, ["a"], {"a": {}}])
+def test_attribute_without_a_name_is_left_out(server: Server, braze: Braze, name: object) -> None:
     server.answers = [
         as_json({"attributes": [{"name": name, "data_type": "String"}, {"name": "b", "data_type": "String"}]})
     ]
 
-    assert discovered_types(braze.custom_attributes()) == {"b": "string"}
+    assert discovered_types(braze.custom_attributes()) == {"b": Type.STRING}
 
 
 def refusal(call: Callable[[Braze], object], braze: Braze) -> str:

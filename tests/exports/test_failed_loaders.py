@@ -245,7 +245,7 @@ def test_state_that_names_the_export_as_running(tmp_path: Path, *, in_bucket: bo
 def test_state_that_means_a_new_export(
     tmp_path: Path, *, in_bucket: bool, state: Callable[[Pipeline], dict[str, Any] | None]
 ) -> None:
-    """What was kept goes, and only what the new export leaves is there."""
+    """The kept download goes, and only the one of the new export is there."""
     clock = Steps(now=time.time() - DAY)
     with braze(clock, tmp_path if in_bucket else None) as sandbox:
         tap = pipeline(tmp_path, sandbox, clock)

@@ -12,6 +12,7 @@ from tap_braze_export.errors import TapError
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.settings import read_api_url
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock
 
@@ -108,10 +109,10 @@ def test_forgetting_twice_is_fine(journal: Journal) -> None:
 
 
 def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
-    """A slash at the end of api_url makes no other workspace."""
+    """Another spelling of api_url makes no other workspace, once it is read as a setting."""
 
     def path(api_url: str, key: tuple[str, str]) -> Path:
-        return Journal.of(spool, api_url, key, {}).path
+        return Journal.of(spool, read_api_url(api_url), key, {}).path
 
     paths = {
         path(API, KEY),
@@ -120,7 +121,7 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
         path(API, ("global_control_group", "")),
     }
     assert len(paths) == 4
-    assert path(f"{API}/", KEY) == path(API, KEY)
+    assert {path(spelling, KEY) for spelling in (f"{API}/", f" {API}", API.upper())} == {path(API, KEY)}
 
 
 def test_lock_keeps_a_second_run_away(spool: Spool, journal: Journal) -> None:

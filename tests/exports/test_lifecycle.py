@@ -313,7 +313,7 @@ def test_link_that_is_no_address(tmp_path: Path) -> None:
         sandbox.workspace.download_url = "ftp://127.0.0.1"
         config = settings(sandbox, tmp_path, segment_ids=["all-users"])
         run = sync(config, clock=clock, catalog=USERS, fails=True)
-    assert "no http address" in run.error
+    assert "that is no web address" in run.error
     assert exports(run.states[-1]) == []
     assert journals(tmp_path) == []
 

@@ -48,7 +48,7 @@ _FEW_STREAMS = ("users", "apps", "custom_events", "segment_members", "export_fil
 
 @dataclass
 class Truth:
-    """What Braze says.
+    """The truth, as Braze has it.
 
     Attributes:
         people: Users by id.

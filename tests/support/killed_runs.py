@@ -38,7 +38,7 @@ _TICK = 0.001
 
 @dataclass
 class KilledOutput(Output):
-    """What a run wrote until it ended or was killed.
+    """The output of a run until it ended or was killed.
 
     Attributes:
         code: The exit code; -9 if it was killed.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "Bucket"
 DISK = "Local disk"
 STATE = "STATE"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Spoil = Callable[[Exchange], object]
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = "Braze's answers"
 SAME = "the same rows"
 LINE = "one line; the next run gives the same rows"

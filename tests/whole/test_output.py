@@ -67,7 +67,7 @@ def test_checks_need_no_output(config: str) -> None:
 @pytest.mark.parametrize("redirections", ["2>&-", "<&-", "<&- 2>&-"])
 @pytest.mark.fault("Loader and signals", "standard error or standard input that is closed", "the same rows")
 def test_a_run_needs_neither_input_nor_log(config: str, redirections: str) -> None:
-    """What it opens instead of them does not get what is written to them."""
+    """The files that it opens instead of them do not get what is written to them."""
     done = ended(["--config", config], redirections)
 
     assert done.returncode == 0

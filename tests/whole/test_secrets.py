@@ -149,7 +149,7 @@ class Watched:
         return [int(pid) for path in children for pid in path.read_text().split()]
 
     def messages(self) -> Iterator[bytes]:
-        """What it wrote but for RECORD messages."""
+        """All that it wrote but for RECORD messages."""
         return (line for line in self.output.splitlines() if not line.startswith(b'{"type":"RECORD"'))
 
 
