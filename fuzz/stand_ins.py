@@ -109,6 +109,9 @@ class _Listener:
     def __init__(self, callbacks: Callbacks) -> None:
         self.callbacks = callbacks
 
+    def prefer(self, caller: object) -> None:
+        """Do nothing: there is one caller only."""
+
 
 def named(data: bytes, name: str) -> Any:
     """An opened text file with this content, as click opens it."""
