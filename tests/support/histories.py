@@ -38,7 +38,7 @@ PEOPLE = 16
 CITIES = ("Berlin", "Paris")
 APPS = ("Shop", "News", "Chat")
 SEGMENTS = ("a", "b")
-MOST_STEPS = 170
+MOST_STEPS = 120
 """A run has about so many steps; some kills come too late."""
 _RETRY_SECONDS = 600.0
 _NIGHT_SECONDS = 5 * 3600.0

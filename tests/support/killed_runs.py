@@ -173,7 +173,7 @@ class _CountedOutput(io.FileIO):
     """
 
     def __init__(self, steps: _Steps, sends: int) -> None:
-        super().__init__(1, "w")
+        super().__init__(1, "w", closefd=False)
         self._steps = steps
         self._sends = sends
 
@@ -206,13 +206,22 @@ def _main() -> None:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         steps = _Steps(request["steps"], request["signal"])
-        sys.stdout = io.TextIOWrapper(_CountedOutput(steps, request["signal"]), write_through=True)
         sys.addaudithook(steps.audit)
-        tap: type[TapBrazeExport] = TapBrazeExport
-        if request["now"] is not None:
-            tap = type("TapOnHastyClock", (tap,), {"clock": _HastyClock(request["now"], request["speed"], tap.signals)})
+
+        class CountedTap(TapBrazeExport):
+            """The tap with an output that counts writes, in place of the one that its command has installed."""
+
+            if request["now"] is not None:
+                clock = _HastyClock(request["now"], request["speed"], TapBrazeExport.signals)
+
+            @override
+            def __init__(self, *args: Any, **options: Any) -> None:
+                output = _CountedOutput(steps, request["signal"])  # noqa: B023 - in a process of its own
+                sys.stdout = io.TextIOWrapper(output, write_through=True)
+                super().__init__(*args, **options)
+
         try:
-            tap.cli(request["arguments"])
+            CountedTap.cli(request["arguments"])
         except SystemExit as ended:
             os._exit(ended.code if isinstance(ended.code, int) else 1)  # the interpreter's own end takes longer
 
