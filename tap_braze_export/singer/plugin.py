@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 from singer_sdk import Tap
 from singer_sdk.cli import plugin_cli
 from singer_sdk.configuration._dict_config import parse_environment_config
-from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.exceptions import ConfigValidationError, SingerSDKError
 from singer_sdk.helpers._classproperty import classproperty
 from singer_sdk.helpers._flattening import get_flattening_options
 from singer_sdk.mapper import PluginMapper
@@ -119,7 +119,17 @@ class Plugin(Tap):
         catalog = copy.deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
-        self.mapper.register_raw_streams_from_catalog(catalog)
+        try:
+            self.mapper.register_raw_streams_from_catalog(catalog)
+        except SingerSDKError:
+            raise
+        except Exception as error:
+            if not self.config.get("stream_maps"):
+                raise
+            raise ConfigError(
+                f"stream_maps cannot be read ({type(error).__name__}): each stream needs an object of column names and"
+                " expressions, or null"
+            ) from None
         if options.enabled and options.max_level > 0:
             for stream_map in itertools.chain.from_iterable(self.mapper.stream_maps.values()):
                 keys = stream_map.transformed_key_properties or ()
