@@ -275,7 +275,7 @@ def test_address_of_braze_has_one_spelling(given: str, read: str) -> None:
             "https://rest\n.braze.com",
             "https://rest.braze.com/a b",
         ),
-        *("https://rest\x00.braze.com", "https://\ud800.com", "https://.bad..host./", f"https://{'a' * 64}.com"),
+        *("https://.bad..host./", f"https://{'a' * 64}.com"),
         *(
             "https://[::1",
             "https://[::1%25eth0]",

@@ -96,7 +96,7 @@ def config(server: Server, folder: Path, **more: Any) -> dict[str, Any]:
 
 
 class SlowLoader(io.RawIOBase):
-    """Takes an hour for each user; before the fourth it has waited until something happened."""
+    """Takes twenty minutes for each user; before the tenth it has waited until something happened."""
 
     def __init__(self, clock: FakeClock, happened: threading.Event) -> None:
         super().__init__()
@@ -111,10 +111,10 @@ class SlowLoader(io.RawIOBase):
     @override
     def write(self, data: Any, /) -> int:
         for user in re.findall(rb'"braze_id":"(\w+)"', bytes(data)):
-            if len(self.users) == 3:
+            if len(self.users) == 9:
                 self._happened.wait(SECONDS)
             self.users.append(user)
-            self._clock.time += 3600
+            self._clock.time += 1200
         return len(data)
 
 
@@ -123,10 +123,10 @@ class SlowLoader(io.RawIOBase):
     "Loader and signals", "a loader that takes hours for a file", "the same rows; links do not expire meanwhile"
 )
 def test_download_begins_while_a_huge_file_of_another_export_is_written(tmp_path: Path) -> None:
-    """Its link would have expired by the end of that file, which has a block for each of its users."""
+    """Its link would have expired by the end of that file, which has a block for every four or five of its users."""
     clock, fetched = FakeClock(), threading.Event()
     began = clock.time
-    huge = b"".join(b'{"braze_id":"a%d","last_name":"%s"}\n' % (number, b"x" * 33 * MIB) for number in range(6))
+    huge = b"".join(b'{"braze_id":"a%d","last_name":"%s"}\n' % (number, b"x" * 15 * MIB) for number in range(24))
     contents = {"a": gzip.compress(huge, 1), "b": zipped(b'{"braze_id":"b0"}\n')}
     requests: list[str] = []
 
@@ -144,7 +144,7 @@ def test_download_begins_while_a_huge_file_of_another_export_is_written(tmp_path
     with Server() as server, redirect_stdout(io.TextIOWrapper(io.BufferedWriter(loader))):
         TwoSegments(server, get)
         tap_class(clock)(config=config(server, tmp_path, export_timeout_minutes=6000), catalog=LAST_NAMES).sync_all()
-    assert loader.users == [b"a0", b"a1", b"a2", b"a3", b"a4", b"a5", b"b0"]
+    assert loader.users == [*(b"a%d" % number for number in range(24)), b"b0"]
 
 
 # A disk without room

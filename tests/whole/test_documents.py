@@ -54,6 +54,7 @@ def of_meltano() -> list[str]:
 def without_meltano() -> list[str]:
     """The commands of the other blocks, but for those of make."""
     others = [block for block in documents.shell_blocks() if "meltano " not in block.text]
+    others.sort(key=lambda block: block.document != "install.md")  # what others need is installed there
     return [command for block in others for command in block.commands if not MAKE.fullmatch(command)]
 
 
