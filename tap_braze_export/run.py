@@ -156,7 +156,7 @@ class Run:
         rejected = RejectedLines(self._spool, delivery.export_id, delivery.name)
         try:
             for block in blocks:
-                if self._fingerprints and block.fingerprints:
+                if self._fingerprints:
                     self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
                 rescued.update(block.rescued)
                 for count in ("lines", "users", "duplicates", "unchanged"):

@@ -33,7 +33,7 @@ def digests(contents: Iterable[bytes]) -> Column:
 
 @dataclass
 class BlockFingerprints:
-    """The fingerprints of the users of one block of lines.
+    """The fingerprints of users of one block of lines.
 
     Attributes:
         users: Number of users, also of those without a fingerprint.
@@ -200,7 +200,6 @@ class BlockCheck:
             braze_id.decode() if is_same else None for braze_id, is_same in zip(self._ids, same.tolist(), strict=True)
         ]
         self._skipped_lines: list[int] = []
-        self._users = 0
         self._others: list[tuple[Column, list[bytes], Column, Column, Column, Column]] = []
 
     def skip_line(self, index: int) -> None:
@@ -267,6 +266,7 @@ class BlockCheck:
             skipped=_found_only(skipped),
             emitted=_found_only(emitted),
         )
+        self._skipped_lines, self._others = [], []
         self._known.emitted(block)
         return block
 

@@ -27,7 +27,7 @@ class BlockCheck(Protocol):
         """
 
     def result(self) -> Any:
-        """The fingerprints of all users of the block."""
+        """The fingerprints of the users that were noted since the last call."""
 
 
 class KnownUsers(Protocol):

@@ -55,7 +55,7 @@ class BlockRows:
         unchanged: Number of users that were skipped, since the target has them as they are.
         rejected: Line number and content of each line that is no user object.
         rescued: Number of rows that have rescued members, by stream; 0 is left out.
-        fingerprints: Of all users of the block, with its last rows, if users are compared with what was emitted before.
+        fingerprints: Of these users, if users are compared with what was emitted before.
     """
 
     rows: Mapping[str, Rows] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Reader:
         while True:
             with _without_garbage_collection():
                 rows = self._read_part(block, check, seen)
-            if not block.lines and check is not None:
+            if check is not None:
                 rows.fingerprints = check.result()
             yield rows
             if not block.lines:

@@ -151,9 +151,7 @@ class ReadAhead:
     def _is_outdated(self, blocks: Sequence[ReadBlock]) -> bool:
         """True if a worker has skipped a user of whom another file has had other rows since."""
         known = self._known_users
-        return known is not None and any(
-            known.is_outdated(block.fingerprints) for block in blocks if block.fingerprints
-        )
+        return known is not None and any(known.is_outdated(block.fingerprints) for block in blocks)
 
     def _result(self, future: Future[ReadResult]) -> ReadResult:
         try:

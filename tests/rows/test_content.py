@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.files.archive import Block
 from tap_braze_export.fingerprints.known import Known
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.schema.selection import RequestedFields
-from tests.support.rows import read_block, selected
+from tests.support.rows import read_block, rows, selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +30,7 @@ def contents(lines: Iterable[bytes], *, strict: bool = True, exported_at: str = 
 
 
 def line(**members: Any) -> bytes:
-    return json.dumps({"braze_id": "a", **members}).encode()
+    return json.dumps({"braze_id": "a"} | members).encode()
 
 
 @pytest.mark.sandbox(users=300)
@@ -38,6 +39,19 @@ def test_both_paths_give_the_same_content(sandbox: Sandbox) -> None:
 
     assert contents(lines) == contents(lines, strict=False)
     assert len(contents(lines)) > 290
+
+
+def test_each_part_of_a_block_has_the_fingerprints_of_its_users() -> None:
+    """They are written before its rows are, so those of a later part would come too late."""
+    users = [line(braze_id=f"u{n}", devices=[{}] * (n % 50)) for n in range(1_000)]
+    reader = Reader(selected(), exported_at=AT, segment_id="", known_users=Known(None), part_bytes=100_000)
+
+    parts = [*reader.read(Block(1, users))]
+
+    assert len(parts) > 10
+    for part in parts:
+        assert sorted(part.fingerprints.ids.tolist()) == sorted(row["braze_id"].encode() for row in rows(part)["users"])
+        assert part.fingerprints.users == part.users
 
 
 def test_time_is_no_content() -> None:
