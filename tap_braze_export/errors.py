@@ -106,8 +106,12 @@ def foreign_text(text: str, secrets: Iterable[str] = ()) -> str:
     """Text of another program as part of a message: one line of at most 200 characters, no URL; "" if it is secret."""
     if any(secret in text for secret in secrets if secret):
         return ""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return re.sub(r"\w+://\S+", "<url>", line)[:200]
+    return re.sub(r"\w+://\S+", "<url>", one_line(text))[:200]
+
+
+def one_line(text: str) -> str:
+    """Text without line ends and control characters, which would reach into the terminal that shows a log."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def described(error: Exception, secrets: Iterable[str] = ()) -> str:

@@ -12,7 +12,7 @@ from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, Sin
 from typing_extensions import override
 
 from tap_braze_export.clock import Interruption
-from tap_braze_export.errors import TapError, unforeseen
+from tap_braze_export.errors import TapError, one_line, unforeseen
 from tap_braze_export.singer import standard_output
 
 if TYPE_CHECKING:
@@ -134,4 +134,4 @@ def describe(error: Exception) -> str:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:
         text = unforeseen(error)
-    return " ".join(text.split())
+    return one_line(text)
