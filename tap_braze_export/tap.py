@@ -53,7 +53,7 @@ _ADDRESSES: Mapping[str, Callable[[str], object]] = {
     "bucket_url": partial(read_storage_url, setting="bucket_url"),
     "fingerprints_url": partial(read_storage_url, setting="fingerprints_url"),
 }
-"""What reads the address in a setting, and raises a ConfigError if it is none."""
+"""The function that reads the address in a setting; it raises a ConfigError if it is none."""
 _LARGEST_INTEGER = 10**9
 """Of any setting: what is computed of it stays a number that programs can hold."""
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"

@@ -74,10 +74,16 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def braze(server: Server, clock: FakeClock) -> Iterator[Braze]:
-    """A client of that server."""
+def session() -> Iterator[Session]:
+    """A session of HTTP requests."""
     with Session() as session:
-        yield Braze(server.url, f"{KEY}\n", clock=clock, session=session)
+        yield session
+
+
+@pytest.fixture
+def braze(server: Server, clock: FakeClock, session: Session) -> Braze:
+    """A client of that server."""
+    return Braze(server.url, f"{KEY}\n", clock=clock, session=session)
 
 
 @pytest.fixture

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
-from tap_braze_export.sessions import OversizedBodyError, Session, body_start, read_body
+from tap_braze_export.sessions import OversizedBodyError, body_start, read_body
 from tests.support.fakes import FakeClock, Server, endless
+from tests.support.memory import less_memory_than
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tap_braze_export.sessions import Session
 
 MIB = 2**20
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
 
 
 def body(server: Server, session: Session, max_bytes: int = 1_000) -> bytes:
@@ -55,25 +49,15 @@ def test_longer_body_is_refused(server: Server, session: Session, length: int) -
 def test_endless_body_costs_no_memory(server: Server, session: Session, status: int) -> None:
     server.answers = [endless(status)]
 
-    tracemalloc.start()
-    try:
-        with pytest.raises(OversizedBodyError):
-            body(server, session, max_bytes=MIB)
-        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
-    finally:
-        tracemalloc.stop()
+    with less_memory_than(8 * MIB), pytest.raises(OversizedBodyError):
+        body(server, session, max_bytes=MIB)
 
 
 def test_gzip_bomb_costs_no_memory(server: Server, session: Session) -> None:
     server.answers = [packed(bytes(200 * MIB))]
 
-    tracemalloc.start()
-    try:
-        with pytest.raises(OversizedBodyError):
-            body(server, session, max_bytes=MIB)
-        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
-    finally:
-        tracemalloc.stop()
+    with less_memory_than(16 * MIB), pytest.raises(OversizedBodyError):
+        body(server, session, max_bytes=MIB)
 
 
 def test_body_that_drips_ends_in_time(server: Server, session: Session) -> None:

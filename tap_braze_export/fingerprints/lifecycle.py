@@ -104,11 +104,11 @@ class Fingerprints:
         self._live: frozenset[str] = frozenset()
         """Other runs that have not ended."""
         self._last: list[Snapshot] = []
-        """What the target has by STATE: a version, and the parts emitted since."""
+        """The target's users by STATE: a version, and the parts emitted since."""
         self._last_signature = signature
         """Empty if the target may have other rows."""
         self._others: dict[str, Snapshot] = {}
-        """What else was emitted, by name: by runs whose STATE was not confirmed, or by resyncs."""
+        """All else that was emitted, by name: by runs whose STATE was not confirmed, or by resyncs."""
 
     def __enter__(self) -> Self:
         """Find out what the target has.
@@ -156,18 +156,17 @@ class Fingerprints:
             TapError: If they cannot be recorded.
         """
         with _files_needed():
-            yield from self._leavers(export_id, member_of, users)
-
-    def _leavers(self, export_id: str, member_of: str, users: int) -> Iterator[list[str]]:
-        steps = self._steps()
-        emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
-        parts = [each for each in emitted if each.facts.get("export_id") == export_id]
-        if sum(part.facts["users"] for part in parts) != users:
-            _log.info("No user leaves %s: an earlier run emitted files of this export without fingerprints", member_of)
-            return
-        for rows in leavers(steps, member_of, parts):
-            self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
-            yield [braze_id.decode() for braze_id in rows["id"].tolist()]
+            steps = self._steps()
+            emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
+            parts = [each for each in emitted if each.facts.get("export_id") == export_id]
+            if sum(part.facts["users"] for part in parts) != users:
+                _log.info(
+                    "No user leaves %s: an earlier run emitted files of this export without fingerprints", member_of
+                )
+                return
+            for rows in leavers(steps, member_of, parts):
+                self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
+                yield [braze_id.decode() for braze_id in rows["id"].tolist()]
 
     def finish(self, *, only_own: bool) -> None:
         """Write the version that the next run compares users with.
@@ -181,17 +180,15 @@ class Fingerprints:
         if self._is_resync:
             return
         with _files_needed():
-            self._write_version(only_own=only_own)
-
-    def _write_version(self, *, only_own: bool) -> None:
-        steps, name = self._steps(), version_name(self._run_id)
-        if not (self._confirmed.parts or any(step.snapshots for step in steps[1:])):
-            return
-        includes = [*self._found, *self._own_names, running_name(self._run_id)]
-        facts = {"is_version": True, "signature": self._signature, "includes": includes}
-        of_profiles = steps[2:] if only_own else steps
-        self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
-        self._version = name
+            steps = self._steps()
+            if not (self._confirmed.parts or any(step.snapshots for step in steps[1:])):
+                return
+            includes = [*self._found, *self._own_names, running_name(self._run_id)]
+            facts = {"is_version": True, "signature": self._signature, "includes": includes}
+            of_profiles = steps[2:] if only_own else steps
+            name = version_name(self._run_id)
+            self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
+            self._version = name
 
     def state(self) -> dict[str, Any]:
         """The member `fingerprints` of STATE: all parts that were written so far have left, too."""

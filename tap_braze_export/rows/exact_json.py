@@ -47,10 +47,10 @@ def may_be_deep(content: bytes) -> bool:
     return len(content) > SAFE_BYTES and content.count(b"{") + content.count(b"[") > _SAFE_LEVELS
 
 
-def is_too_deep(value: Any) -> bool:
-    """True if a decoded value has more than `MOST_LEVELS` lists and objects inside each other."""
-    level = [value]
-    for _ in range(MOST_LEVELS):
+def is_too_deep(value: Any, *, most_levels: int = MOST_LEVELS) -> bool:
+    """True if a decoded value has more lists and objects inside each other than `most_levels`."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(most_levels):
         items = (item.values() if isinstance(item, dict) else item for item in level)
         level = [inner for item in items for inner in item if isinstance(inner, (dict, list))]
         if not level:

@@ -38,7 +38,7 @@ _BYTES_AT_ONCE = 300_000
 """Bytes of the lines that are read at once, unless it is one: small objects need a hundred times their bytes."""
 _PART_BYTES = 32 * 2**20
 _REJECTED_LINE_BYTES = 128
-"""What a rejected line costs beside its bytes."""
+"""Bytes that a rejected line costs beside its own."""
 
 
 @dataclass

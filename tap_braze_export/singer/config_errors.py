@@ -16,11 +16,12 @@ from singer_sdk.singerlib import Catalog
 
 from tap_braze_export.errors import ConfigError, unknown_names
 from tap_braze_export.files.formats import HEAD_BYTES, encoding_of, foreign_format
+from tap_braze_export.rows.exact_json import is_too_deep
 from tap_braze_export.settings import IDENTIFIER_KINDS
 from tap_braze_export.singer.config_values import read_text, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from jsonschema import ValidationError
     from singer_sdk import Tap
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _NOT_JSON = re.compile(r"#|---|[\w.-]+\s*[:=]")
 """Matches the beginning of YAML and of a .env file."""
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
-_MAX_DEPTH = 100
+_MAX_LEVELS = 100
+"""Lists and objects inside each other in a setting or a file: more make other programs fail."""
 _NAMES_OF_ORCHESTRATORS = ("_", "MELTANO_")
 
 
@@ -156,7 +158,7 @@ def odd_settings(config: Mapping[str, Any]) -> list[str]:
     """
     errors = []
     for name, value in config.items():
-        if is_too_deep(value):
+        if is_too_deep(value, most_levels=_MAX_LEVELS):
             errors.append(f"{name} is nested too deep")
         elif any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
             errors.append(f"{name} holds NaN or an infinite number")
@@ -167,26 +169,12 @@ def odd_settings(config: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-def is_too_deep(value: Any) -> bool:
-    """True if a value of nested dicts and lists is so deep that programs fail on it."""
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return False
-    return True
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-
-
 def _leaves(value: Any) -> Iterator[Any]:
     """Yield every key and plain value in a value that is not too deep."""
     if isinstance(value, dict):
         yield from value
-    if isinstance(value, dict | list | tuple):
-        for inner in _inside(value):
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from _leaves(inner)
     else:
         yield value
@@ -226,7 +214,7 @@ def _json_object(text: str, label: str) -> dict[str, Any]:
         raise ConfigError(f"{label} is not JSON that can be read: it holds a number of thousands of digits") from None
     except RecursionError:
         raise ConfigError(f"{label} is not JSON that can be read: it is too deep") from None
-    if is_too_deep(value):
+    if is_too_deep(value, most_levels=_MAX_LEVELS):
         raise ConfigError(f"{label} is not JSON that can be read: it is too deep")
     if not isinstance(value, dict):
         raise ConfigError(f"{label} must hold a JSON object")

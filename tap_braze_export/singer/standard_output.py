@@ -48,8 +48,6 @@ def install() -> None:
                 os.close(opened)
     if sys.stderr is None:
         sys.stderr = io.TextIOWrapper(io.FileIO(_ERRORS, "w", closefd=False), encoding="utf-8", write_through=True)
-    if sys.stdout is not sys.__stdout__:
-        return  # a program that runs the tap inside itself reads the output
     is_terminal = os.isatty(_OUTPUT)
     raw = _Descriptor(_OUTPUT, "w", closefd=False)
     encoding = getattr(sys.stdout, "encoding", "utf-8")

@@ -18,6 +18,7 @@ from tap_braze_export.errors import DamagedFileError
 from tap_braze_export.files import archive, inflate
 from tap_braze_export.files.archive import BLOCK_BYTES, Block, Member
 from tap_braze_export.files.zip_directory import Entry
+from tests.support.archives import Pipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,18 +157,6 @@ def test_empty_member_is_a_file_without_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_zip64_and_data_descriptors_are_read(tmp_path: Path, method: int) -> None:
     """A zip written to a stream that cannot be sought has its sizes after the data."""
-
-    class Pipe(io.RawIOBase):
-        def __init__(self) -> None:
-            self.written = bytearray()
-
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: object, /) -> int:
-            self.written += bytes(data)  # type: ignore[call-overload]
-            return len(data)  # type: ignore[arg-type]
-
     pipe = Pipe()
     with zipfile.ZipFile(pipe, "w", method) as archive:
         for name in ("a", "b"):

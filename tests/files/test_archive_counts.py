@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tap_braze_export.errors import DamagedFileError
-from tap_braze_export.files import archive
+from tests.support.archives import Pipe, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,20 +57,6 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
 """Where each record of a zip states what, by the zip format."""
 
 
-class Pipe(io.RawIOBase):
-    """A file that cannot be sought: a zip written to it has checksums and sizes after the data."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: object, /) -> int:
-        self.written += bytes(data)  # type: ignore[call-overload]
-        return len(data)  # type: ignore[arg-type]
-
-
 def zipped(method: int, *, zip64: bool = False, streamed: bool = False) -> bytes:
     written = Pipe() if streamed else io.BytesIO()
     with zipfile.ZipFile(written, "w", method) as opened:
@@ -106,26 +92,17 @@ GZIPS = {
     "padded gzip": gzip.compress(b"".join(CONTENTS), mtime=0) + bytes(32),
 }
 WHOLE_GZIPS = {
-    b"".join(gzip.compress(content, mtime=0) for content in some)
+    b"".join(gzip.compress(content, mtime=0) for content in some).rstrip(b"\0")
     for count in (1, 2)
     for some in combinations(CONTENTS, count)
 }
 ARCHIVES = ZIPS | GZIPS
 
 
-def read(content: bytes) -> list[bytes]:
-    return [
-        line
-        for member in archive.members(io.BytesIO(content), "a")
-        for block in archive.blocks(io.BytesIO(content), member)
-        for line in block.lines
-    ]
-
-
 def lines_or_refusal(content: bytes) -> list[bytes]:
     """The lines; all of them if the archive is refused."""
     try:
-        return read(content)
+        return lines_of(content)
     except DamagedFileError as error:
         assert "\n" not in str(error)  # noqa: PT017 - the other end is as good
         return LINES
@@ -133,7 +110,7 @@ def lines_or_refusal(content: bytes) -> list[bytes]:
 
 def refusal(content: bytes) -> str:
     with pytest.raises(DamagedFileError) as caught:
-        read(content)
+        lines_of(content)
     return str(caught.value)
 
 
@@ -150,7 +127,7 @@ def stated(content: bytes) -> Iterator[tuple[str, int, str]]:
 
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_sound_archives_are_read(kind: str) -> None:
-    assert read(ARCHIVES[kind]) == LINES
+    assert lines_of(ARCHIVES[kind]) == LINES
 
 
 @pytest.mark.parametrize("kind", ZIPS)
@@ -248,7 +225,7 @@ def test_folder_with_content_is_a_file() -> None:
     """Only its name says that it is a folder: nothing is left out."""
     content = ZIPS["stored"].replace(b"1.txt", b"1.tx/")
 
-    assert read(content) == LINES
+    assert lines_of(content) == LINES
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import pytest
 
 from tap_braze_export.errors import DiskFullError, ExportError
 from tap_braze_export.files.download import Download
-from tap_braze_export.sessions import Session
 from tests.support.fakes import Answer, FakeClock, Server, hang_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
+
+    from tap_braze_export.sessions import Session
 
 
 CONTENT = b"0123456789" * 1000
@@ -24,12 +25,6 @@ QUERY = "X-Amz-Signature=topsecret"
 ETAG = '"v1"'
 DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 GIB = 2**30
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,19 +13,13 @@ from tap_braze_export.errors import ExportError
 from tap_braze_export.files.download import Download
 from tap_braze_export.sessions import Session
 from tests.support.fakes import Answer, FakeClock, Server, endless
+from tests.support.memory import less_memory_than
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 CONTENT = b"0123456789"
 MIB = 2**20
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
 
 
 def attempts(server: Server, session: Session, folder: Path, url: str = "", *, free: int = 2**40) -> str:
@@ -55,24 +48,16 @@ def test_endless_body_of_no_file_costs_no_memory(server: Server, session: Sessio
     """The body of a redirect and of an error; the file that a redirect leads to is read."""
     server.answers = [endless(status, Location="/there"), (200, {}, CONTENT)]
 
-    tracemalloc.start()
-    try:
+    with less_memory_than(16 * MIB):
         attempts(server, session, tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
-    finally:
-        tracemalloc.stop()
 
 
 def test_compressed_error_is_read_up_to_its_limit(server: Server, session: Session, tmp_path: Path) -> None:
     bomb = gzip.compress(b"Request has expired" + bytes(50 * MIB))
     server.answers = [(403, {"Content-Encoding": "gzip"}, bomb)]
 
-    tracemalloc.start()
-    try:
+    with less_memory_than(16 * MIB):
         said = attempts(server, session, tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
-    finally:
-        tracemalloc.stop()
     assert said.startswith("the link to users.zip has expired")
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tap_braze_export.errors import DamagedFileError
 from tap_braze_export.files import archive
+from tests.support.archives import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,16 +58,6 @@ def tarred(content: bytes) -> bytes:
     return written.getvalue()
 
 
-def read(content: bytes) -> list[bytes]:
-    """All lines of an object called `a`."""
-    return [
-        line
-        for member in archive.members(io.BytesIO(content), "a")
-        for block in archive.blocks(io.BytesIO(content), member)
-        for line in block.lines
-    ]
-
-
 def names(content: bytes) -> list[str]:
     return [member.name for member in archive.members(io.BytesIO(content), "a")]
 
@@ -74,7 +65,7 @@ def names(content: bytes) -> list[str]:
 def refusal(content: bytes) -> str:
     """The line that an object is refused with."""
     with pytest.raises(DamagedFileError) as caught:
-        read(content)
+        lines_of(content)
     return str(caught.value)
 
 
@@ -86,7 +77,7 @@ def test_file_that_is_compressed_once_more_gives_the_lines_inside(
     """It stays one file of the export, under the name that it has in the outer archive."""
     content = outer(inner(b'{"braze_id":"1"}\n{"braze_id":"2"}'))
 
-    assert read(content) == [b'{"braze_id":"1"}', b'{"braze_id":"2"}']
+    assert lines_of(content) == [b'{"braze_id":"1"}', b'{"braze_id":"2"}']
     assert names(content) == (["a"] if outer is gzip.compress else ["a!0-member0"])
 
 
@@ -94,12 +85,12 @@ def test_members_of_an_inner_zip_follow_one_another() -> None:
     """A line never crosses from one into the next; a byte order mark is no part of a line; empty members are none."""
     inner = zipped(b"\xef\xbb\xbf1\n2", b"", b"\xef\xbb\xbf3\r\n", b"4", extra="__MACOSX/._1")
 
-    assert read(zipped(inner, b"5\n")) == [b"1", b"2", b"3", b"4", b"5"]
-    assert read(gzip.compress(zipped())) == []
+    assert lines_of(zipped(inner, b"5\n")) == [b"1", b"2", b"3", b"4", b"5"]
+    assert lines_of(gzip.compress(zipped())) == []
 
 
 def test_inner_gzip_may_be_of_several_members_and_padded() -> None:
-    assert read(zipped(gzip.compress(b"1\n2") + gzip.compress(b"3\n") + bytes(512))) == [b"1", b"23"]
+    assert lines_of(zipped(gzip.compress(b"1\n2") + gzip.compress(b"3\n") + bytes(512))) == [b"1", b"23"]
 
 
 @pytest.mark.parametrize("layers", [3, 4])
@@ -136,7 +127,7 @@ def test_damage_inside_is_noticed(outer: Callable[[bytes], bytes], inner: Callab
         if not content.startswith((b"\x1f\x8b", b"PK\x03\x04")):
             continue  # no archive inside, as far as anybody can tell
         try:
-            assert set(read(outer(bytes(content)))) <= lines
+            assert set(lines_of(outer(bytes(content)))) <= lines
         except DamagedFileError:
             refused += 1
     assert refused > len(sound)
@@ -233,6 +224,6 @@ PACKED = st.recursive(
 def test_any_nesting_gives_its_lines_or_is_refused(packed: tuple[list[bytes], bytes]) -> None:
     lines, content = packed
     try:
-        assert read(content) == lines
+        assert lines_of(content) == lines
     except DamagedFileError as error:
         assert "\n" not in str(error)  # noqa: PT017 - the other end is as good
