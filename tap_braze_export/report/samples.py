@@ -1,0 +1,78 @@
+"""Samples of a run over its time, of which a long run keeps as many as a short one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tap_braze_export.clock import Clock
+
+_FIRST_INTERVAL_SECONDS = 1.0
+_MOST_SAMPLES = 500
+_MEMORY = Path("/proc/self/statm")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The run at one moment.
+
+    Attributes:
+        seconds: Since the run began.
+        users: Users emitted so far.
+        memory: Bytes of memory that the process holds; None where the system does not say.
+    """
+
+    seconds: float
+    users: int
+    memory: int | None
+
+
+def memory_in_use() -> int | None:
+    """Bytes of memory that this process holds; None where the system does not say."""
+    try:
+        pages = int(_MEMORY.read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Samples:
+    """Takes a sample at most every second; once 500 are there every second one goes and the interval doubles.
+
+    Args:
+        clock: Time.
+        memory: Returns the bytes of memory in use.
+
+    Attributes:
+        taken: The samples, the first at 0 seconds.
+    """
+
+    def __init__(self, clock: Clock, memory: Callable[[], int | None] = memory_in_use) -> None:
+        self._clock = clock
+        self._memory = memory
+        self._started = self._last = clock.now()
+        self._interval = _FIRST_INTERVAL_SECONDS
+        self._samples = [Sample(0.0, 0, memory())]
+
+    @property
+    def taken(self) -> Sequence[Sample]:
+        """The samples so far."""
+        return self._samples
+
+    def take(self, users: int) -> None:
+        """Take a sample if the last one is old enough."""
+        if self._clock.now() - self._last >= self._interval:
+            self.finish(users)
+
+    def finish(self, users: int) -> None:
+        """Take a sample whatever the time of the last one."""
+        self._last = self._clock.now()
+        self._samples.append(Sample(max(0.0, self._last - self._started), users, self._memory()))
+        if len(self._samples) > _MOST_SAMPLES:
+            del self._samples[1:-1:2]
+            self._interval *= 2
