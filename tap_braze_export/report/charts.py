@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def speed(samples: Sequence[Sample]) -> Chart | None:
         return None
     step = samples[-1].seconds / _STEPS
     users = [_users_at(index * step, samples) for index in range(_STEPS + 1)]
-    speeds = [max(0.0, after - before) / step for before, after in zip(users, users[1:], strict=False)]
+    speeds = [max(0.0, after - before) / step for before, after in pairwise(users)]
     top = _round_up(max(speeds))
     points: list[tuple[float, float]] = []
     for index, value in enumerate(speeds):

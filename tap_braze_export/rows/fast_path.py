@@ -27,6 +27,7 @@ from tap_braze_export.rows.conform import CONFORM, UNFIT, conformer
 from tap_braze_export.rows.device_key import ANONYMOUS_PREFIX, key_by_content, key_by_id
 from tap_braze_export.rows.exact_json import DECODER
 from tap_braze_export.rows.line_limits import can_be_user
+from tap_braze_export.rows.rescued_members import count_rows
 from tap_braze_export.rows.structs import RAW_TYPES, level_at, levels_inside, unknown_members
 from tap_braze_export.schema.table import RESCUED, Type
 from tap_braze_export.schema.user_object import DEVICE_IDS
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from tap_braze_export.rows.rescued_members import MemberCounts
     from tap_braze_export.rows.structs import Level, Path
     from tap_braze_export.schema.selection import Selection
     from tap_braze_export.schema.table import Field
@@ -112,12 +114,17 @@ class FastPath:
         self._collect(self._user, users, found, refused)
         return without(found, refused), refused
 
-    def count_rescued(self, rows: Mapping[str, Sequence[Any]], rescued: Counter[str]) -> None:
-        """Add the number of rows with rescued members, by stream."""
+    def count_rescued(
+        self, rows: Mapping[str, Sequence[Any]], rescued: Counter[str], rescued_members: MemberCounts
+    ) -> None:
+        """Add the number of rows with rescued members: by stream, and by stream and member."""
         for level in (self._user, *levels_inside(self._user)):
             if level.learned and level.selection and RESCUED in level.selection.names:
                 stream = level.table.stream  # only learned members are rescued here
-                rescued[stream] += sum(row._rescued_data is not None for row in rows.get(stream, ()))  # noqa: SLF001
+                found = [data for row in rows.get(stream, ()) if (data := row._rescued_data) is not None]  # noqa: SLF001
+                if found:
+                    rescued[stream] += len(found)
+                    count_rows(stream, found, rescued_members)
 
     def _raw_values(self, users: Iterable[Any]) -> list[Any]:
         """Return the values of users that stay undecoded."""

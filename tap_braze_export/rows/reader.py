@@ -16,6 +16,7 @@ from tap_braze_export.rows.exact_json import ENCODER
 from tap_braze_export.rows.fast_path import FastPath, without
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
+from tap_braze_export.rows.rescued_members import add, kept_names
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
 from tap_braze_export.schema.user_object import SEGMENT_MEMBERS
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from tap_braze_export.rows.careful_path import RowsByKey
     from tap_braze_export.rows.content import Contents
     from tap_braze_export.rows.known_users import BlockCheck, KnownUsers
+    from tap_braze_export.rows.rescued_members import MemberCounts
     from tap_braze_export.schema.selection import Selection
 
-    RenderedRows = list[tuple[str, bytes, bool]]
-    """Stream and JSON of each row of a user, and True if it has rescued members."""
+    RenderedRows = list[tuple[str, bytes, tuple[str, ...]]]
+    """Stream and JSON of each row of a user, and the names of its rescued members."""
 
 _NONE: Mapping[str, bytes] = MappingProxyType({})
 _USERS_AT_ONCE = 64
@@ -55,6 +57,7 @@ class BlockRows:
         unchanged: Number of users that were skipped, since the target has them as they are.
         rejected: Line number and content of each line that is no user object.
         rescued: Number of rows that have rescued members, by stream; 0 is left out.
+        rescued_members: The same by stream and member.
         fingerprints: Of these users, if users are compared with what was emitted before.
     """
 
@@ -67,6 +70,7 @@ class BlockRows:
     unchanged: int = 0
     rejected: list[tuple[int, bytes]] = field(default_factory=list)
     rescued: Counter[str] = field(default_factory=Counter)
+    rescued_members: MemberCounts = field(default_factory=Counter)
     fingerprints: Any = None
 
 
@@ -169,7 +173,7 @@ class Reader:
         rows_by_stream: dict[str, RowsByKey] = {}
         self._careful_path.collect(user, {"braze_id": braze_id} | self._given, rows_by_stream, {})
         return [
-            (stream, ENCODER.encode(row), row.get(RESCUED) is not None)
+            (stream, ENCODER.encode(row), kept_names(row.get(RESCUED) or ()))
             for stream, rows in rows_by_stream.items()
             for row in rows.values()
         ]
@@ -285,7 +289,7 @@ class Reader:
     ) -> dict[str, list[Rows]]:
         """Render rows by stream; those of the careful path and `members` come in reverse."""
         if self._fast_path is not None:
-            self._fast_path.count_rescued(rows, result.rescued)
+            self._fast_path.count_rescued(rows, result.rescued, result.rescued_members)
         rendered = {
             stream: [Rows((rendered_before.get(stream) or ENCODER.encode_lines(own),), len(own))]
             for stream, own in rows.items()
@@ -294,10 +298,11 @@ class Reader:
         by_stream: dict[str, list[bytes]] = {}
         for own_rows in reversed([*careful.values()]):
             result.careful += len(own_rows)
-            for stream, row, is_rescued in own_rows:
+            for stream, row, rescued in own_rows:
                 by_stream.setdefault(stream, []).append(row)
-                if is_rescued:
+                if rescued:
                     result.rescued[stream] += 1
+                    add(result.rescued_members, (((stream, name), 1) for name in rescued))
         for stream, lines in by_stream.items():
             rendered.setdefault(stream, []).append(Rows.of(lines))
         if self._member_of and members:

@@ -114,7 +114,8 @@ def contents(result: BlockRows) -> Any:
         for stream, rows_ in result.rows.items()
     }
     counts = {stream: rows_.count for stream, rows_ in result.rows.items()}
-    return found, counts, (result.lines, result.users, result.duplicates, result.rejected)
+    rescued = dict(result.rescued), dict(result.rescued_members)
+    return found, counts, rescued, (result.lines, result.users, result.duplicates, result.rejected)
 
 
 def both_paths(selections: Mapping[str, Selection], blocks: Sequence[list[bytes]]) -> tuple[list[Any], list[Any]]:
