@@ -26,6 +26,8 @@ class Progress:
     Attributes:
         files: Number of files emitted.
         users: Number of users emitted.
+        seconds_reading: Seconds in which the run read and wrote.
+        seconds_blocked: Seconds in which the loader kept it waiting.
     """
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
@@ -34,7 +36,7 @@ class Progress:
         self._clock = clock
         self._logger = logger
         self._started = self._reported = clock.now()
-        self._reading = self._waited = 0.0
+        self.seconds_reading = self.seconds_blocked = 0.0
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
             self._bar = tqdm(unit=" users", desc="waiting", file=sys.stderr, leave=False, dynamic_ncols=True)
@@ -62,8 +64,8 @@ class Progress:
         """Count an emitted file; `waited` is the part of its seconds in which the loader kept the run waiting."""
         self.files += 1
         self.users += users
-        self._reading += max(0.0, seconds - waited)
-        self._waited += waited
+        self.seconds_reading += max(0.0, seconds - waited)
+        self.seconds_blocked += waited
         if self._bar is not None:
             self._bar.set_description(file[-40:])
             self._bar.update(users)
@@ -84,12 +86,14 @@ class Progress:
     @property
     def seconds_waiting(self) -> float:
         """Seconds in which nothing could be read."""
-        return max(0.0, self.seconds - self._reading - self._waited)
+        return max(0.0, self.seconds - self.seconds_reading - self.seconds_blocked)
 
     def pace(self) -> str:
         """The seconds of reading, users a second in them, and the seconds in which the loader kept the run waiting."""
-        rate = f" ({self.users / self._reading:,.0f} users a second)" if self._reading > 0 else ""
-        return f"{duration(self._reading)} reading{rate}, {duration(self._waited)} waiting for the loader"
+        rate = f" ({self.users / self.seconds_reading:,.0f} users a second)" if self.seconds_reading > 0 else ""
+        return (
+            f"{duration(self.seconds_reading)} reading{rate}, {duration(self.seconds_blocked)} waiting for the loader"
+        )
 
     def close(self) -> None:
         """Remove the bar."""

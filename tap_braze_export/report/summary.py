@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from tap_braze_export.report.facts import ExportFacts, RunFacts, export_name
 from tap_braze_export.report.progress import duration
-from tap_braze_export.schema.user_object import IDS, SEGMENT
 
 if TYPE_CHECKING:
     import logging
@@ -36,7 +36,7 @@ class Summary:
             record: Its row of `export_files`.
             rescued: Rows that have rescued members, by stream.
         """
-        counts = self._exports.setdefault(_name(record), Counter())
+        counts = self._exports.setdefault(export_name(record["source"], record["segment_id"]), Counter())
         counts["files"] += 1
         counts.update({name: record[name] for name in _COUNTS})
         self._rescued.update(rescued)
@@ -50,6 +50,23 @@ class Summary:
     def is_empty(self) -> bool:
         """True if nothing was read."""
         return not self._exports
+
+    def facts(self, progress: Progress, rows: Mapping[str, int]) -> RunFacts:
+        """The counts and times of the run.
+
+        Args:
+            progress: Has the seconds.
+            rows: Rows emitted, by stream.
+        """
+        return RunFacts(
+            seconds=progress.seconds,
+            seconds_waiting=progress.seconds_waiting,
+            seconds_reading=progress.seconds_reading,
+            seconds_blocked=progress.seconds_blocked,
+            exports=[ExportFacts(name=name, **counts) for name, counts in self._exports.items()],
+            rows=rows,
+            rescued=self._rescued,
+        )
 
     def log(self, logger: logging.Logger, *, done: bool, progress: Progress, rows: Mapping[str, int]) -> None:
         """Log the table.
@@ -90,12 +107,6 @@ class Summary:
         if self._compares:
             users = totals["users"]
             yield f"unchanged: {self.unchanged:,} of {users:,} users were skipped; the target has them as they are"
-
-
-def _name(record: Mapping[str, Any]) -> str:
-    if record["source"] == SEGMENT:
-        return f"segment {record['segment_id']}"
-    return "resync" if record["source"] == IDS else "Global Control Group"
 
 
 def _log_table(logger: logging.Logger, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,0 +1,62 @@
+"""The facts of a run that its end table and its page show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tap_braze_export.schema.user_object import IDS, SEGMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFacts:
+    """The counts of the exports of one source, for each file that was emitted.
+
+    Attributes:
+        name: What was exported: `segment …`, `Global Control Group` or `resync`.
+    """
+
+    name: str
+    files: int = 0
+    lines: int = 0
+    users: int = 0
+    duplicates: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The counts and times of a run.
+
+    Attributes:
+        seconds: From its begin to its end.
+        seconds_waiting: The part of them in which nothing could be read.
+        seconds_reading: The part of them in which the tap read.
+        seconds_blocked: The part of them in which the loader kept the tap waiting.
+        exports: By source, in the order of their first files.
+        rows: Rows emitted, by stream.
+        rescued: Rows of them with rescued members, by stream; 0 may be left out.
+        retries: Calls that were repeated.
+        peak_memory: Most bytes of memory that the process held.
+    """
+
+    seconds: float
+    seconds_waiting: float
+    seconds_reading: float
+    seconds_blocked: float
+    exports: Sequence[ExportFacts]
+    rows: Mapping[str, int]
+    rescued: Mapping[str, int]
+    retries: int = 0
+    peak_memory: int = 0
+
+
+def export_name(source: str, segment_id: str | None) -> str:
+    """The name under which the exports of one source are counted."""
+    if source == SEGMENT:
+        return f"segment {segment_id}"
+    return "resync" if source == IDS else "Global Control Group"

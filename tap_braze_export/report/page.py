@@ -1,0 +1,297 @@
+"""The page of a run: one HTML file with its facts, without scripts and without profiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from tap_braze_export.clock import timestamp
+from tap_braze_export.errors import one_line
+from tap_braze_export.report import charts
+from tap_braze_export.report.history import PastRun, as_json
+from tap_braze_export.report.progress import duration, megabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tap_braze_export.report.charts import Bar, Chart
+    from tap_braze_export.report.facts import ExportFacts, RunFacts
+    from tap_braze_export.report.record import ExportTimes, RunRecord
+
+DONE, FAILED, STOPPED = "done", "failed", "stopped"
+_OUTCOMES = {DONE: "done", FAILED: "failed", STOPPED: "stopped"}
+_CHECK_OUTCOMES = {DONE: "no check fails", FAILED: "a check fails", STOPPED: "stopped"}
+_MOST_SOURCES, _MOST_TIMELINES = 200, 5
+_MOST_MEMBERS = 30
+_MOST_NAME_CHARS = 200
+_TEMPLATE = "page.html.j2"
+_WAITING, _QUEUED, _READING, _BLOCKED = "waiting", "queued", "reading", "blocked"
+_PAST_COLUMNS = ("took", "waited for Braze", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a run, or a checklist, came to its end.
+
+    Attributes:
+        started_at: Epoch seconds.
+        seconds: How long it took.
+        outcome: `done`, `failed` or `stopped`.
+        error: Its ERROR line; empty without one.
+    """
+
+    started_at: float
+    seconds: float
+    outcome: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    id: str
+    parts: Sequence[Bar]
+    times: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class _ExportView:
+    name: str
+    counts: Sequence[tuple[str, str]]
+    timelines: Sequence[_Timeline]
+
+
+@dataclass(frozen=True)
+class _ChartView:
+    title: str
+    kind: str
+    note: str
+    top: str
+    drawn: Chart
+
+
+def render_run(
+    ending: Ending, facts: RunFacts, record: RunRecord, *, resync: bool, earlier: Sequence[PastRun] = ()
+) -> str:
+    """The page of a run.
+
+    Args:
+        ending: How it ended.
+        facts: Its counts and times, as its end table has them.
+        record: When things happened, and what was kept aside.
+        resync: True if it fetched people by identifier.
+        earlier: The last runs of its kind, the latest first.
+    """
+    this = _numbers_of(ending, facts, resync=resync)
+    return _render(
+        ending,
+        title="Resync of Braze profiles" if resync else "Export of Braze profiles",
+        outcome_text=_OUTCOMES[ending.outcome],
+        facts_json=as_json(this),
+        checks=None,
+        figures=[*_figures(this, facts)],
+        scale=" to ".join(map(_moment, _span(ending, record))),
+        time_parts=charts.shares(
+            [(_WAITING, facts.seconds_waiting), (_READING, facts.seconds_reading), (_BLOCKED, facts.seconds_blocked)]
+        ),
+        time_legend=[
+            (_WAITING, "waiting for Braze", duration(facts.seconds_waiting)),
+            (_READING, "reading and writing", duration(facts.seconds_reading)),
+            (_BLOCKED, "waiting for the loader", duration(facts.seconds_blocked)),
+        ],
+        exports=_exports(ending, facts, record),
+        streams=[(name, f"{rows:,}", f"{facts.rescued.get(name, 0):,}") for name, rows in facts.rows.items()],
+        charts=[*_charts(record)],
+        notes=[*_notes(this, facts, record)],
+        members=_members(record),
+        rejected=[*_rejected(record)],
+        past=[_past(run) for run in (this, *earlier)],
+        past_columns=_PAST_COLUMNS,
+    )
+
+
+def render_checks(ending: Ending, checks: Iterable[tuple[str, str, str, str]]) -> str:
+    """The page of a checklist.
+
+    Args:
+        ending: How it ended.
+        checks: Kind of the verdict, subject, verdict and remark of each check.
+    """
+    rows = [(kind, *map(_shown, texts)) for kind, *texts in checks]
+    return _render(
+        ending, title="Checklist of --test", outcome_text=_CHECK_OUTCOMES[ending.outcome], facts_json="", checks=rows
+    )
+
+
+def _render(ending: Ending, **facts: Any) -> str:
+    # Imported here, since it is an extra.
+    import jinja2  # noqa: PLC0415
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+    return template.render(
+        started_at=_moment(ending.started_at),
+        duration=duration(ending.seconds),
+        outcome=ending.outcome,
+        error=one_line(ending.error),
+        version=version("tap-braze-export"),
+        **facts,
+    )
+
+
+def _numbers_of(ending: Ending, facts: RunFacts, *, resync: bool) -> PastRun:
+    """The numbers that later runs are compared with."""
+    return PastRun(
+        started_at=timestamp(ending.started_at),
+        outcome=ending.outcome,
+        resync=resync,
+        seconds=round(ending.seconds, 3),
+        seconds_waiting=round(facts.seconds_waiting, 3),
+        users=sum(export.users for export in facts.exports),
+        unchanged=sum(export.unchanged for export in facts.exports),
+        rows=sum(facts.rows.values()),
+        rescued=sum(facts.rescued.values()),
+        rejected=sum(export.rejected for export in facts.exports),
+        memory=facts.peak_memory,
+    )
+
+
+def _figures(this: PastRun, facts: RunFacts) -> Iterable[tuple[str, str]]:
+    yield "users", f"{this.users:,}"
+    if this.unchanged:
+        yield "unchanged users", f"{this.unchanged:,}"
+    yield "rows", f"{this.rows:,}"
+    yield "files", f"{sum(export.files for export in facts.exports):,}"
+    if facts.seconds_reading > 0:
+        yield "users a second", f"{this.users / facts.seconds_reading:,.0f}"
+    yield "retries", f"{facts.retries:,}"
+    if facts.peak_memory:
+        yield "peak memory", f"{megabytes(facts.peak_memory)} MB"
+
+
+def _counts(export: ExportFacts) -> list[tuple[str, str]]:
+    names = ("files", "lines", "users", "duplicates", "unchanged", "rejected")
+    return [(name, f"{getattr(export, name):,}") for name in names]
+
+
+def _exports(ending: Ending, facts: RunFacts, record: RunRecord) -> list[_ExportView]:
+    """The exports by source: their counts, and the times of each on one scale."""
+    start, end = _span(ending, record)
+    timelines: dict[str, list[_Timeline]] = {export.name: [] for export in facts.exports}
+    for export in record.exports.values():
+        bars = charts.bars(_steps(export, end), start=start, end=end)
+        timelines.setdefault(export.name, []).append(_Timeline(_shown(export.export_id), bars, [*_times(export)]))
+    counts = {export.name: _counts(export) for export in facts.exports}
+    return [
+        _ExportView(_shown(name), counts.get(name, ()), own[:_MOST_TIMELINES])
+        for name, own in [*timelines.items()][:_MOST_SOURCES]
+    ]
+
+
+def _span(ending: Ending, record: RunRecord) -> tuple[float, float]:
+    """The time that the bars show: from the first request, but at most twice the time of the run."""
+    earliest = min((export.requested_at for export in record.exports.values()), default=ending.started_at)
+    start = max(min(earliest, ending.started_at), ending.started_at - ending.seconds)
+    return start, ending.started_at + ending.seconds
+
+
+def _steps(export: ExportTimes, end: float) -> Iterable[tuple[str, float, float]]:
+    """The parts of an export's time: until its first file, until it was read, and until it was done."""
+    yield _WAITING, export.requested_at, export.ready_at or end
+    if export.ready_at is not None:
+        yield _QUEUED, export.ready_at, export.read_at or end
+    if export.read_at is not None:
+        yield _READING, export.read_at, export.done_at or end
+
+
+def _times(export: ExportTimes) -> Iterable[tuple[str, str, str]]:
+    yield _WAITING, "requested", _moment(export.requested_at)
+    for kind, step, moment in (
+        (_QUEUED, "ready", export.ready_at),
+        (_READING, "reading began", export.read_at),
+        (_READING, "done", export.done_at),
+    ):
+        if moment is None:
+            yield kind, step, "not in this run"
+            return
+        yield kind, step, f"after {duration(max(0.0, moment - export.requested_at))}"
+
+
+def _charts(record: RunRecord) -> Iterable[_ChartView]:
+    if speed := charts.speed(record.samples.taken):
+        note = f"Users a second, at most {speed.highest:,.0f}"
+        yield _ChartView("Speed", _READING, note, f"{speed.top:,.0f}", speed)
+    if memory := charts.memory(record.samples.taken):
+        note = f"Memory of the tap's own process, at most {megabytes(int(memory.highest))} MB"
+        yield _ChartView("Memory", "memory", note, f"{megabytes(int(memory.top))} MB", memory)
+
+
+def _notes(this: PastRun, facts: RunFacts, record: RunRecord) -> Iterable[str]:
+    """What was left out or kept aside, in sentences."""
+    left_out = False
+    if duplicates := sum(export.duplicates for export in facts.exports):
+        left_out = True
+        yield f"{duplicates:,} lines were of a user that came again in the same file; the last line counts."
+    if this.unchanged:
+        left_out = True
+        yield f"{this.unchanged:,} of {this.users:,} users did not change and were skipped; the target has them."
+    if record.misses:
+        left_out = True
+        yield f"{record.misses:,} identifiers matched nobody; the stream invalid_user_ids lists them."
+    if this.rescued:
+        left_out = True
+        yield f"{this.rescued:,} rows have values that fit no column; they are kept in _rescued_data."
+    if record.rejected_files:
+        left_out = True
+        yield "Lines that are no user objects are kept in spool_dir."
+    if not left_out:
+        yield "Nothing: every line was read, and every value has its column."
+
+
+def _members(record: RunRecord) -> list[tuple[str, str, str]]:
+    """The rescued members by number of rows; those without a name to be shown come last."""
+    named = [(rows, stream, member) for (stream, member), rows in record.rescued_members.items() if member]
+    named.sort(key=lambda found: (-found[0], found[1:]))
+    shown = [(stream, member, f"{rows:,}") for rows, stream, member in named[:_MOST_MEMBERS]]
+    others = [(rows, stream) for (stream, member), rows in record.rescued_members.items() if not member]
+    others += [(rows, stream) for rows, stream, _ in named[_MOST_MEMBERS:]]
+    by_stream: dict[str, int] = {}
+    for rows, stream in others:
+        by_stream[stream] = by_stream.get(stream, 0) + rows
+    return shown + [(stream, "other members", f"{rows:,}") for stream, rows in sorted(by_stream.items())]
+
+
+def _rejected(record: RunRecord) -> Iterable[tuple[str, str, str]]:
+    for file in record.rejected_files:
+        more = ", …" if file.lines > len(file.first_numbers) else ""
+        yield _shown(file.file), f"{file.lines:,}", ", ".join(map(str, file.first_numbers)) + more
+    if record.more_rejected_files:
+        yield f"{record.more_rejected_files:,} more files", "", ""
+
+
+def _past(run: PastRun) -> dict[str, Any]:
+    values = (
+        duration(run.seconds),
+        duration(run.seconds_waiting),
+        *(f"{number:,}" for number in (run.users, run.unchanged, run.rows, run.rescued, run.rejected)),
+        f"{megabytes(run.memory)} MB" if run.memory else "unknown",
+    )
+    return {
+        "began": run.started_at.replace("T", " ")[:19],
+        "outcome": run.outcome,
+        "outcome_text": _OUTCOMES[run.outcome],
+        "numbers": values,
+    }
+
+
+def _shown(text: str) -> str:
+    """Foreign text in one line of printable characters, cut off where it is long."""
+    line = one_line(text)
+    return line if len(line) <= _MOST_NAME_CHARS else f"{line[: _MOST_NAME_CHARS - 1]}…"
+
+
+def _moment(seconds: float) -> str:
+    return timestamp(seconds).replace("T", " ")[:19]

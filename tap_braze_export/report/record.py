@@ -1,0 +1,161 @@
+"""Records what the page of a run shows beyond its end table: when things happened, and what was kept aside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from tap_braze_export.report.facts import export_name
+from tap_braze_export.report.samples import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from tap_braze_export.clock import Clock
+
+_MOST_REJECTED_FILES = 50
+
+
+class Piece(Protocol):
+    """A delivery of the run, as far as the record knows it."""
+
+    @property
+    def export_id(self) -> str:
+        """Braze's `object_prefix`, or `ids-…`."""
+
+    @property
+    def source(self) -> str:
+        """`segment`, `global_control_group` or `ids`."""
+
+    @property
+    def segment_id(self) -> str:
+        """The segment; empty where there is none."""
+
+    @property
+    def exported_at(self) -> str:
+        """When its export was requested."""
+
+
+@dataclass
+class ExportTimes:
+    """When the steps of one export happened, in epoch seconds; None for a step that this run did not see.
+
+    Attributes:
+        export_id: Braze's `object_prefix`, or `ids-…`.
+        name: What it exports.
+        requested_at: When Braze was asked for it.
+        ready_at: When its first file could be read.
+        read_at: When the run began to read it.
+        done_at: When the last of the files was emitted.
+    """
+
+    export_id: str
+    name: str
+    requested_at: float
+    ready_at: float | None = None
+    read_at: float | None = None
+    done_at: float | None = None
+
+
+@dataclass(frozen=True)
+class RejectedFile:
+    """The lines of one file that could not be read.
+
+    Attributes:
+        file: Its name in `export_files`.
+        lines: Their number.
+        first_numbers: The first line numbers.
+    """
+
+    file: str
+    lines: int
+    first_numbers: tuple[int, ...]
+
+
+class RunRecord:
+    """Records a run in memory that does not grow with the number of its files.
+
+    Args:
+        clock: Time.
+
+    Attributes:
+        started_at: Epoch seconds.
+        exports: The exports by id.
+        rescued_members: Rows by stream and rescued member; the member is empty for all whose names are not shown.
+        rejected_files: The first files with lines that could not be read.
+        more_rejected_files: Number of the files after them.
+        misses: Identifiers of a resync that matched nobody.
+        samples: Users and memory over time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.started_at = clock.now()
+        self.exports: dict[str, ExportTimes] = {}
+        self.rescued_members: Counter[tuple[str, str]] = Counter()
+        self.rejected_files: list[RejectedFile] = []
+        self.more_rejected_files = 0
+        self.misses = 0
+        self.samples = Samples(clock)
+        self._clock = clock
+        self._users = 0
+
+    def ready(self, pieces: Iterable[Piece]) -> None:
+        """Note what can be read now."""
+        for piece in pieces:
+            export = self.exports.get(piece.export_id)
+            if export is None or export.ready_at is None:
+                self._export(piece).ready_at = self._clock.now()
+
+    def begun(self, piece: Piece) -> None:
+        """Note that the run begins to read a delivery."""
+        self.samples.take(self._users)
+        export = self._export(piece)
+        export.read_at = export.read_at or self._clock.now()
+
+    def emitted_block(self, users: int) -> None:
+        """Count the users of a block."""
+        self._users += users
+        self.samples.take(self._users)
+
+    def done(self, piece: Piece, *, misses: int) -> None:
+        """Note that a delivery is emitted."""
+        self.misses += misses
+        self._export(piece).done_at = self._clock.now()
+
+    def rejected(self, file: str, lines: int, first_numbers: Sequence[int]) -> None:
+        """Note lines of a file that could not be read."""
+        if len(self.rejected_files) < _MOST_REJECTED_FILES:
+            self.rejected_files.append(RejectedFile(file, lines, tuple(first_numbers)))
+        else:
+            self.more_rejected_files += 1
+
+    def waited(self) -> None:
+        """Note that the run waited."""
+        self.samples.take(self._users)
+
+    def finish(self, bookmarks: Iterable[Mapping[str, Any]]) -> None:
+        """Note the end of the run, and the exports that are still running.
+
+        Args:
+            bookmarks: The exports as STATE says them.
+        """
+        self.samples.finish(self._users)
+        for bookmark in bookmarks:
+            if bookmark["running"] and bookmark["export_id"] not in self.exports:
+                name = export_name(bookmark["source"], bookmark["segment_id"])
+                self.exports[bookmark["export_id"]] = ExportTimes(
+                    bookmark["export_id"], name, _epoch(bookmark["requested_at"])
+                )
+
+    def _export(self, piece: Piece) -> ExportTimes:
+        if piece.export_id not in self.exports:
+            name = export_name(piece.source, piece.segment_id)
+            self.exports[piece.export_id] = ExportTimes(piece.export_id, name, _epoch(piece.exported_at))
+        return self.exports[piece.export_id]
+
+
+def _epoch(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
