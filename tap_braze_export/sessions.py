@@ -1,4 +1,4 @@
-"""HTTP sessions and bodies within limits: with the environment's proxies and certificates, never with a .netrc."""
+"""HTTP sessions, and responses within limits: with the environment's proxies and certificates, never with a .netrc."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import urllib3.exceptions
 from typing_extensions import override
 
 from tap_braze_export.certificates import OVER_REQUESTS, trusted_by_environment
+from tap_braze_export.response_heads import LimitedHeadAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Session(requests.Session):
         self.auth = _unchanged  # without one, requests looks into .netrc
         self.headers["Accept-Encoding"] = "gzip, identity"  # what `read_body` decodes within its limit
         for scheme in ("https://", "http://"):
-            self.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_MAX_CONNECTIONS))
+            self.mount(scheme, LimitedHeadAdapter(pool_maxsize=_MAX_CONNECTIONS))
 
     @override
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:

@@ -222,11 +222,11 @@ class BucketExport:
                 busy += 1
 
     def _collect(self) -> None:
-        """Note the transfers that have ended; an error is raised once the files before it are read."""
-        are_files_before = False
+        """Note the transfers that have ended; an error is raised once the objects before it are fetched and read."""
+        must_wait = False
         for unread in list(self._objects.values()):
             if unread.fetching and unread.fetching.done():
-                if (problem := unread.fetching.exception()) and are_files_before:
+                if (problem := unread.fetching.exception()) and must_wait:
                     if isinstance(problem, DiskFullError):
                         name = unread.listed.name
                         _log.warning("%s: %s. If not, it is copied once the files before it are read", name, problem)
@@ -246,7 +246,7 @@ class BucketExport:
                 unread.files = missing_files(self.bookmark, unread.stored, members)
                 if not unread.files:
                     self._finish(unread)
-            are_files_before = are_files_before or bool(unread.files)
+            must_wait = must_wait or bool(unread.fetching or unread.files)
 
     def _retry_later(self, unread: _UnreadObject, error: DamagedFileError) -> None:
         unread.drop_copy()

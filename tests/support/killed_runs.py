@@ -7,6 +7,7 @@ output. Before its n-th step it sends itself a signal; a write is half done by t
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import io
 import json
@@ -34,6 +35,8 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _REAL_SECONDS = 0.002
 """Length of a wait on the hasty clock, so that threads get on."""
 _TICK = 0.001
+_LONGEST_RUN_SECONDS = 100
+"""A run that takes longer hangs: it ends, with the stacks of its threads in its log."""
 
 
 @dataclass
@@ -205,6 +208,7 @@ def _main() -> None:
         for path, descriptor in ((request["output"], 1), (request["log"], 2)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        faulthandler.dump_traceback_later(_LONGEST_RUN_SECONDS, exit=True)
         steps = _Steps(request["steps"], request["signal"])
         sys.addaudithook(steps.audit)
 

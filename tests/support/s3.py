@@ -31,6 +31,7 @@ class ScriptedS3:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.forbidden: set[str] = set()  # objects that are listed, but cannot be read
         self.refuse: list[tuple[int, str]] = []
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
@@ -46,6 +47,8 @@ class ScriptedS3:
             self._send(handler, 404, "<Error><Code>NoSuchBucket</Code><Message>No such bucket</Message></Error>")
         elif "list-type" in query:
             self._send(handler, 200, self._list(query.get("prefix", ""), query.get("delimiter", "")))
+        elif key in self.forbidden:
+            self._send(handler, 403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
         elif key not in self.objects:
             self._send(handler, 404, "<Error><Code>NoSuchKey</Code><Message>No such key</Message></Error>")
         else:

@@ -35,25 +35,12 @@ LINE = "one line; the next run gives the same rows"
 # Bucket
 
 
-class HalfForbidden(ScriptedS3):
-    """An S3 whose objects can no longer be read after so many requests for them."""
-
-    def __init__(self, allowed: int) -> None:
-        super().__init__()
-        self.allowed = allowed
-
-    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
-        is_object = "list-type" not in handler.path and handler.command == "GET" and handler.path.endswith(".zip")
-        self.allowed -= is_object
-        self.refuse = [(403, "AccessDenied")] if is_object and self.allowed < 0 else []
-        super().__call__(handler)
-
-
 @pytest.mark.parametrize("allowed", [0, 1, 2])
 @pytest.mark.fault(BUCKET, "permission is lost half-way", LINE)
 def test_permission_is_lost(tmp_path: Path, server: Server, s3_options: dict[str, Any], allowed: int) -> None:
-    s3 = HalfForbidden(allowed)
+    s3 = ScriptedS3()
     s3.objects = {f"{FOLDER}/{number}.zip": zipped(b"\n".join(LINES[number : number + 2])) for number in (0, 2, 4)}
+    s3.forbidden = {*sorted(s3.objects)[allowed:]}
     start = as_json({"object_prefix": EXPORT, "url": None})
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -81,7 +68,7 @@ def test_permission_is_lost(tmp_path: Path, server: Server, s3_options: dict[str
     }
     catalog = selecting(["users", "export_files"])
     failed = sync(config, catalog=catalog, clock=clock, fails=True)
-    s3.allowed = 99
+    s3.forbidden.clear()
     again = sync(config, catalog=catalog, clock=clock, state=failed.states[-1])
     assert "bucket" in failed.error
     assert "s3-secret-key" not in failed.error
