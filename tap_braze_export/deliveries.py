@@ -87,6 +87,20 @@ class Delivery(Protocol):
         """Note that it cannot be read: it is fetched once more, or its export is given up."""
 
 
+def audit_row(delivery: Delivery, *, read_at: str) -> dict[str, Any]:
+    """The row of `export_files` for a delivery, whose counts are still 0."""
+    return {
+        "export_id": delivery.export_id,
+        "file": delivery.name,
+        "source": delivery.source,
+        "segment_id": delivery.segment_id or None,
+        "exported_at": delivery.exported_at,
+        "read_at": read_at,
+        "bytes": delivery.size,
+        **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
+    }
+
+
 class Deliveries(Protocol):
     """A run's source of users: segment exports or a resync. Used as a context manager: it holds locks and ports.
 

@@ -10,11 +10,14 @@ from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, BrazeError, TapError, foreign_text
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.report.page import Ending
+from tap_braze_export.report.page_file import write_checks
+from tap_braze_export.singer.command import describe
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     """Subject, verdict and remark."""
 
 WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
+_KINDS = {WORKS: "works", FAILS: "fails", UNKNOWN: "unknown"}
+"""The verdicts as the page of `report_path` colours them."""
 _BRAZE, _KEY = "Connection to Braze", "API key"
 _MAX_LISTED_SEGMENTS = 20
 _MAX_COUNTED_SEGMENTS = 1_000
@@ -38,13 +43,29 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     Raises:
         TapError: If a check fails; the message names every one that does.
     """
-    failed = []
-    for subject, verdict, remark in _checks(settings, clock):
-        if verdict == FAILS:
-            failed.append(f"{subject}: {remark}")
-            remark = "the last line says why"  # noqa: PLW2901 - the error tells it in full
-        logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
-    if failed:
+    started_at, checks, ending = clock.now(), list[Check](), Ending()
+    try:
+        for found in _checks(settings, clock):
+            checks.append(found)
+            _log_check(found, logger)
+        _fail(checks)
+    except BaseException as error:
+        ending = Ending.of(error, describe)
+        raise
+    finally:
+        shown = [(_KINDS[verdict], subject, verdict, remark) for subject, verdict, remark in checks]
+        write_checks(settings, ending, started_at, clock.now() - started_at, shown)
+
+
+def _log_check(found: Check, logger: logging.Logger) -> None:
+    subject, verdict, remark = found
+    if verdict == FAILS:
+        remark = "the last line says why"  # the error tells it in full
+    logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
+
+
+def _fail(checks: Sequence[Check]) -> None:
+    if failed := [f"{subject}: {remark}" for subject, verdict, remark in checks if verdict == FAILS]:
         raise TapError("; ".join(failed))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +20,26 @@ _MAX_WAIT_SECONDS = 60
 _MAX_RATE_LIMIT_WAIT_SECONDS = 3_700  # hourly windows are the longest that Braze has
 _MAX_RATE_LIMIT_TOTAL_SECONDS = 3 * 3_600
 _log = logging.getLogger(__name__)
+
+
+class Repetitions:
+    """Counts the calls that this process has repeated, on any thread.
+
+    Attributes:
+        count: Their number.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one."""
+        with self._lock:
+            self.count += 1
+
+
+REPETITIONS = Repetitions()
 
 
 class RetryableError(Exception):
@@ -102,5 +123,6 @@ class RetryPolicy:
             if not ended and not clock.stopped:
                 _log.info("%s: %s; repeated in %.0f s", failed, problem, wait)
                 clock.sleep(wait)
+                REPETITIONS.add()
             if ended or clock.stopped:
                 raise GaveUpError(problem, tries=tries, seconds=now - started, stopped=not ended)

@@ -11,20 +11,26 @@ import msgspec
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import timestamp
+from tap_braze_export.deliveries import audit_row
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.request import sources_of
 from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.report.page import Ending
+from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
+from tap_braze_export.report.record import RunRecord
 from tap_braze_export.report.summary import Summary
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
+from tap_braze_export.rows.rescued_members import add
 from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.batch_messages import Batches
+from tap_braze_export.singer.command import describe
 from tap_braze_export.workers.memory import keep_freed_memory
 from tap_braze_export.workers.read_ahead import ReadAhead
 
@@ -81,6 +87,7 @@ class Run:
         self._send_state = send_state
         self._spool = Spool(settings.spool_dir, clock=clock)
         self._progress = Progress(clock, parent.logger)
+        self._record = RunRecord(clock)
         self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
         self._batches: Batches | None = None
         self._fingerprints: Fingerprints | None = None
@@ -95,17 +102,21 @@ class Run:
         Raises:
             TapError: If the run cannot go on, or an export failed, or too many lines could not be read.
         """
-        done = False
+        ending = Ending()
         try:
             yield from self._emit_all()
             self._deliveries.review()
             self._fail_if_incomplete()
             self._activate_versions()
-            done = True
+        except BaseException as error:
+            ending = Ending.of(error, describe)
+            raise
         finally:
-            if done or not self._summary.is_empty:
-                rows = {name: stream.emitted for name, stream in self._streams.items()}
-                self._summary.log(self._parent.logger, done=done, progress=self._progress, rows=rows)
+            rows = {name: stream.emitted for name, stream in self._streams.items()}
+            if ending.is_done or not self._summary.is_empty:
+                self._summary.log(self._parent.logger, done=ending.is_done, progress=self._progress, rows=rows)
+            facts = self._summary.facts(self._progress, rows)
+            write_run(self._settings, ending, facts, self._record, self._state)
 
     def _emit_all(self) -> Iterator[Record]:
         keep_freed_memory()
@@ -130,28 +141,22 @@ class Run:
     def _emit_deliveries(self) -> Iterator[Record]:
         while not all(stream.limit_reached for stream in self._streams.values()):
             if deliveries := self._deliveries.poll():
+                self._record.ready(deliveries)
                 if record := self._emit_next(deliveries):
                     yield record
             elif self._deliveries.ended:
                 return
             else:
                 self._deliveries.wait()
+                self._record.waited()
 
     def _emit_next(self, deliveries: Sequence[Delivery]) -> Record | None:
         """Emit all rows of one of the deliveries, and STATE where it is due; None if it cannot be read."""
         self._write_schemas()
         started, waited = self._clock.now(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
-        record: Record = {
-            "export_id": delivery.export_id,
-            "file": delivery.name,
-            "source": delivery.source,
-            "segment_id": delivery.segment_id or None,
-            "exported_at": delivery.exported_at,
-            "read_at": timestamp(self._clock.now()),
-            "bytes": delivery.size,
-            **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
-        }
+        self._record.begun(delivery)
+        record: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
         rejected = RejectedLines(self._spool, delivery.export_id, delivery.name)
         try:
@@ -159,6 +164,7 @@ class Run:
                 if self._fingerprints:
                     self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
                 rescued.update(block.rescued)
+                add(self._record.rescued_members, block.rescued_members.items())
                 for count in ("lines", "users", "duplicates", "unchanged"):
                     record[count] += getattr(block, count)
                 rejected.keep(block.rejected)
@@ -167,6 +173,7 @@ class Run:
                         self._batches.add_file(name, file)
                         self._streams[name].count(file.count)
                 self._parent.emit_to_children(block.rows, delivery.exported_at)
+                self._record.emitted_block(block.users)
                 self._deliveries.advance()
         except ExportError as error:
             delivery.failed(error)  # rows that are written stay valid; a second fetch writes them again
@@ -174,10 +181,12 @@ class Run:
         finally:
             rejected.tell()
             self._rejected_lines += rejected.count
+            self._record.rejected(delivery.name, rejected.count, rejected.first_numbers)
         record["rejected"] = rejected.count
         self._emit_own_rows(delivery, record)
         delivery.done(record["users"])
         self._summary.add(record, rescued)
+        self._record.done(delivery, misses=len(delivery.invalid_user_ids))
         self._progress.read(
             delivery.name,
             users=record["users"],

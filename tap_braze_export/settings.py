@@ -148,6 +148,7 @@ class Settings:
     spool_dir: str | None = None
     fingerprints_url: str | None = None
     max_rejected_lines: int = 0
+    report_path: str | None = None
     workers: int = 0
     dask_scheduler: str | None = None
     emit_activate_version_messages: bool = False

@@ -14,6 +14,7 @@ from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.preflight import check, list_segments
+from tap_braze_export.report import page_file
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.schema.table import Type
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, check_callback_url, read_api_url
@@ -219,6 +220,13 @@ class TapBrazeExport(Plugin):
             "More unreadable lines than this make the run fail",
             minimum=0,
         ),
+        th.Property(
+            "report_path",
+            th.StringType,
+            title="Report",
+            description="HTML page that each run writes about itself; {started_at} in the file's name is the time at "
+            "which the run began. It needs the extra report",
+        ),
         _integer("workers", "Workers", "Processes that read files; 0 chooses", minimum=0),
         th.Property(
             "emit_activate_version_messages",
@@ -275,6 +283,7 @@ class TapBrazeExport(Plugin):
         if "batch_config" in config:
             errors += batch_files.errors_in(config["batch_config"])
         errors += dask_cluster.errors_in(config)
+        errors += page_file.errors_in(config)
         if config.get("fingerprints_url") and not find_spec("numpy"):
             errors.append("fingerprints_url needs: pip install 'tap-braze-export[fingerprints]'")
         return errors

@@ -26,6 +26,7 @@ class RejectedLines:
 
     Attributes:
         count: Number of lines.
+        first_numbers: The first of their numbers.
     """
 
     def __init__(self, spool: Spool, export_id: str, name: str) -> None:
@@ -33,8 +34,8 @@ class RejectedLines:
         self._export_id = export_id
         self._name = name
         self._path: Path | None = None
-        self._first_numbers: list[int] = []
         self.count = 0
+        self.first_numbers: list[int] = []
 
     def keep(self, lines: Sequence[tuple[int, bytes]]) -> None:
         """Keep lines, given with their numbers.
@@ -47,13 +48,13 @@ class RejectedLines:
         self._path = self._spool.reject(self._export_id, (line for _, line in lines))
         self.count += len(lines)
         numbers = (number for number, _ in lines)
-        self._first_numbers = nsmallest(_MAX_LOGGED_LINE_NUMBERS, [*self._first_numbers, *numbers])
+        self.first_numbers = nsmallest(_MAX_LOGGED_LINE_NUMBERS, [*self.first_numbers, *numbers])
 
     def tell(self) -> None:
         """Log their number, the first ones and where they are, without their content."""
         if self._path is not None:
-            shown = ", ".join(map(str, self._first_numbers))
-            more = ", …" if self.count > len(self._first_numbers) else ""
+            shown = ", ".join(map(str, self.first_numbers))
+            more = ", …" if self.count > len(self.first_numbers) else ""
             _log.warning(
                 "%s: %d lines are no user objects, kept in %s: line %s%s",
                 self._name,

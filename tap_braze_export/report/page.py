@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import one_line
@@ -14,7 +14,7 @@ from tap_braze_export.report.history import PastRun, as_json
 from tap_braze_export.report.progress import duration, megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tap_braze_export.report.charts import Bar, Chart
     from tap_braze_export.report.facts import ExportFacts, RunFacts
@@ -31,21 +31,34 @@ _WAITING, _QUEUED, _READING, _BLOCKED = "waiting", "queued", "reading", "blocked
 _PAST_COLUMNS = ("took", "waited for Braze", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ending:
     """How a run, or a checklist, came to its end.
 
     Attributes:
-        started_at: Epoch seconds.
-        seconds: How long it took.
         outcome: `done`, `failed` or `stopped`.
         error: Its ERROR line; empty without one.
     """
 
-    started_at: float
-    seconds: float
-    outcome: str
+    outcome: str = DONE
     error: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """True if all was done that should be."""
+        return self.outcome == DONE
+
+    @classmethod
+    def of(cls, problem: BaseException, describe: Callable[[Exception], str]) -> Self:
+        """The end that an exception has brought.
+
+        Args:
+            problem: The exception; a signal, and a loader that reads no more, only stop the run.
+            describe: Makes the ERROR line.
+        """
+        if isinstance(problem, Exception) and not isinstance(problem, BrokenPipeError):
+            return cls(FAILED, describe(problem))
+        return cls(STOPPED)
 
 
 @dataclass(frozen=True)
@@ -83,15 +96,18 @@ def render_run(
         resync: True if it fetched people by identifier.
         earlier: The last runs of its kind, the latest first.
     """
-    this = _numbers_of(ending, facts, resync=resync)
+    this = _numbers_of(ending, facts, record, resync=resync)
+    span = _span(facts, record)
     return _render(
         ending,
+        record.started_at,
+        facts.seconds,
         title="Resync of Braze profiles" if resync else "Export of Braze profiles",
         outcome_text=_OUTCOMES[ending.outcome],
         facts_json=as_json(this),
         checks=None,
         figures=[*_figures(this, facts)],
-        scale=" to ".join(map(_moment, _span(ending, record))),
+        scale=" to ".join(map(_moment, span)),
         time_parts=charts.shares(
             [(_WAITING, facts.seconds_waiting), (_READING, facts.seconds_reading), (_BLOCKED, facts.seconds_blocked)]
         ),
@@ -100,7 +116,7 @@ def render_run(
             (_READING, "reading and writing", duration(facts.seconds_reading)),
             (_BLOCKED, "waiting for the loader", duration(facts.seconds_blocked)),
         ],
-        exports=_exports(ending, facts, record),
+        exports=_exports(facts, record, *span),
         streams=[(name, f"{rows:,}", f"{facts.rescued.get(name, 0):,}") for name, rows in facts.rows.items()],
         charts=[*_charts(record)],
         notes=[*_notes(this, facts, record)],
@@ -111,20 +127,29 @@ def render_run(
     )
 
 
-def render_checks(ending: Ending, checks: Iterable[tuple[str, str, str, str]]) -> str:
+def render_checks(
+    ending: Ending, started_at: float, seconds: float, checks: Iterable[tuple[str, str, str, str]]
+) -> str:
     """The page of a checklist.
 
     Args:
         ending: How it ended.
+        started_at: Epoch seconds.
+        seconds: How long it took.
         checks: Kind of the verdict, subject, verdict and remark of each check.
     """
-    rows = [(kind, *map(_shown, texts)) for kind, *texts in checks]
     return _render(
-        ending, title="Checklist of --test", outcome_text=_CHECK_OUTCOMES[ending.outcome], facts_json="", checks=rows
+        ending,
+        started_at,
+        seconds,
+        title="Checklist of --test",
+        outcome_text=_CHECK_OUTCOMES[ending.outcome],
+        facts_json="",
+        checks=[(kind, *map(_shown, texts)) for kind, *texts in checks],
     )
 
 
-def _render(ending: Ending, **facts: Any) -> str:
+def _render(ending: Ending, started_at: float, seconds: float, **facts: Any) -> str:
     # Imported here, since it is an extra.
     import jinja2  # noqa: PLC0415
 
@@ -133,8 +158,8 @@ def _render(ending: Ending, **facts: Any) -> str:
     )
     template = environment.from_string(files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
     return template.render(
-        started_at=_moment(ending.started_at),
-        duration=duration(ending.seconds),
+        started_at=_moment(started_at),
+        duration=duration(seconds),
         outcome=ending.outcome,
         error=one_line(ending.error),
         version=version("tap-braze-export"),
@@ -142,13 +167,13 @@ def _render(ending: Ending, **facts: Any) -> str:
     )
 
 
-def _numbers_of(ending: Ending, facts: RunFacts, *, resync: bool) -> PastRun:
+def _numbers_of(ending: Ending, facts: RunFacts, record: RunRecord, *, resync: bool) -> PastRun:
     """The numbers that later runs are compared with."""
     return PastRun(
-        started_at=timestamp(ending.started_at),
+        started_at=timestamp(record.started_at),
         outcome=ending.outcome,
         resync=resync,
-        seconds=round(ending.seconds, 3),
+        seconds=round(facts.seconds, 3),
         seconds_waiting=round(facts.seconds_waiting, 3),
         users=sum(export.users for export in facts.exports),
         unchanged=sum(export.unchanged for export in facts.exports),
@@ -177,9 +202,8 @@ def _counts(export: ExportFacts) -> list[tuple[str, str]]:
     return [(name, f"{getattr(export, name):,}") for name in names]
 
 
-def _exports(ending: Ending, facts: RunFacts, record: RunRecord) -> list[_ExportView]:
-    """The exports by source: their counts, and the times of each on one scale."""
-    start, end = _span(ending, record)
+def _exports(facts: RunFacts, record: RunRecord, start: float, end: float) -> list[_ExportView]:
+    """The exports by source: their counts, and the times of each on a scale from `start` to `end`."""
     timelines: dict[str, list[_Timeline]] = {export.name: [] for export in facts.exports}
     for export in record.exports.values():
         bars = charts.bars(_steps(export, end), start=start, end=end)
@@ -191,11 +215,11 @@ def _exports(ending: Ending, facts: RunFacts, record: RunRecord) -> list[_Export
     ]
 
 
-def _span(ending: Ending, record: RunRecord) -> tuple[float, float]:
+def _span(facts: RunFacts, record: RunRecord) -> tuple[float, float]:
     """The time that the bars show: from the first request, but at most twice the time of the run."""
-    earliest = min((export.requested_at for export in record.exports.values()), default=ending.started_at)
-    start = max(min(earliest, ending.started_at), ending.started_at - ending.seconds)
-    return start, ending.started_at + ending.seconds
+    earliest = min((export.requested_at for export in record.exports.values()), default=record.started_at)
+    start = max(min(earliest, record.started_at), record.started_at - facts.seconds)
+    return start, record.started_at + facts.seconds
 
 
 def _steps(export: ExportTimes, end: float) -> Iterable[tuple[str, float, float]]:
@@ -265,7 +289,7 @@ def _members(record: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def _rejected(record: RunRecord) -> Iterable[tuple[str, str, str]]:
-    for file in record.rejected_files:
+    for file in record.rejected_files.values():
         more = ", …" if file.lines > len(file.first_numbers) else ""
         yield _shown(file.file), f"{file.lines:,}", ", ".join(map(str, file.first_numbers)) + more
     if record.more_rejected_files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import tempfile
@@ -11,13 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tap_braze_export.clock import timestamp
-from tap_braze_export.errors import ConfigError
+from tap_braze_export.errors import ConfigError, unforeseen
+from tap_braze_export.report.history import last_runs
+from tap_braze_export.report.page import render_checks, render_run
+from tap_braze_export.state import read_bookmarks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from tap_braze_export.report.facts import RunFacts
+    from tap_braze_export.report.page import Ending
+    from tap_braze_export.report.record import RunRecord
+    from tap_braze_export.settings import Settings
+
 _STARTED_AT = "{started_at}"
+_log = logging.getLogger(__name__)
 
 
 def errors_in(config: Mapping[str, Any]) -> list[str]:
@@ -39,6 +49,45 @@ def page_path(report_path: str, started_at: float) -> Path:
     """The path of the page of a run that began at some epoch seconds."""
     moment = timestamp(started_at)[:19].replace("-", "").replace(":", "") + "Z"
     return Path(report_path.replace(_STARTED_AT, moment)).expanduser()
+
+
+def write_run(settings: Settings, ending: Ending, facts: RunFacts, record: RunRecord, state: Mapping[str, Any]) -> None:
+    """Write the page of a run, if `report_path` is set.
+
+    Args:
+        settings: The tap's settings.
+        ending: How it ended.
+        facts: Its counts and times.
+        record: When things happened, and what was kept aside.
+        state: The value of `bookmarks.export_files`.
+    """
+
+    def render(path: Path) -> str:
+        record.finish(read_bookmarks(state).values(), settings)
+        earlier = last_runs(path, resync=settings.is_resync)
+        return render_run(ending, facts, record, resync=settings.is_resync, earlier=earlier)
+
+    _write_or_warn(settings.report_path, record.started_at, render)
+
+
+def write_checks(
+    settings: Settings, ending: Ending, started_at: float, seconds: float, checks: Sequence[tuple[str, str, str, str]]
+) -> None:
+    """Write the page of a checklist, if `report_path` is set; see `render_checks`."""
+    _write_or_warn(settings.report_path, started_at, lambda _: render_checks(ending, started_at, seconds, checks))
+
+
+def _write_or_warn(report_path: str | None, started_at: float, render: Callable[[Path], str]) -> None:
+    """Write a page; if it cannot be written there is a warning, since the run itself has done its work."""
+    if report_path is None:
+        return
+    path = page_path(report_path, started_at)
+    try:
+        write(path, render(path))
+    except OSError as error:
+        _log.warning("The page %s is not written: %s", path, error.strerror)
+    except Exception as error:  # noqa: BLE001 - the run is not to fail for its page
+        _log.warning("The page %s is not written: %s", path, unforeseen(error))
 
 
 def write(path: Path, page: str) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from tap_braze_export.report.facts import export_name
 from tap_braze_export.report.samples import Samples
+from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Sequence
 
     from tap_braze_export.clock import Clock
+    from tap_braze_export.settings import Settings
+    from tap_braze_export.state import Bookmark
 
 _MOST_REJECTED_FILES = 50
 
@@ -85,7 +87,7 @@ class RunRecord:
         started_at: Epoch seconds.
         exports: The exports by id.
         rescued_members: Rows by stream and rescued member; the member is empty for all whose names are not shown.
-        rejected_files: The first files with lines that could not be read.
+        rejected_files: The first files with lines that could not be read, by name.
         more_rejected_files: Number of the files after them.
         misses: Identifiers of a resync that matched nobody.
         samples: Users and memory over time.
@@ -95,7 +97,7 @@ class RunRecord:
         self.started_at = clock.now()
         self.exports: dict[str, ExportTimes] = {}
         self.rescued_members: Counter[tuple[str, str]] = Counter()
-        self.rejected_files: list[RejectedFile] = []
+        self.rejected_files: dict[str, RejectedFile] = {}
         self.more_rejected_files = 0
         self.misses = 0
         self.samples = Samples(clock)
@@ -126,9 +128,11 @@ class RunRecord:
         self._export(piece).done_at = self._clock.now()
 
     def rejected(self, file: str, lines: int, first_numbers: Sequence[int]) -> None:
-        """Note lines of a file that could not be read."""
-        if len(self.rejected_files) < _MOST_REJECTED_FILES:
-            self.rejected_files.append(RejectedFile(file, lines, tuple(first_numbers)))
+        """Note lines of a file that could not be read; a file that is read once more has them once."""
+        if not lines:
+            return
+        if file in self.rejected_files or len(self.rejected_files) < _MOST_REJECTED_FILES:
+            self.rejected_files[file] = RejectedFile(file, lines, tuple(first_numbers))
         else:
             self.more_rejected_files += 1
 
@@ -136,19 +140,19 @@ class RunRecord:
         """Note that the run waited."""
         self.samples.take(self._users)
 
-    def finish(self, bookmarks: Iterable[Mapping[str, Any]]) -> None:
-        """Note the end of the run, and the exports that are still running.
+    def finish(self, bookmarks: Iterable[Bookmark], settings: Settings) -> None:
+        """Note the end of the run, and its exports of which no file has come.
 
         Args:
-            bookmarks: The exports as STATE says them.
+            bookmarks: The exports as STATE says them, those of other runs among them.
+            settings: Say which are of this one.
         """
         self.samples.finish(self._users)
+        sources = [(SEGMENT, segment_id) for segment_id in settings.segment_ids]
+        sources += [(GLOBAL_CONTROL_GROUP, "")] if settings.global_control_group else []
         for bookmark in bookmarks:
-            if bookmark["running"] and bookmark["export_id"] not in self.exports:
-                name = export_name(bookmark["source"], bookmark["segment_id"])
-                self.exports[bookmark["export_id"]] = ExportTimes(
-                    bookmark["export_id"], name, _epoch(bookmark["requested_at"])
-                )
+            if bookmark.running and not settings.is_resync and (bookmark.source, bookmark.segment_id) in sources:
+                self._export(bookmark)
 
     def _export(self, piece: Piece) -> ExportTimes:
         if piece.export_id not in self.exports:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.report.facts import ExportFacts, RunFacts, export_name
 from tap_braze_export.report.progress import duration
+from tap_braze_export.report.samples import peak_memory
+from tap_braze_export.retry import REPETITIONS
 
 if TYPE_CHECKING:
     import logging
@@ -28,6 +30,7 @@ class Summary:
         self._compares = compares
         self._exports: dict[str, Counter[str]] = {}
         self._rescued: Counter[str] = Counter()
+        self._repetitions_before = REPETITIONS.count
 
     def add(self, record: Mapping[str, Any], rescued: Mapping[str, int]) -> None:
         """Count a delivery.
@@ -66,6 +69,8 @@ class Summary:
             exports=[ExportFacts(name=name, **counts) for name, counts in self._exports.items()],
             rows=rows,
             rescued=self._rescued,
+            retries=REPETITIONS.count - self._repetitions_before,
+            peak_memory=peak_memory(),
         )
 
     def log(self, logger: logging.Logger, *, done: bool, progress: Progress, rows: Mapping[str, int]) -> None:
