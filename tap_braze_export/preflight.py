@@ -43,7 +43,8 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     Raises:
         TapError: If a check fails; the message names every one that does.
     """
-    started_at, checks, ending = clock.now(), list[Check](), Ending()
+    started_at, ending = clock.now(), Ending()
+    checks: list[Check] = []
     try:
         for found in _checks(settings, clock):
             checks.append(found)
