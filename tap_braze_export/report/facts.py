@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tap_braze_export.schema.user_object import IDS, SEGMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,8 @@ class RunFacts:
         rows: Rows emitted, by stream.
         rescued: Rows of them with rescued members, by stream; 0 may be left out.
         retries: Calls that were repeated.
-        peak_memory: Most bytes of memory that the process held.
+        peak_memory: Most bytes of memory that the process held; 0 if the system does not say.
+        compares: True if users are skipped that did not change.
     """
 
     seconds: float
@@ -53,6 +54,11 @@ class RunFacts:
     rescued: Mapping[str, int]
     retries: int = 0
     peak_memory: int = 0
+    compares: bool = False
+
+    def total(self, count: str) -> int:
+        """The sum of a count over all exports."""
+        return sum(getattr(export, count) for export in self.exports)
 
 
 def export_name(source: str, segment_id: str | None) -> str:
@@ -60,3 +66,19 @@ def export_name(source: str, segment_id: str | None) -> str:
     if source == SEGMENT:
         return f"segment {segment_id}"
     return "resync" if source == IDS else "Global Control Group"
+
+
+def notes(facts: RunFacts) -> Iterator[str]:
+    """Explain the counts that may surprise."""
+    if duplicates := facts.total("duplicates"):
+        yield (
+            f"duplicates: {duplicates:,} of {facts.total('lines'):,} lines were of a user that came again in the same"
+            " file; the last line counts"
+        )
+    if facts.total("rejected"):
+        yield "rejected: lines that are no user objects, kept in spool_dir"
+    if sum(facts.rescued.values()):
+        yield "rescued: rows with values that fit no column, kept in their _rescued_data"
+    if facts.compares:
+        unchanged, users = facts.total("unchanged"), facts.total("users")
+        yield f"unchanged: {unchanged:,} of {users:,} users were skipped; the target has them as they are"

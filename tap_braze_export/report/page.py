@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import one_line
 from tap_braze_export.report import charts
+from tap_braze_export.report.facts import notes
 from tap_braze_export.report.history import PastRun, as_json
 from tap_braze_export.report.progress import duration, megabytes
 
@@ -119,7 +120,7 @@ def render_run(
         exports=_exports(facts, record, *span),
         streams=[(name, f"{rows:,}", f"{facts.rescued.get(name, 0):,}") for name, rows in facts.rows.items()],
         charts=[*_charts(record)],
-        notes=[*_notes(this, facts, record)],
+        notes=_notes(facts, record),
         members=_members(record),
         rejected=[*_rejected(record)],
         past=[_past(run) for run in (this, *earlier)],
@@ -175,11 +176,11 @@ def _numbers_of(ending: Ending, facts: RunFacts, record: RunRecord, *, resync: b
         resync=resync,
         seconds=round(facts.seconds, 3),
         seconds_waiting=round(facts.seconds_waiting, 3),
-        users=sum(export.users for export in facts.exports),
-        unchanged=sum(export.unchanged for export in facts.exports),
+        users=facts.total("users"),
+        unchanged=facts.total("unchanged"),
         rows=sum(facts.rows.values()),
         rescued=sum(facts.rescued.values()),
-        rejected=sum(export.rejected for export in facts.exports),
+        rejected=facts.total("rejected"),
         memory=facts.peak_memory,
     )
 
@@ -189,7 +190,7 @@ def _figures(this: PastRun, facts: RunFacts) -> Iterable[tuple[str, str]]:
     if this.unchanged:
         yield "unchanged users", f"{this.unchanged:,}"
     yield "rows", f"{this.rows:,}"
-    yield "files", f"{sum(export.files for export in facts.exports):,}"
+    yield "files", f"{facts.total('files'):,}"
     if facts.seconds_reading > 0:
         yield "users a second", f"{this.users / facts.seconds_reading:,.0f}"
     yield "retries", f"{facts.retries:,}"
@@ -253,26 +254,12 @@ def _charts(record: RunRecord) -> Iterable[_ChartView]:
         yield _ChartView("Memory", "memory", note, f"{megabytes(int(memory.top))} MB", memory)
 
 
-def _notes(this: PastRun, facts: RunFacts, record: RunRecord) -> Iterable[str]:
+def _notes(facts: RunFacts, record: RunRecord) -> Iterable[str]:
     """What was left out or kept aside, in sentences."""
-    left_out = False
-    if duplicates := sum(export.duplicates for export in facts.exports):
-        left_out = True
-        yield f"{duplicates:,} lines were of a user that came again in the same file; the last line counts."
-    if this.unchanged:
-        left_out = True
-        yield f"{this.unchanged:,} of {this.users:,} users did not change and were skipped; the target has them."
+    found = [*notes(facts)]
     if record.misses:
-        left_out = True
-        yield f"{record.misses:,} identifiers matched nobody; the stream invalid_user_ids lists them."
-    if this.rescued:
-        left_out = True
-        yield f"{this.rescued:,} rows have values that fit no column; they are kept in _rescued_data."
-    if record.rejected_files:
-        left_out = True
-        yield "Lines that are no user objects are kept in spool_dir."
-    if not left_out:
-        yield "Nothing: every line was read, and every value has its column."
+        found.append(f"misses: {record.misses:,} identifiers matched nobody; the stream invalid_user_ids lists them")
+    return found or ["Nothing: every line was read, and every value has its column."]
 
 
 def _members(record: RunRecord) -> list[tuple[str, str, str]]:

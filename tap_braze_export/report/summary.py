@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.report.facts import ExportFacts, RunFacts, export_name
+from tap_braze_export.report.facts import ExportFacts, RunFacts, export_name, notes
 from tap_braze_export.report.progress import duration
 from tap_braze_export.report.samples import peak_memory
 from tap_braze_export.retry import REPETITIONS
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tap_braze_export.report.progress import Progress
 
@@ -71,6 +71,7 @@ class Summary:
             rescued=self._rescued,
             retries=REPETITIONS.count - self._repetitions_before,
             peak_memory=peak_memory(),
+            compares=self._compares,
         )
 
     def log(self, logger: logging.Logger, *, done: bool, progress: Progress, rows: Mapping[str, int]) -> None:
@@ -94,24 +95,8 @@ class Summary:
             _log_table(logger, ["export", "files", *_COUNTS], exports)
         streams = [[name, count, self._rescued[name]] for name, count in rows.items()]
         _log_table(logger, ["stream", "rows", "rescued"], streams)
-        for note in self._notes():
+        for note in notes(self.facts(progress, rows)):
             logger.info("  %s", note)
-
-    def _notes(self) -> Iterable[str]:
-        """Explain the numbers that may surprise."""
-        totals = sum(self._exports.values(), Counter())
-        if duplicates := totals["duplicates"]:
-            yield (
-                f"duplicates: {duplicates:,} of {totals['lines']:,} lines were of a user that came again in the same"
-                " file; the last line counts"
-            )
-        if totals["rejected"]:
-            yield "rejected: lines that are no user objects, kept in spool_dir"
-        if sum(self._rescued.values()):
-            yield "rescued: rows with values that fit no column, kept in their _rescued_data"
-        if self._compares:
-            users = totals["users"]
-            yield f"unchanged: {self.unchanged:,} of {users:,} users were skipped; the target has them as they are"
 
 
 def _log_table(logger: logging.Logger, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
