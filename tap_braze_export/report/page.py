@@ -266,7 +266,7 @@ def _members(record: RunRecord) -> list[tuple[str, str, str]]:
     """The rescued members by number of rows; those without a name to be shown come last."""
     named = [(rows, stream, member) for (stream, member), rows in record.rescued_members.items() if member]
     named.sort(key=lambda found: (-found[0], found[1:]))
-    shown = [(stream, member, f"{rows:,}") for rows, stream, member in named[:_MOST_MEMBERS]]
+    shown = [(stream, _shown(member), f"{rows:,}") for rows, stream, member in named[:_MOST_MEMBERS]]
     others = [(rows, stream) for (stream, member), rows in record.rescued_members.items() if not member]
     others += [(rows, stream) for rows, stream, _ in named[_MOST_MEMBERS:]]
     by_stream: dict[str, int] = {}
