@@ -81,7 +81,7 @@ def last_runs(path: Path, *, resync: bool) -> list[PastRun]:
     """
     runs = []
     for page in _latest(path):
-        with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             if (found := _BLOCK.search(_beginning(page))) and (run := _DECODER.decode(found[1])).resync == resync:
                 runs.append(run)
         if len(runs) == MOST_RUNS:
