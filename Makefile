@@ -47,8 +47,9 @@ demo: setup ## 20,000 made-up users into DuckDB, and three answers in SQL; again
 check: lint ## lint, and every test that is quick and needs no server: under a minute
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
-test: setup .cache/azurite/.installed ## run every test; installs Debian's postgresql and npm if there are none
+test: setup .cache/azurite/.installed ## run every test; installs Debian's postgresql, npm and chromium if there are none
 	@scripts/prerequisites.sh postgresql
+	@scripts/prerequisites.sh chromium
 	@$(PYTEST) $(PYTEST_ARGS)
 
 lowest newest: | $(OWN_UV)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what a bare Debian lacks: `prerequisites.sh uv`, `postgresql` or `npm`.
+# Brings what a bare Debian lacks: `prerequisites.sh uv`, `postgresql`, `npm` or `chromium`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -45,8 +45,12 @@ case "${1:-}" in
   npm)
     command -v npm >/dev/null || apt_install npm
     ;;
+  chromium)
+    # Fonts are only recommended by it, and without any a page has no text to measure.
+    command -v chromium >/dev/null || { apt_install chromium && apt_install fonts-dejavu-core; }
+    ;;
   *)
-    echo "usage: $0 uv|postgresql|npm" >&2
+    echo "usage: $0 uv|postgresql|npm|chromium" >&2
     exit 2
     ;;
 esac

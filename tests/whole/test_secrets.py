@@ -44,6 +44,8 @@ USERS: list[dict[str, Any]] = [
         "email": f"somebody{number}@{DOMAIN}",
         "phone": f"{PHONE}{number}",
         "custom_attributes": {"nick": f"{NAME}-{number}" * 20},
+        f"somebody{number}@{DOMAIN}": f"{NAME}{number}",
+        f"{PHONE}{number}": [],
     }
     for number in range(600)
 ]
@@ -87,6 +89,11 @@ class Leaks:
                 continue
             kept = {kind: marker for kind, marker in ALL.items() if kind != "a signature" or "journal/" not in relative}
             self.look(relative, path.read_bytes(), kept)
+
+    def look_at_page(self, page: Path) -> None:
+        """Look at the page that a run has written, which others cannot read either."""
+        assert stat.S_IMODE(page.stat().st_mode) == 0o600
+        self.look("the page", page.read_bytes())
 
     def look_at_fingerprints(self, folder: Path) -> None:
         """Look at the names and contents of fingerprints, which are ids and hashes."""
@@ -207,6 +214,7 @@ def watch(folder: Path, spoil: Spoil, files: list[Any], code: int, *, bucket: Pa
             "segment_ids": ["segment"],
             "spool_dir": str(folder / "spool"),
             "fingerprints_url": str(folder / "fingerprints"),
+            "report_path": str(folder / "page.html"),
             "workers": 2,
             "poll_interval_seconds": 1,
             **({"bucket_url": str(bucket)} if bucket else {}),
@@ -228,6 +236,7 @@ def watch(folder: Path, spoil: Spoil, files: list[Any], code: int, *, bucket: Pa
         leaks.look("a message that is no RECORD", message)
     leaks.look_at_spool(folder / "spool")
     leaks.look_at_fingerprints(folder / "fingerprints")
+    leaks.look_at_page(folder / "page.html")
     assert not leaks.found
     assert "DEBUG" in tap.log.read_text()
     assert all(KEY in seen.headers["Authorization"] for seen in hosts[urlsplit(rest.url).netloc])

@@ -57,7 +57,8 @@ def test_contents(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     package = {name for name in names if name.startswith("tap_braze_export/")}
-    assert {"tap_braze_export/py.typed", "tap_braze_export/sandbox/odd_users.jsonl"} <= package
+    data = {"py.typed", "report/page.html.j2", "sandbox/odd_users.jsonl"}
+    assert {f"tap_braze_export/{name}" for name in data} <= package
     assert all(".dist-info/" in name for name in names - package)
     assert len([name for name in names if name.endswith("licenses/LICENSE")]) == 1
 
