@@ -1,1 +1,1 @@
-"""Reports of a run to the people who watch it. May import schema, settings, clock and errors."""
+"""Reports of a run to the people who watch it. May import state, schema, settings, clock, errors."""

@@ -67,6 +67,7 @@ class Samples:
         self._memory = memory
         self._started = self._last = clock.now()
         self._interval = _FIRST_INTERVAL_SECONDS
+        self._skipped: Sample | None = None
         self._samples = [Sample(0.0, 0, memory())]
 
     @property
@@ -75,13 +76,21 @@ class Samples:
         return self._samples
 
     def take(self, users: int) -> None:
-        """Take a sample if the last one is old enough."""
-        if self._clock.now() - self._last >= self._interval:
-            self.finish(users)
+        """Take a sample if the last one is old enough.
+
+        If the next one is far off, this one is kept too, so that its users do not seem to come in the meantime.
+        """
+        now = self._clock.now()
+        if now - self._last < self._interval:
+            self._skipped = Sample(max(0.0, now - self._started), users, self._samples[-1].memory)
+            return
+        if self._skipped and now - self._started - self._skipped.seconds > self._interval:
+            self._samples.append(self._skipped)
+        self.finish(users)
 
     def finish(self, users: int) -> None:
         """Take a sample whatever the time of the last one."""
-        self._last = self._clock.now()
+        self._last, self._skipped = self._clock.now(), None
         self._samples.append(Sample(max(0.0, self._last - self._started), users, self._memory()))
         if len(self._samples) > _MOST_SAMPLES:
             del self._samples[1:-1:2]

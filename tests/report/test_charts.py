@@ -26,6 +26,17 @@ def test_there_is_a_sample_a_second_at_most() -> None:
     ]
 
 
+def test_users_before_a_long_wait_do_not_seem_to_come_in_it() -> None:
+    """Half a second after a sample 100 users are there, then nothing comes for a minute."""
+    clock = FakeClock()
+    samples = Samples(clock, memory=lambda: 7)
+    clock.sleep(0.5)
+    samples.take(100)
+    clock.sleep(60)
+    samples.take(100)
+    assert samples.taken == [Sample(0.0, 0, 7), Sample(0.5, 100, 7), Sample(60.5, 100, 7)]
+
+
 def test_a_day_has_as_few_samples_as_an_hour() -> None:
     """The first and the last one stay, the others keep even distances, and none goes back in time."""
     clock = FakeClock()
