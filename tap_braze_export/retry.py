@@ -123,6 +123,6 @@ class RetryPolicy:
             if not ended and not clock.stopped:
                 _log.info("%s: %s; repeated in %.0f s", failed, problem, wait)
                 clock.sleep(wait)
-                REPETITIONS.add()
             if ended or clock.stopped:
                 raise GaveUpError(problem, tries=tries, seconds=now - started, stopped=not ended)
+            REPETITIONS.add()

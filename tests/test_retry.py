@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
+from tap_braze_export.retry import REPETITIONS, GaveUpError, RetryableError, RetryPolicy
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -45,6 +45,18 @@ def test_each_repetition_is_logged_once(clock: FakeClock, caplog: pytest.LogCapt
     POLICY.call(failing(RetryableError("odd")), failed="It failed", clock=clock)
 
     assert [message.rpartition(" in ")[0] for message in caplog.messages] == ["It failed: odd; repeated"]
+
+
+def test_repetitions_are_counted(clock: FakeClock) -> None:
+    """Two of the first call, three of the second, which fails a fourth time for good."""
+    before = REPETITIONS.count
+
+    POLICY.call(failing(*[RetryableError("odd")] * 2), failed="It failed", clock=clock)
+    assert REPETITIONS.count - before == 2
+
+    with pytest.raises(GaveUpError):
+        POLICY.call(failing(*[RetryableError("odd")] * 4), failed="It failed", clock=clock)
+    assert REPETITIONS.count - before == 5
 
 
 def test_other_errors_are_not_repeated(clock: FakeClock) -> None:

@@ -255,7 +255,7 @@ def _charts(record: RunRecord) -> Iterable[_ChartView]:
 
 
 def _notes(facts: RunFacts, record: RunRecord) -> Iterable[str]:
-    """What was left out or kept aside, in sentences."""
+    """Say in sentences what was left out or kept aside."""
     found = [*notes(facts)]
     if record.misses:
         found.append(f"misses: {record.misses:,} identifiers matched nobody; the stream invalid_user_ids lists them")

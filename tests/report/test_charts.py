@@ -99,7 +99,7 @@ def test_samples_of_one_moment() -> None:
 
 
 def test_bars_are_cut_at_the_ends_of_the_scale() -> None:
-    """What is narrower than a unit is still seen."""
+    """A part that is narrower than a unit is still seen."""
     parts = [("a", -50.0, 25.0), ("b", 25.0, 25.01), ("c", 50.0, 500.0), ("d", -9.0, -1.0), ("e", 60.0, 60.0)]
     assert charts.bars(parts, start=0, end=100) == [Bar("a", 0, 250), Bar("b", 250, 1), Bar("c", 500, 500)]
 

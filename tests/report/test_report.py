@@ -59,6 +59,15 @@ def test_its_numbers_are_those_of_the_end_table(tmp_path: Path) -> None:
     assert len(run.warnings) == 0
 
 
+@pytest.mark.sandbox(users=12, odd_users=False, faults=["server-error"])
+def test_repeated_calls_are_counted(tmp_path: Path, sandbox: Sandbox) -> None:
+    """As many as the log tells."""
+    run = sync(reporting(sandbox, tmp_path), catalog=selecting(STREAMS))
+    told = sum("; repeated in " in line for line in run.lines)
+    assert told > 0
+    assert page(tmp_path).figures["retries"] == str(told)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_lines_that_cannot_be_read(tmp_path: Path, workers: int) -> None:
     """They stand by file, with the numbers of the first; the page of a run that fails has its ERROR line."""
