@@ -59,7 +59,7 @@ def test_its_numbers_are_those_of_the_end_table(tmp_path: Path) -> None:
     assert len(run.warnings) == 0
 
 
-@pytest.mark.sandbox(users=12, odd_users=False, faults=["server-error"])
+@pytest.mark.sandbox(users=12, odd_users=False, faults=["rate-limited"])
 def test_repeated_calls_are_counted(tmp_path: Path, sandbox: Sandbox) -> None:
     """As many as the log tells."""
     run = sync(reporting(sandbox, tmp_path), catalog=selecting(STREAMS))
