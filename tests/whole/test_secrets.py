@@ -44,12 +44,14 @@ USERS: list[dict[str, Any]] = [
         "email": f"somebody{number}@{DOMAIN}",
         "phone": f"{PHONE}{number}",
         "custom_attributes": {"nick": f"{NAME}-{number}" * 20},
-        f"somebody{number}@{DOMAIN}": f"{NAME}{number}",
-        f"{PHONE}{number}": [],
     }
     for number in range(600)
 ]
-FILES = [USERS[:200], USERS[200:400], USERS[400:]]
+ODD_LINE = json.dumps(
+    {"braze_id": "planted-braze-id-odd", f"nobody@{DOMAIN}": NAME, PHONE: 1, USERS[0]["braze_id"]: []}
+)
+"""A user whose members have personal data for names: it is rescued."""
+FILES: list[list[Any]] = [[*USERS[:200], ODD_LINE.encode()], USERS[200:400], USERS[400:]]
 BAD_LINE = f'{{"braze_id": "planted-braze-id", "email": "somebody@{DOMAIN}", '.encode()
 PAGE = f"<html>Authorization: Bearer {KEY} of somebody1@{DOMAIN} X-Amz-Signature=1</html>".encode()
 
