@@ -29,7 +29,7 @@ _MOST_MEMBERS = 30
 _MOST_NAME_CHARS = 200
 _TEMPLATE = "page.html.j2"
 _WAITING, _QUEUED, _READING, _BLOCKED = "waiting", "queued", "reading", "blocked"
-_PAST_COLUMNS = ("took", "waited for Braze", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
+_PAST_COLUMNS = ("took", "waiting", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def _write_or_warn(report_path: str | None, started_at: float, render: Callable[
     path = page_path(report_path, started_at)
     try:
         write(path, render(path))
+        _log.info("The page of this run: %s", path)
     except OSError as error:
         _log.warning("The page %s is not written: %s", path, error.strerror)
     except Exception as error:  # noqa: BLE001 - the run is not to fail for its page

@@ -56,7 +56,8 @@ def test_its_numbers_are_those_of_the_end_table(tmp_path: Path) -> None:
     assert found.row("brand_new_member") == ["users", str(sum("brand_new_member" in data for data in rescued))]
     assert found.facts["rows"] == sum(run.counts.values())
     assert run.rows("export_files")[0]["export_id"] in found.text
-    assert len(run.warnings) == 0
+    assert run.warnings == []
+    assert f"The page of this run: {tmp_path / 'pages' / 'run.html'}" in run.lines
 
 
 @pytest.mark.sandbox(users=12, odd_users=False, faults=["rate-limited"])
