@@ -32,7 +32,7 @@ PROCESSES := $(shell echo $$((2 * $$(nproc))))
 PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
 QUICK := --dist=worksteal -m "not external and not slow"
 
-.PHONY: help setup demo check test lowest newest audit fuzz lint bench generate clean
+.PHONY: help setup demo check test loaders lowest newest audit fuzz lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,6 +50,15 @@ check: lint ## lint, and every test that is quick and needs no server: under a m
 test: setup .cache/azurite/.installed ## run every test; installs Debian's postgresql and npm if there are none
 	@scripts/prerequisites.sh postgresql
 	@$(PYTEST) $(PYTEST_ARGS)
+
+MORE_LOADERS := meltanolabs-target-csv==0.5.0 target-universal-file==0.0.1 pipelinewise-target-postgres==2.1.2
+
+loaders: .venv/.synced | $(OWN_UV) ## load made-up users with three more loaders, and compare rows sent and loaded
+	@scripts/prerequisites.sh postgresql
+	@for each in $(MORE_LOADERS); do folder=.cache/loaders/$${each%%==*}; \
+	  $(AS_OF) $(UV) venv --quiet --allow-existing --python "$(PYTHON)" $$folder; \
+	  $(AS_OF) $(UV) pip install --quiet --python $$folder $$each; done
+	@.venv/bin/python scripts/more_loaders.py
 
 lowest newest: | $(OWN_UV)
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/$@

@@ -17,8 +17,8 @@ FORMATS = {"date-time": "TIMESTAMP", "date": "DATE"}
 
 
 def column_type(spec: dict[str, Any]) -> str:
-    """The type of a column; text where its schema allows several."""
-    kinds = [kind for kind in [spec["type"]] if isinstance(kind, str)] or [k for k in spec["type"] if k != "null"]
+    """The type of a column; JSON where its schema allows several."""
+    kinds = [spec["type"]] if isinstance(spec["type"], str) else [kind for kind in spec["type"] if kind != "null"]
     if kinds == ["string"]:
         return FORMATS.get(spec.get("format", ""), "VARCHAR")
     return TYPES[kinds[0]] if len(kinds) == 1 else "JSON"
@@ -36,15 +36,19 @@ def statements(schema: dict[str, Any]) -> list[str]:
     keys = ", ".join(map(quoted, schema["key_properties"]))
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     values = ",\n  ".join(name if kind == "VARCHAR" else f"{name}::{kind} as {name}" for name, kind in columns.items())
+    staged = f"""create or replace temp table staged as
+select
+  {values}
+from read_parquet(getvariable('files'), union_by_name = true, filename = true, file_row_number = true)
+qualify row_number() over (
+  partition by {keys} order by exported_at desc, filename desc, file_row_number desc
+) = 1"""  # noqa: S608 - names are quoted
     return [
         f"create table if not exists {table} ({types})",
         *(f"alter table {table} add column if not exists {name} {kind}" for name, kind in columns.items()),
-        f"create or replace temp table staged as\nselect\n  {values}\n"
-        "from read_parquet(getvariable('files'), union_by_name = true, filename = true, file_row_number = true)\n"
-        f"qualify row_number() over (\n  partition by {keys} order by exported_at desc, filename desc,"
-        " file_row_number desc\n) = 1",
-        f"delete from {table} where ({keys}) in (select ({keys}) from staged)",
-        f"insert into {table} by name select * from staged",
+        staged,
+        f"delete from {table} where ({keys}) in (select ({keys}) from staged)",  # noqa: S608
+        f"insert into {table} by name select * from staged",  # noqa: S608
     ]
 
 
