@@ -36,6 +36,10 @@ NOT_RUN = {
     "KILL_STRIDE=": "takes many minutes; the tests with its steps run by themselves",
     "git clone ADDRESS tap-braze-export": "a link to the checkout stands in for it, with changes not yet committed",
     "gcloud storage buckets add-iam-policy-binding": "needs an account at Google and its command line",
+    "docker ": "needs a container engine",
+    "kubectl ": "needs a cluster",
+    "systemctl ": "needs a service manager",
+    "systemd-analyze ": "tests/whole/test_deploy.py does so, where there is systemd",
 }
 """Beginnings of the commands that no test runs, each with the reason."""
 MAKE = re.compile(r"make (\w+)(?: ([A-Z_]+)=\S+)?")
