@@ -54,7 +54,8 @@ def _load(messages: bytes, database: Path) -> subprocess.CompletedProcess[bytes]
 
 def test_two_nights_leave_the_last_row_of_each_key(tmp_path: Path) -> None:
     """As many rows as there are keys in the RECORD messages of both nights; STATE comes last and files go."""
-    database, keys = tmp_path / "warehouse.duckdb", {}
+    database = tmp_path / "warehouse.duckdb"
+    keys: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
     for changed in (0, 30):
         messages, records = _night(tmp_path, changed=changed)
         done = _load(messages, database)
