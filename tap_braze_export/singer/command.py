@@ -34,7 +34,9 @@ _QUIETED_LOGGERS = (
     "singer_sdk.mapper",
 )
 """Loggers that write signed URLs, keys or values of a stream map's filter at level DEBUG."""
-_SUMMARY = """Write the users of Braze's segments to standard output, as Singer messages; the log goes to standard error.
+_SUMMARY = """Write the users of Braze's segments to standard output, as Singer messages.
+
+The log goes to standard error.
 
 \b
 First runs:

@@ -62,16 +62,21 @@ def test_the_cronjob_hands_state_on(cron: dict[str, Any], sandbox: Sandbox, tmp_
     loader = programs / "your-loader"
     loader.write_text('#!/bin/sh\nexec sed -nE \'s/^\\{"type":"STATE","value":(.*)\\}$/\\1/p\'\n')
     loader.chmod(0o755)
+    tap = programs / "tap-braze-export"
+    tap.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/arguments\nexec {COMMAND} "$@"\n')
+    tap.chmod(0o755)
     variables = {f"TAP_BRAZE_EXPORT_{name.upper()}": _text(value) for name, value in sandbox.config.items()}
     variables |= {
         "TAP_BRAZE_EXPORT_SPOOL_DIR": str(spool),
-        "PATH": f"{programs}:{Path(COMMAND).parent}:/usr/bin:/bin",
+        "PATH": f"{programs}:/usr/bin:/bin",
     }
-    for run in (1, 2):
+    for _night in (1, 2):
         words = [*container["command"], script.replace("/spool/", f"{spool}/")]
         done = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
-        assert (spool / "state.json").exists() == (run == 2)
+    state = spool / "state.json"
+    assert "bookmarks" in json.loads(state.read_text())
+    assert (tmp_path / "arguments").read_text().splitlines() == ["--config=ENV", f"--config=ENV --state {state}"]
 
 
 def _text(value: object) -> str:
