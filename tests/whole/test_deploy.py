@@ -72,7 +72,7 @@ def test_the_cronjob_hands_state_on(cron: dict[str, Any], sandbox: Sandbox, tmp_
         "PATH": f"{programs}:/usr/bin:/bin",
     }
     for _night in (1, 2):
-        words = [*container["command"], script.replace("/spool/", f"{spool}/")]
+        words = [*container["command"], script.replace("/spool/", f"{spool}/").replace("/tmp/tap", f"{tmp_path}/tap")]
         done = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
     state = spool / "state.json"
