@@ -32,7 +32,7 @@ PROCESSES := $(shell echo $$((2 * $$(nproc))))
 PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
 QUICK := --dist=worksteal -m "not external and not slow"
 
-.PHONY: help setup demo check test lowest newest audit fuzz lint bench generate clean
+.PHONY: help setup demo check test loaders lowest newest audit fuzz lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -41,34 +41,43 @@ setup: .venv/.synced .meltano/.installed ## install the tap, Meltano and the plu
 
 DEMO_CHANGED := 0
 
-demo: setup ## 20,000 made-up users into DuckDB, and three answers in SQL; again with DEMO_CHANGED=5 (per cent)
+demo: setup ## load 20,000 made-up users into DuckDB; again with DEMO_CHANGED=5
 	@.venv/bin/python demo/run.py --changed "$(DEMO_CHANGED)"
 
-check: lint ## lint, and every test that is quick and needs no server: under a minute
+check: lint ## lint, and run the tests that need no server: under a minute
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
-test: setup .cache/azurite/.installed ## run every test; installs Debian's postgresql, npm and chromium if there are none
+test: setup .cache/azurite/.installed ## run every test; installs missing Debian packages
 	@scripts/prerequisites.sh postgresql
 	@scripts/prerequisites.sh chromium
 	@$(PYTEST) $(PYTEST_ARGS)
+
+MORE_LOADERS := meltanolabs-target-csv==0.5.0 target-universal-file==0.0.1 pipelinewise-target-postgres==2.1.2
+
+loaders: .venv/.synced | $(OWN_UV) ## try three more loaders: rows sent and rows loaded
+	@scripts/prerequisites.sh postgresql
+	@for each in $(MORE_LOADERS); do folder=.cache/loaders/$${each%%==*}; \
+	  $(AS_OF) $(UV) venv --quiet --allow-existing --python "$(PYTHON)" $$folder; \
+	  $(AS_OF) $(UV) pip install --quiet --python $$folder $$each; done
+	@.venv/bin/python scripts/more_loaders.py
 
 lowest newest: | $(OWN_UV)
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/$@
 	@$(UV) pip install --quiet --upgrade --python .cache/$@ --resolution $(RESOLUTION_$@) --editable '.[$(EXTRAS)]' --group test
 	@.cache/$@/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
 
-lowest: ## run the quick tests on the oldest versions that pyproject.toml allows
-newest: ## run the quick tests on the newest versions there are, whatever uv.lock says
+lowest: ## run the quick tests on the oldest versions allowed
+newest: ## run the quick tests on the newest versions there are
 RESOLUTION_lowest := lowest-direct
 RESOLUTION_newest := highest
 
-audit: | $(OWN_UV) ## look up known vulnerabilities of everything in uv.lock; asks https://api.osv.dev
+audit: | $(OWN_UV) ## look up vulnerabilities of uv.lock at https://api.osv.dev
 	@$(UV) audit --locked
 
 FUZZ_SECONDS := 60
 FUZZ_TARGET :=
 
-fuzz: | $(OWN_UV) ## fuzz each target for FUZZ_SECONDS=60 seconds, or FUZZ_TARGET=lines alone (Linux)
+fuzz: | $(OWN_UV) ## fuzz for FUZZ_SECONDS=60 each, or FUZZ_TARGET=lines alone (Linux)
 	@$(UV) sync --quiet --locked --all-extras --group fuzz --python "$(PYTHON)"
 	@.venv/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
 
@@ -78,7 +87,7 @@ lint: .venv/.synced ## check style, format, types and the order of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 
-bench: setup ## measure the tap beside others, in 15 minutes; BENCH_ARGS=--quick for a glance
+bench: setup ## measure the tap, in 15 minutes; BENCH_ARGS=--quick for a glance
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 generate: setup ## rewrite what is derived from the tap's settings and streams

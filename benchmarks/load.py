@@ -1,8 +1,8 @@
-"""Users of the sandbox through the tap into DuckDB, as Parquet by BATCH messages: rows in and rows out, time, memory.
+"""All streams of the sandbox's users into DuckDB: Parquet by SQL beside target-duckdb; rows counted independently.
 
-The rows that have to arrive are counted from the lines of the sandbox, by code that knows nothing of the tap.
+The rows that have to arrive are counted from the lines of the export, by code that knows nothing of the tap.
 
-Usage: .venv/bin/python -m benchmarks.load [--users 1000000]
+Usage: .venv/bin/python -m benchmarks.load [--users 100000]
 """
 
 # ruff: noqa: T201
@@ -10,110 +10,104 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
 
-from tap_braze_export.sandbox import Sandbox
+from benchmarks.cases import LOADERS, ROOT, tap_command
+from benchmarks.export import braze, make, path_of
 
-TAP = str(Path(sys.executable).with_name("tap-braze-export"))
 KEYS = {
     "devices": ("device_id",),
     "custom_events": ("name",),
     "apps": ("name", "platform"),
 }
 """The list of each stream, and the members that name an item within its user."""
-STREAMS = ("users", *KEYS)
-FIELDS = ("braze_id", "email", "country", "created_at", *KEYS)
-BATCH_SIZE = 200_000
+BATCHES = {"batch_config": {"encoding": {"format": "parquet"}, "batch_size": 200_000}}
+TARGET = LOADERS / "target-duckdb" / "venv" / "bin"
+TARGET_CONFIG = {
+    "default_target_schema": "braze",
+    "batch_size_rows": 150_000,
+    "flush_all_streams": True,
+    "settings": {"threads": 1},
+}
+COUNTS = """
+import duckdb, json, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+tables = connection.execute("select schema_name, table_name from duckdb_tables").fetchall()
+print(json.dumps({t: connection.execute(f'select count(*) from {s}."{t}"').fetchall()[0][0] for s, t in tables}))
+"""
 
 
-def count_rows(sandbox: Sandbox) -> dict[str, int]:
+def count_rows(users: int) -> dict[str, int]:
     """Count the rows in the lines of an export: items of a user with one key are one, those without one each."""
-    counts = dict.fromkeys(STREAMS, 0)
-    for line in sandbox.lines("all-users", FIELDS):
-        user = msgspec.json.decode(line)
-        counts["users"] += 1
-        for stream, keys in KEYS.items():
-            named = [tuple(item.get(key) for key in keys) for item in user.get(stream) or ()]
-            counts[stream] += len({key for key in named if None not in key}) + sum(None in key for key in named)
+    counts = dict.fromkeys(("users", *KEYS), 0)
+    with zipfile.ZipFile(path_of(users)) as archive:
+        for member in archive.namelist():
+            for line in archive.read(member).splitlines():
+                user = msgspec.json.decode(line)
+                counts["users"] += 1
+                for stream, keys in KEYS.items():
+                    named = [tuple(item.get(key) for key in keys) for item in user.get(stream) or ()]
+                    counts[stream] += len({key for key in named if None not in key}) + sum(None in key for key in named)
     return counts
 
 
-def catalog(config: str) -> dict[str, Any]:
-    """The catalog of discovery with these streams and columns only."""
-    found: dict[str, Any] = json.loads(subprocess.check_output([TAP, "--config", config, "--discover"]))
-    for stream in found["streams"]:
-        for item in stream["metadata"]:
-            crumb, name = item["breadcrumb"], stream["tap_stream_id"]
-            if not crumb:
-                item["metadata"]["selected"] = name in STREAMS
-            elif name == "users" and len(crumb) == 2:  # noqa: PLR2004 - "properties" and a column
-                item["metadata"]["selected"] = crumb[1] in FIELDS
-    return found
+def run(users: int, config: dict[str, Any], loader: list[str], folder: Path) -> tuple[float, float]:
+    """Run the tap, then the loader with its messages; returns the seconds of each."""
+    with braze(users) as url, (folder / "messages").open("wb") as messages:
+        words = tap_command(folder, url, None, config)
+        began = time.monotonic()
+        subprocess.run(words, check=True, stdout=messages, stderr=subprocess.DEVNULL)
+    read = time.monotonic()
+    with (folder / "messages").open("rb") as messages:
+        subprocess.run(loader, check=True, stdin=messages, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return read - began, time.monotonic() - read
 
 
-def load(messages: Any, database: Path) -> int:
-    """Insert the files of each BATCH message as it comes, then remove them; returns the number of STATE messages."""
-    states = 0
-    with duckdb.connect(str(database)) as connection:
-        connection.execute("set threads = 1")
-        for line in messages:
-            message = json.loads(line)
-            states += message["type"] == "STATE"
-            if message["type"] != "BATCH":
-                continue
-            table, paths = message["stream"], [url.removeprefix("file://") for url in message["manifest"]]
-            is_new = connection.execute("select count(*) = 0 from duckdb_tables where table_name = ?", [table])
-            verb = f"create table {table} as" if is_new.fetchall()[0][0] else f"insert into {table} by name"
-            connection.execute(f"{verb} select * from read_parquet(?)", [paths])
-            for path in paths:
-                os.unlink(path)  # noqa: PTH108
-    return states
+def tables(python: Path, database: Path) -> dict[str, int]:
+    """The rows of each table, counted by the DuckDB that wrote it."""
+    counts: dict[str, int] = json.loads(subprocess.check_output([str(python), "-c", COUNTS, str(database)]))
+    return counts
 
 
 def main() -> None:
-    """Export, load and compare."""
+    """Load in both ways and compare."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--users", type=int, default=1_000_000)
+    options.add_argument("--users", type=int, default=100_000)
     users = options.parse_args().users
-    with tempfile.TemporaryDirectory() as name, Sandbox(users=users, odd_users=False) as sandbox:
-        folder = Path(name)
-        batches = {"encoding": {"format": "parquet"}, "storage": {"root": str(folder / "batches")}}
-        config = {
-            **sandbox.config,
-            "spool_dir": str(folder / "spool"),
-            "batch_config": {**batches, "batch_size": BATCH_SIZE},
-        }
-        settings, selection, database = folder / "config.json", folder / "catalog.json", folder / "loaded.duckdb"
-        settings.write_text(json.dumps(config))
-        selection.write_text(json.dumps(catalog(str(settings))))
-        began = time.monotonic()
-        with (folder / "log").open("wb") as log:
-            tap = subprocess.Popen(
-                [TAP, "--config", str(settings), "--catalog", str(selection)], stdout=subprocess.PIPE, stderr=log
-            )
-            states = load(tap.stdout, database)
-            _, status, usage = os.wait4(tap.pid, 0)
-            tap.returncode = os.waitstatus_to_exitcode(status)
-        took = time.monotonic() - began
-        print((folder / "log").read_text()[-1_500:])
+    if not path_of(users).exists():
+        make(users)
+    with tempfile.TemporaryDirectory() as name:
+        by_sql, by_target = Path(name, "sql"), Path(name, "target")
+        by_sql.mkdir()
+        by_target.mkdir()
+        script = ROOT / "deploy" / "load_duckdb.py"
+        fast = run(users, BATCHES, [sys.executable, str(script), str(by_sql / "tables.duckdb")], by_sql)
+        config = by_target / "target.json"
+        config.write_text(json.dumps({"filepath": str(by_target / "tables.duckdb"), **TARGET_CONFIG}))
+        slow = run(users, {}, [str(TARGET / "target-duckdb"), "--config", str(config)], by_target)
+        rows = tables(Path(sys.executable), by_sql / "tables.duckdb")
+        others = tables(TARGET / "python", by_target / "tables.duckdb")
+    counted = count_rows(users)
+    for stream, number in rows.items():
         print(
-            f"exit code {tap.returncode}, {states} STATE messages, {took:.0f} s, tap {usage.ru_maxrss / 1024:.0f} MiB"
+            f"{stream}: {counted.get(stream, 'not counted')} in, {number} by SQL, {others.get(stream)} by target-duckdb"
         )
-        with duckdb.connect(str(database), read_only=True) as connection:
-            rows = {table: connection.execute(f"select count(*) from {table}").fetchall()[0][0] for table in STREAMS}
-        counted = count_rows(sandbox)
-        for stream in STREAMS:
-            print(f"{stream}: {counted[stream]:,} in, {rows[stream]:,} out")
-        sys.exit(0 if rows == counted and tap.returncode == 0 else 1)
+    for way, (tap, loader) in {"Parquet and SQL": fast, "target-duckdb": slow}.items():
+        print(f"{way}: tap {tap:.1f} s, loading {loader:.1f} s")
+    print(
+        f"DuckDB {duckdb.__version__}: loading {slow[1] / fast[1]:.1f} times as fast,"
+        f" with the tap {sum(slow) / sum(fast):.1f} times"
+    )
+    sys.exit(0 if all(rows[stream] == counted[stream] for stream in counted) and rows == others else 1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from fault_matrix import fault_matrix
 
-from tap_braze_export.schema.user_object import TABLES
+from tap_braze_export.schema.table import RESCUED
+from tap_braze_export.schema.user_object import CANVAS_STEPS_RECEIVED, CANVASES_RECEIVED, TABLES, USERS
 from tap_braze_export.tap import TapBrazeExport
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "begin generated", "end generated"
+FEW_COLUMNS = 10
+"""The diagram shows only the keys of streams that have more."""
 ENV_HEADER = """\
 # Copy to .env. Meltano reads it, and so does `tap-braze-export --config=ENV`.
 # Arrays and objects are JSON. Written by `make generate`.
@@ -138,6 +141,25 @@ def settings_table(schema: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def entity_diagram() -> str:
+    """The streams with their keys and types, and the columns by which they belong together."""
+    lines = ["```mermaid", "erDiagram"]
+    for table in TABLES:
+        lines.append(f"    {table.stream} {{")
+        lines += [
+            f"        {column.type.name.lower()} {column.name}{' PK' if column.name in table.keys else ''}"
+            for column in table.columns
+            if column.name in table.keys or (column.name != RESCUED and len(table.columns) <= FEW_COLUMNS)
+        ]
+        lines.append("    }")
+    for table in TABLES:
+        steps = table is CANVAS_STEPS_RECEIVED
+        owner = CANVASES_RECEIVED if steps else USERS
+        if table is not USERS and set(owner.keys) <= set(table.keys):
+            lines.append(f'    {owner.stream} ||--o{{ {table.stream} : "{", ".join(owner.keys)}"')
+    return "\n".join([*lines, "```"]) + "\n"
+
+
 def tap() -> TapBrazeExport:
     """The tap as discovery makes it, which needs no configuration."""
     return TapBrazeExport(config={}, parse_env_config=False, validate_config=False, setup_mapper=False)
@@ -222,6 +244,7 @@ def generated() -> dict[Path, str]:
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
         ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
         ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
+        ROOT / "docs" / "rows.md": _replace(ROOT / "docs" / "rows.md", entity_diagram()),
         ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),
         ROOT / ".env.example": env_example(schema),
     }

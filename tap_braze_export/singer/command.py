@@ -34,8 +34,24 @@ _QUIETED_LOGGERS = (
     "singer_sdk.mapper",
 )
 """Loggers that write signed URLs, keys or values of a stream map's filter at level DEBUG."""
-_SUMMARY = "Write the users of Braze's segments to standard output, as Singer messages; the log goes to standard error."
+_SUMMARY = """Write the users of Braze's segments to standard output, as Singer messages.
+
+The log goes to standard error.
+
+\b
+First runs:
+  tap-braze-export --config config.json --test            check everything, export nothing
+  tap-braze-export --config config.json --discover        list the streams
+  tap-braze-export --config config.json | target-jsonl    export, and load
+"""
 _HELP = {
+    "version": "Print the version and end.",
+    "about": "Print name, version, capabilities and all settings, and end. Needs no configuration.",
+    "about_format": "Format of --about; without it, plain text.",
+    "config": (
+        "JSON file with the settings, or ENV for the variables TAP_BRAZE_EXPORT_<SETTING>. May be given more than once;"
+        " a later file wins."
+    ),
     "discover": "Write the catalog of all streams and end.",
     "test": (
         "Check what can be checked without an export: connection, key, permissions, segments, bucket, spool directory."

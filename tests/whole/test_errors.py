@@ -373,7 +373,15 @@ def test_about() -> None:
 
 def test_version_and_help() -> None:
     assert command("--version").stdout.startswith(b"tap-braze-export v")
-    assert b"--catalog" in command("--help").stdout
+    shown = command("--help").stdout
+    assert b"--catalog" in shown
+    for words in (
+        b"--config config.json --test ",
+        b"| target-jsonl",
+        b"TAP_BRAZE_EXPORT_<SETTING>",
+        b"Format of --about",
+    ):
+        assert words in shown
 
 
 @pytest.mark.slow
