@@ -11,7 +11,7 @@ import requests
 
 from tap_braze_export.braze.callback import Callbacks, new_token
 from tap_braze_export.errors import ConfigError
-from tests.support.clouds import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

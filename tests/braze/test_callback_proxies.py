@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tap_braze_export.braze.callback import Callbacks
-from tests.support.clouds import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_braze_export.braze.callback import Callbacks
-from tests.support.clouds import free_port
 from tests.support.hostile import few_examples, odd_variants, one_of
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import pytest
 
 from tap_braze_export.exports.resume import KnownExport, known_export
 from tap_braze_export.state import Bookmark
-from tests.support import clouds
+from tests.support import ports
 from tests.support.fakes import Reader
 from tests.support.nights import Nights, user
 from tests.support.runs import Run, selecting, settings, sync, tap_class
@@ -381,7 +381,7 @@ def test_activate_version(tmp_path: Path) -> None:
 def test_activate_version_of_a_bucket(tmp_path: Path, *, calls_back: bool) -> None:
     """Only if Braze had said that every file was there."""
     clock = Steps(now=time.time() - DAY)
-    port = clouds.free_port()
+    port = ports.free_port()
     listening = {"callback_url": f"http://127.0.0.1:{port}/", "callback_listen": f"127.0.0.1:{port}"}
     with braze(clock, tmp_path) as sandbox:
         more = listening if calls_back else {}

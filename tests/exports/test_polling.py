@@ -20,7 +20,7 @@ from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.state import Bookmark
 from tap_braze_export.threads import DaemonThreads
-from tests.support import clouds
+from tests.support import ports
 from tests.support.fakes import FakeClock
 from tests.support.runs import Run, selecting, settings, sync
 from tests.support.steps import Steps, braze, crash, exports, nothing, posts
@@ -123,7 +123,7 @@ def test_damaged_file_in_a_bucket(tmp_path: Path) -> None:
 
 def test_callback_ends_it_at_once(tmp_path: Path) -> None:
     """Braze's word is proof: no waiting for quiet, and loaders may delete."""
-    port = clouds.free_port()
+    port = ports.free_port()
     clock = Steps()
     with braze(clock, tmp_path, hold=True) as sandbox:
         clock.steps = [sandbox.deliver_next_file, sandbox.finish_exports, nothing]
@@ -152,7 +152,7 @@ def test_quiet_is_no_proof(tmp_path: Path) -> None:
 
 def test_empty_segment_with_callback(tmp_path: Path) -> None:
     """No file and the callback: complete, without users."""
-    port = clouds.free_port()
+    port = ports.free_port()
     clock = Steps()
     with braze(clock, tmp_path, hold=True, faults=["no-file"]) as sandbox:
         clock.steps = [nothing, sandbox.finish_exports, nothing]
@@ -171,7 +171,7 @@ def test_empty_segment_with_callback(tmp_path: Path) -> None:
 )
 def test_callback_without_a_file(tmp_path: Path, known_by: str) -> None:
     """Braze says that it has delivered, and nothing is here: that is the wrong bucket, unless the segment is empty."""
-    port = clouds.free_port()
+    port = ports.free_port()
     clock = Steps()
     listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
     with braze(clock, tmp_path) as sandbox:

@@ -10,7 +10,7 @@ import pytest
 
 from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
 from tap_braze_export.state import Bookmark
-from tests.support import clouds
+from tests.support import ports
 from tests.support.fakes import FakeClock
 from tests.support.runs import Run, selecting, settings, sync
 from tests.support.steps import Steps, braze, crash, nothing, posts
@@ -206,7 +206,7 @@ def test_state_of_another_version(tmp_path: Path) -> None:
 def test_token_of_an_adopted_export(tmp_path: Path) -> None:
     """Braze calls the address that the first run gave it; the second run listens for that."""
     clock = Steps()
-    port = clouds.free_port()
+    port = ports.free_port()
     with braze(clock, tmp_path, hold=True) as sandbox:
         listening = {"callback_url": f"http://127.0.0.1:{port}/", "callback_listen": f"127.0.0.1:{port}"}
         config = in_bucket(sandbox, tmp_path, **listening)

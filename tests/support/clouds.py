@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import requests
 
+from tests.support.ports import free_port, free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,20 +44,6 @@ class Store:
     def at(self, folder: str) -> str:
         """The address of a folder in it."""
         return f"{self.url}/{folder}"
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on."""
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 @contextlib.contextmanager

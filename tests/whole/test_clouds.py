@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
-from tests.support import clouds
+from tests.support import ports
 from tests.support.fakes import FakeClock, Server, as_json
 from tests.support.runs import Output, command, selecting, settings, sync, written
 
@@ -181,7 +181,7 @@ def test_google_says_forbidden(tmp_path: Path) -> None:
 def test_store_that_cannot_be_reached_keeps_the_export(tmp_path: Path) -> None:
     """The run fails, and the next one continues the same export: the store was to blame, not the export."""
     with Sandbox(users=5, bucket_url=str(tmp_path / "bucket")) as sandbox:
-        gone = f"http://127.0.0.1:{clouds.free_port()}"
+        gone = f"http://127.0.0.1:{ports.free_port()}"
         away = settings(
             sandbox,
             tmp_path,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import clouds
+from tests.support import ports
 from tests.support.dask import dask_process, scheduler
 from tests.support.runs import command, refusal, sync, written
 from tests.support.worker_runs import ended, started
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.external
 @pytest.mark.fault("Workers", "the Dask scheduler cannot be reached", "one line, before Braze is asked for anything")
 def test_unreachable_scheduler(tmp_path: Path) -> None:
     """One line, before Braze is asked for anything."""
-    address = f"tcp://127.0.0.1:{clouds.free_port()}"
+    address = f"tcp://127.0.0.1:{ports.free_port()}"
     with delivering(tmp_path) as (sandbox, given):
         done = command("--config", written(tmp_path, {**given, "dask_scheduler": address}), **QUICKLY)
         assert not sandbox.calls

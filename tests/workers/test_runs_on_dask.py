@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tap_braze_export.sandbox import Sandbox
-from tests.support import batches, clouds
+from tests.support import batches, clouds, ports
 from tests.support.batches import config
 from tests.support.dask import deadly
 from tests.support.fakes import FakeClock
@@ -92,7 +92,7 @@ def test_dry_run_and_resync(cluster: LocalCluster, tmp_path: Path) -> None:
         one, several = both(given, cluster, limit=15)
         assert several.metrics == one.metrics  # which rows depends on the names of the objects, which are made up
         assert [len(batch_rows(run, "users")) for run in (one, several)] == [15, 15]
-        nobody = f"tcp://127.0.0.1:{clouds.free_port()}"
+        nobody = f"tcp://127.0.0.1:{ports.free_port()}"
         resync = sync({**given, "dask_scheduler": nobody, "braze_ids": ["nobody"]})
     assert resync.states
 
