@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -124,7 +124,7 @@ class Run:
         with ExitStack() as stack:
             for stream in self._streams.values():
                 stack.callback(stream.finish)
-            stack.enter_context(closing(self._progress))
+            stack.enter_context(self._progress)
             if self._settings.fingerprints_url and not any(stream.is_limited for stream in self._streams.values()):
                 self._fingerprints = stack.enter_context(self._new_fingerprints(self._settings.fingerprints_url))
             self._read_ahead = stack.enter_context(self._new_read_ahead())
@@ -188,7 +188,6 @@ class Run:
         self._summary.add(record, rescued)
         self._record.done(delivery, misses=len(delivery.invalid_user_ids))
         self._progress.read(
-            delivery.name,
             users=record["users"],
             seconds=self._clock.now() - started,
             waited=self._writer.waited - waited,

@@ -136,6 +136,11 @@ class BucketExport:
         return bool(self._seen)
 
     @property
+    def files_left(self) -> int:
+        """See `ExportPoller`; an object that is not fetched yet counts as one file."""
+        return sum(len(unread.files) or 1 for unread in self._objects.values())
+
+    @property
     def transfers(self) -> Iterable[Future[Any]]:
         """See `ExportPoller`."""
         return [unread.fetching for unread in self._objects.values() if unread.fetching]

@@ -153,11 +153,13 @@ class Exports:
         for request in list(self._requests):
             if request.timer.due and self._may_start(request):
                 self._start(request)
-        return [
+        deliveries = [
             ExportDelivery(file, self._bucket, partial(self._done, export, file), partial(self._failed, export, file))
             for export in list(self._running)
             for file in self._poll(export)
         ]
+        self._progress.files_left = sum(export.poller.files_left for export in self._running)
+        return deliveries
 
     def advance(self) -> None:
         """See `Deliveries`. Only downloads are polled: their links expire while a slow loader reads a huge file."""

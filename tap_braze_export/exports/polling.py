@@ -53,6 +53,10 @@ class ExportPoller(Protocol):
         """True if a file has come."""
 
     @property
+    def files_left(self) -> int:
+        """Number of files that are known and not yet read."""
+
+    @property
     def transfers(self) -> Iterable[Future[Any]]:
         """The transfers under way."""
 
@@ -124,6 +128,11 @@ class HostedExport:
     def has_found_files(self) -> bool:
         """True if the download is there: an archive without users says that there are none."""
         return self._files is not None
+
+    @property
+    def files_left(self) -> int:
+        """See `ExportPoller`."""
+        return len(self._files or ())
 
     @property
     def transfers(self) -> Iterable[Future[Any]]:

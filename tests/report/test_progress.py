@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 
 import pytest
 
@@ -26,13 +27,14 @@ def clock() -> FakeClock:
 
 def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress(clock, LOGGER)
-    for number in range(30):
+    progress.files_left = 30
+    for _ in range(30):
         clock.sleep(1)
-        progress.read(f"file-{number}", users=100, seconds=1, waited=0)
+        progress.read(users=100, seconds=1, waited=0)
     assert caplog.messages == [
-        f"Read {files} files, {files * 100:,} users: {files} s reading (100 users a second),"
-        f" 0.0 s waiting for the loader; the last one was file-{files - 1}"
-        for files in (10, 20, 30)
+        "Read 10 of 30 files, 1,000 users, 100 a second, 20 s left",
+        "Read 20 of 30 files, 2,000 users, 100 a second, 10 s left",
+        "Read 30 of 30 files, 3,000 users, 100 a second",
     ]
 
 
@@ -64,7 +66,7 @@ def test_the_pace_leaves_out_the_time_that_the_loader_took(clock: FakeClock) -> 
     """Users a second are the tap's own; the loader's time stands beside it, and what is left was spent waiting."""
     progress = Progress(clock, LOGGER)
     assert progress.pace() == "0.0 s reading, 0.0 s waiting for the loader"
-    progress.read("file", users=1000, seconds=12, waited=2)
+    progress.read(users=1000, seconds=12, waited=2)
     clock.sleep(60)
     assert progress.pace() == "10 s reading (100 users a second), 2.0 s waiting for the loader"
     assert progress.seconds == 60
@@ -79,16 +81,25 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """The bar says what the run waits for and which file it reads; nothing is logged meanwhile."""
+    """It has the same facts; what others log meanwhile stands on lines of its own."""
+    since = clock.now()
     with contextlib.redirect_stderr(Terminal()) as terminal:
-        progress = Progress(clock, LOGGER)
-        progress.waiting(["a", "b"], clock.now())
-        clock.sleep(60)
-        progress.read("the-file", users=5, seconds=1, waited=0)
-        progress.close()
-    assert "waiting for 2 export(s)" in terminal.getvalue()
-    assert "the-file" in terminal.getvalue()
-    assert not caplog.messages
+        other = logging.StreamHandler(terminal)
+        logging.getLogger().addHandler(other)
+        with Progress(clock, LOGGER) as progress:
+            progress.waiting(["a", "b"], since)
+            clock.sleep(60)
+            progress.waiting(["a", "b"], since)
+            progress.files_left = 4
+            logging.getLogger().warning("from elsewhere")
+            progress.read(users=500, seconds=1, waited=0)
+        logging.getLogger().removeHandler(other)
+    shown = terminal.getvalue()
+    assert "Waiting for Braze since 60 s: a, b" in shown
+    assert "Read 1 of 4 files, 500 users, 500 a second, 3.0 s left" in shown
+    assert re.search(r"(^|\r *\r)from elsewhere\n", shown)
+    assert shown.endswith("\r")
+    assert caplog.messages == ["from elsewhere"]
 
 
 @pytest.mark.parametrize(
