@@ -79,7 +79,7 @@ def lines(data: bytes) -> None:
     assert fast == careful, f"{fast} != {careful}"
     texts = (
         text
-        for rows, _, _ in fast
+        for rows, *_ in fast
         for found in rows.values()
         for row in found
         for text in texts_in(json.loads(row, parse_int=str), min_chars=1)
