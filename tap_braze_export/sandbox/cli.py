@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import threading
+import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tap_braze_export.sandbox.braze import Sandbox
 from tap_braze_export.sandbox.faults import FAULTS
 from tap_braze_export.sandbox.workspace import PERMISSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def _list_faults(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
@@ -97,17 +101,29 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
               help="Write address, key, segments and process id here once it listens.")  # fmt: skip
 def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> None:
     """Run a local Braze with made-up users."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
         sandbox = Sandbox(bucket_url=bucket_url, **options)
     except OSError as error:
         raise click.ClickException(f"cannot listen: {error.strerror}") from error
     except (ImportError, ValueError) as error:
         raise click.ClickException(f"cannot use the bucket: {error}") from error
-    with sandbox:
+    with _signals() as signals, sandbox:
         if ready_file:
             _write_ready(ready_file, sandbox)
         click.echo(_greeting(sandbox, bucket_url), err=True)
-        stop.wait()
+        signals.recv(1)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """Have SIGTERM and SIGINT send a byte to a socket.
+
+    An Event will not do: the handler would set it on the thread that waits for it, which can hold its lock already.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(0)
+    with ours, theirs, contextlib.ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(theirs.fileno()))
+        yield ours

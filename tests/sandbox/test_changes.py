@@ -151,7 +151,7 @@ def _exported_by_a_process(folder: Path, *options: str) -> list[bytes]:
                 f"{ready['api_url']}/users/export/segment",
                 json={"segment_id": "all-users", "fields_to_export": EVERYTHING},
                 headers={"Authorization": f"Bearer {ready['api_key']}"},
-                timeout=10,
+                timeout=60,
             )
             with zipfile.ZipFile(io.BytesIO(fetch(response.json()["url"]).content)) as archive:
                 return archive.read(archive.namelist()[0]).splitlines()

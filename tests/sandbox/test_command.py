@@ -94,12 +94,12 @@ def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
         ready = json.loads(ready_file.read_text("utf-8"))
         headers = {"Authorization": "Bearer mine"}
         body = {"segment_id": "all-users", "fields_to_export": ["braze_id"]}
-        response = requests.post(ready["api_url"] + "/users/export/segment", json=body, headers=headers, timeout=10)
+        response = requests.post(ready["api_url"] + "/users/export/segment", json=body, headers=headers, timeout=60)
         content = fetch(response.json()["url"]).content
-        denied = requests.get(ready["api_url"] + "/segments/list", headers=headers, timeout=10)
+        denied = requests.get(ready["api_url"] + "/segments/list", headers=headers, timeout=60)
         os.kill(ready["pid"], number)
         rest = process.stderr.read()
-        code = process.wait(10)
+        code = process.wait(60)
     assert code == 0
     assert ready["pid"] == process.pid
     assert ready["api_key"] == "mine"

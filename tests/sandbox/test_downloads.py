@@ -53,7 +53,7 @@ def test_download_expires_after_four_hours() -> None:
 
 
 def test_signature_is_for_get_only(sandbox: Sandbox) -> None:
-    assert requests.head(start(sandbox).json()["url"], timeout=10).status_code == 403
+    assert requests.head(start(sandbox).json()["url"], timeout=60).status_code == 403
 
 
 def test_expired_archives_leave_the_disk() -> None:

@@ -159,7 +159,7 @@ def test_fault_connection_reset(sandbox: Sandbox) -> None:
     got = b""
     with (  # noqa: PT012 - the response breaks off while it is read
         pytest.raises(requests.exceptions.ChunkedEncodingError),
-        requests.get(url, stream=True, timeout=10) as response,
+        requests.get(url, stream=True, timeout=60) as response,
     ):
         size = int(response.headers["Content-Length"])
         for piece in response.iter_content(100):

@@ -59,7 +59,7 @@ def test_cancelling_needs_one_of_two_permissions() -> None:
 
 def test_key_needs_its_scheme(sandbox: Sandbox) -> None:
     headers = {"Authorization": sandbox.api_key}
-    assert requests.get(sandbox.api_url + "/segments/list", headers=headers, timeout=10).status_code == 401
+    assert requests.get(sandbox.api_url + "/segments/list", headers=headers, timeout=60).status_code == 401
 
 
 def test_several_keys_are_accepted() -> None:
@@ -94,8 +94,8 @@ def test_body_must_be_json(sandbox: Sandbox) -> None:
     """415 without the content type; 400 with `error`, not `message`, for a body that is no JSON."""
     url = sandbox.api_url + "/users/export/segment"
     headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-    assert requests.post(url, data="{}", headers=headers, timeout=10).status_code == 415
-    broken = requests.post(url, data="{", headers={**headers, "Content-Type": "application/json"}, timeout=10)
+    assert requests.post(url, data="{}", headers=headers, timeout=60).status_code == 415
+    broken = requests.post(url, data="{", headers={**headers, "Content-Type": "application/json"}, timeout=60)
     assert broken.status_code == 400
     assert list(broken.json()) == ["error"]
 
@@ -105,7 +105,7 @@ def test_body_must_be_json(sandbox: Sandbox) -> None:
 def test_body_that_cannot_be_read_is_refused(sandbox: Sandbox, path: str, body: str) -> None:
     """Too deep, or with a number that is too long: 400, and the sandbox goes on."""
     headers = {"Authorization": f"Bearer {sandbox.api_key}", "Content-Type": "application/json"}
-    response = requests.post(sandbox.api_url + path, data=body.encode(), headers=headers, timeout=10)
+    response = requests.post(sandbox.api_url + path, data=body.encode(), headers=headers, timeout=60)
     assert (response.status_code, list(response.json())) == (400, ["error"])
     assert start(sandbox).status_code == 201
 
@@ -193,7 +193,7 @@ def test_custom_attributes_come_in_pages_of_50(sandbox: Sandbox) -> None:
     pages = [response.json()["attributes"]]
     while following := response.links.get("next"):
         headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-        response = requests.get(following["url"], headers=headers, timeout=10)
+        response = requests.get(following["url"], headers=headers, timeout=60)
         pages.append(response.json()["attributes"])
     names = [attribute["name"] for page in pages for attribute in page]
     assert [len(page) for page in pages] == [50, 50, 7]

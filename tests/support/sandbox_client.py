@@ -54,12 +54,12 @@ class CallbackReceiver(Server):
 
 def post(sandbox: Sandbox, path: str, body: Any = None, key: str | None = None) -> requests.Response:
     headers = {"Authorization": f"Bearer {key or sandbox.api_key}"}
-    return requests.post(sandbox.api_url + path, json=body, headers=headers, timeout=10)
+    return requests.post(sandbox.api_url + path, json=body, headers=headers, timeout=60)
 
 
 def get(sandbox: Sandbox, path: str, **query: Any) -> requests.Response:
     headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-    return requests.get(sandbox.api_url + path, params=query, headers=headers, timeout=10)
+    return requests.get(sandbox.api_url + path, params=query, headers=headers, timeout=60)
 
 
 def start(
@@ -77,7 +77,7 @@ def ids(sandbox: Sandbox, fields: list[str] = TWO_FIELDS, **wanted: Any) -> requ
 
 
 def fetch(url: str, **headers: str) -> requests.Response:
-    return requests.get(url, headers=headers, timeout=10)
+    return requests.get(url, headers=headers, timeout=60)
 
 
 def members(content: bytes) -> list[list[Any]]:

@@ -82,7 +82,7 @@ class Running:
         self.read = bytearray()
         self._moved = threading.Condition()
         self._killed = threading.Event()
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
