@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from tap_braze_export.state import OfExport
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -38,7 +40,7 @@ class CompleteExport:
         return cls(bookmark.export_id, bookmark.source, bookmark.segment_id, bookmark.exported_at, bookmark.users)
 
 
-class Delivery(Protocol):
+class Delivery(OfExport, Protocol):
     """Users that are emitted together, then covered by one STATE."""
 
     @property
@@ -46,24 +48,8 @@ class Delivery(Protocol):
         """The file that holds the users, so that workers can read it; None for users of an ids export."""
 
     @property
-    def export_id(self) -> str:
-        """Braze's `object_prefix`, or `ids-…`."""
-
-    @property
     def name(self) -> str:
         """Its name in `export_files`."""
-
-    @property
-    def source(self) -> str:
-        """`segment`, `global_control_group` or `ids`."""
-
-    @property
-    def segment_id(self) -> str:
-        """The segment; empty where there is none."""
-
-    @property
-    def exported_at(self) -> str:
-        """The column of that name in all its rows."""
 
     @property
     def size(self) -> int:

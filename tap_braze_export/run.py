@@ -21,7 +21,7 @@ from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.record import RunRecord
-from tap_braze_export.report.summary import Summary
+from tap_braze_export.report.summary import Summary, log_table
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
@@ -113,9 +113,9 @@ class Run:
             raise
         finally:
             rows = {name: stream.emitted for name, stream in self._streams.items()}
-            if ending.is_done or not self._summary.is_empty:
-                self._summary.log(self._parent.logger, done=ending.is_done, progress=self._progress, rows=rows)
             facts = self._summary.facts(self._progress, rows)
+            if ending.is_done or not self._summary.is_empty:
+                log_table(self._parent.logger, facts, done=ending.is_done, pace=self._progress.pace())
             write_run(self._settings, ending, facts, self._record, self._state)
 
     def _emit_all(self) -> Iterator[Record]:

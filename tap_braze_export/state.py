@@ -10,7 +10,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 import msgspec
 
@@ -23,6 +23,26 @@ VERSION = 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
+
+
+class OfExport(Protocol):
+    """Something of one export: which one it is, and when it was requested."""
+
+    @property
+    def export_id(self) -> str:
+        """Braze's `object_prefix`, or `ids-…`."""
+
+    @property
+    def source(self) -> str:
+        """`segment`, `global_control_group` or `ids`."""
+
+    @property
+    def segment_id(self) -> str:
+        """The segment; empty where there is none."""
+
+    @property
+    def exported_at(self) -> str:
+        """When Braze was asked for it: the column of that name in all its rows."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tap_braze_export.report.facts import export_name
 from tap_braze_export.report.samples import Samples
@@ -16,29 +16,9 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
-    from tap_braze_export.state import Bookmark
+    from tap_braze_export.state import Bookmark, OfExport
 
 _MOST_REJECTED_FILES = 50
-
-
-class Piece(Protocol):
-    """A delivery of the run, as far as the record knows it."""
-
-    @property
-    def export_id(self) -> str:
-        """Braze's `object_prefix`, or `ids-…`."""
-
-    @property
-    def source(self) -> str:
-        """`segment`, `global_control_group` or `ids`."""
-
-    @property
-    def segment_id(self) -> str:
-        """The segment; empty where there is none."""
-
-    @property
-    def exported_at(self) -> str:
-        """When its export was requested."""
 
 
 @dataclass
@@ -104,17 +84,17 @@ class RunRecord:
         self._clock = clock
         self._users = 0
 
-    def ready(self, pieces: Iterable[Piece]) -> None:
+    def ready(self, deliveries: Iterable[OfExport]) -> None:
         """Note what can be read now."""
-        for piece in pieces:
-            export = self.exports.get(piece.export_id)
+        for delivery in deliveries:
+            export = self.exports.get(delivery.export_id)
             if export is None or export.ready_at is None:
-                self._export(piece).ready_at = self._clock.now()
+                self._export(delivery).ready_at = self._clock.now()
 
-    def begun(self, piece: Piece) -> None:
+    def begun(self, delivery: OfExport) -> None:
         """Note that the run begins to read a delivery."""
         self.samples.take(self._users)
-        export = self._export(piece)
+        export = self._export(delivery)
         export.read_at = export.read_at or self._clock.now()
 
     def emitted_block(self, users: int) -> None:
@@ -122,10 +102,10 @@ class RunRecord:
         self._users += users
         self.samples.take(self._users)
 
-    def done(self, piece: Piece, *, misses: int) -> None:
+    def done(self, delivery: OfExport, *, misses: int) -> None:
         """Note that a delivery is emitted."""
         self.misses += misses
-        self._export(piece).done_at = self._clock.now()
+        self._export(delivery).done_at = self._clock.now()
 
     def rejected(self, file: str, lines: int, first_numbers: Sequence[int]) -> None:
         """Note lines of a file that could not be read; a file that is read once more has them once."""
@@ -154,11 +134,11 @@ class RunRecord:
             if bookmark.running and not settings.is_resync and (bookmark.source, bookmark.segment_id) in sources:
                 self._export(bookmark)
 
-    def _export(self, piece: Piece) -> ExportTimes:
-        if piece.export_id not in self.exports:
-            name = export_name(piece.source, piece.segment_id)
-            self.exports[piece.export_id] = ExportTimes(piece.export_id, name, _epoch(piece.exported_at))
-        return self.exports[piece.export_id]
+    def _export(self, delivery: OfExport) -> ExportTimes:
+        if delivery.export_id not in self.exports:
+            name = export_name(delivery.source, delivery.segment_id)
+            self.exports[delivery.export_id] = ExportTimes(delivery.export_id, name, _epoch(delivery.exported_at))
+        return self.exports[delivery.export_id]
 
 
 def _epoch(timestamp: str) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tap_braze_export.report.progress import Progress
 
 _COUNTS = ("lines", "users", "duplicates", "unchanged", "rejected")
+_COLUMNS = ("files", *_COUNTS)
 
 
 class Summary:
@@ -74,32 +75,33 @@ class Summary:
             compares=self._compares,
         )
 
-    def log(self, logger: logging.Logger, *, done: bool, progress: Progress, rows: Mapping[str, int]) -> None:
-        """Log the table.
 
-        Args:
-            logger: Writes its lines.
-            done: True if the run did all that it should.
-            progress: Has the seconds.
-            rows: Rows emitted, by stream.
-        """
-        logger.info(
-            "%s %s: %s waiting for Braze, %s",
-            "Done in" if done else "Not complete, ended after",
-            duration(progress.seconds),
-            duration(progress.seconds_waiting),
-            progress.pace(),
-        )
-        exports = [[name, *(counts[count] for count in ("files", *_COUNTS))] for name, counts in self._exports.items()]
-        if exports:
-            _log_table(logger, ["export", "files", *_COUNTS], exports)
-        streams = [[name, count, self._rescued[name]] for name, count in rows.items()]
-        _log_table(logger, ["stream", "rows", "rescued"], streams)
-        for note in notes(self.facts(progress, rows)):
-            logger.info("  %s", note)
+def log_table(logger: logging.Logger, facts: RunFacts, *, done: bool, pace: str) -> None:
+    """Log the table.
+
+    Args:
+        logger: Writes its lines.
+        facts: Its numbers.
+        done: True if the run did all that it should.
+        pace: See `Progress.pace`.
+    """
+    logger.info(
+        "%s %s: %s waiting for Braze, %s",
+        "Done in" if done else "Not complete, ended after",
+        duration(facts.seconds),
+        duration(facts.seconds_waiting),
+        pace,
+    )
+    exports = [[export.name, *(getattr(export, count) for count in _COLUMNS)] for export in facts.exports]
+    if exports:
+        _log_rows(logger, ["export", *_COLUMNS], exports)
+    streams = [[name, count, facts.rescued.get(name, 0)] for name, count in facts.rows.items()]
+    _log_rows(logger, ["stream", "rows", "rescued"], streams)
+    for note in notes(facts):
+        logger.info("  %s", note)
 
 
-def _log_table(logger: logging.Logger, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _log_rows(logger: logging.Logger, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Log a line for each row: the name, then numbers below the heads of their columns."""
     texts = [[row[0], *(f"{number:,}" for number in row[1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *texts, strict=True)]

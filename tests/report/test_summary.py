@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.report.progress import Progress
-from tap_braze_export.report.summary import Summary
+from tap_braze_export.report.summary import Summary, log_table
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
 from tests.support.runs import Run, command, selecting, settings, sync, written
@@ -49,7 +49,8 @@ def test_the_table(caplog: pytest.LogCaptureFixture) -> None:
     summary.add(record(None, "global_control_group", lines=7, users=7), {})
     progress.read(users=3006, seconds=12, waited=2)
     clock.sleep(600)
-    summary.log(LOGGER, done=True, progress=progress, rows={"users": 2999, "apps": 12345})
+    facts = summary.facts(progress, {"users": 2999, "apps": 12345})
+    log_table(LOGGER, facts, done=True, pace=progress.pace())
     assert caplog.messages == [
         "Done in 10 min: 10 min waiting for Braze, 10 s reading (301 users a second), 2.0 s waiting for the loader",
         "  export                files  lines  users  duplicates  unchanged  rejected",
