@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
-import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.sandbox import Sandbox
+from tests.support import preloaded
 from tests.support.resyncs import PEOPLE, bodies, emails
-from tests.support.runs import COMMAND, Output, command, environment, selecting, settings, sync, written
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support.runs import Output, command, environment, selecting, settings, sync, written
 
 # A workspace with PEOPLE, and a limit that no test comes near.
 pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
@@ -39,12 +38,10 @@ def test_signal_does_not_wait_for_responses(tmp_path: Path) -> None:
     """Requests that hang for minutes do not keep the process."""
     with Sandbox(users=1, ids_latency=600.0) as sandbox:
         config = written(tmp_path, settings(sandbox, tmp_path, emails=emails(5)))
-        with subprocess.Popen(
-            [COMMAND, "--config", config],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-        ) as process:
+        with (
+            (tmp_path / "log").open("wb") as log,
+            preloaded.tap().start(["--config", config], env=environment(), stderr=log.fileno()) as process,
+        ):
             while not sandbox.workspace.most_ids_in_flight:
                 assert process.poll() is None
             signalled = time.monotonic()
@@ -61,10 +58,10 @@ PLAIN = ("users", "devices", "purchases")
 def _killed(config: str, state: str | None, after: int) -> Output:
     """The output of a run that is killed after this many lines."""
     arguments = ["--config", config, *(["--state", state] if state else [])]
-    with subprocess.Popen(
-        [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
-    ) as process:
-        assert process.stdout is not None
+    with (
+        Path(os.devnull).open("wb") as nothing,
+        preloaded.tap().start(arguments, env=environment(), stderr=nothing.fileno()) as process,
+    ):
         lines = [line for _, line in zip(range(after), process.stdout, strict=False)]
         process.kill()
         lines += process.stdout.readlines()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import preloaded
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -20,6 +22,8 @@ PLUGINS = ROOT / ".meltano"
 MELTANO = ROOT / ".cache" / "meltano" / "bin" / "meltano"
 TIMEOUT_SECONDS = 300
 SCHEMA = "braze"
+_WITH_THREADS = {"target-duckdb"}
+"""Loaders that start threads when they are imported, which no copy of a process has."""
 
 _DUCKDB_ROWS = """
 import duckdb, json, sys
@@ -45,14 +49,15 @@ def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) ->
     """Run a loader on Singer messages; the caller checks the exit code and standard error."""
     path = folder / f"{name}.config.json"
     path.write_text(json.dumps(config), encoding="utf-8")
-    done = subprocess.run(
-        [str(loader(name)), "--config", str(path)],
-        input=messages,
-        capture_output=True,
-        timeout=TIMEOUT_SECONDS,
-        cwd=folder,
-        check=False,
-    )
+    arguments = ["--config", str(path)]
+    if name in _WITH_THREADS:
+        command = [str(loader(name)), *arguments]
+        done = subprocess.run(
+            command, input=messages, capture_output=True, timeout=TIMEOUT_SECONDS, cwd=folder, check=False
+        )
+    else:
+        program = preloaded.program(str(loader(name, "python")), name)
+        done = program.run(arguments, content=messages, env=os.environ, timeout=TIMEOUT_SECONDS, cwd=folder)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

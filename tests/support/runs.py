@@ -23,6 +23,7 @@ from tap_braze_export.clock import Signals
 from tap_braze_export.errors import TapError
 from tap_braze_export.singer.command import describe
 from tap_braze_export.tap import TapBrazeExport
+from tests.support import preloaded
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -235,14 +236,18 @@ class Ended(Output):
 
 def command(*arguments: str, **variables: str) -> Ended:
     """Run the installed command to its end."""
-    done = subprocess.run(
-        [COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=environment(**variables),
-        timeout=SECONDS,
-        check=False,
-    )
+    done: subprocess.CompletedProcess[bytes]
+    if any(name.startswith(("LOGLEVEL", "PYTHON")) for name in variables):  # is read before the tap is imported
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment(**variables),
+            timeout=SECONDS,
+            check=False,
+        )
+    else:
+        done = preloaded.tap().run(arguments, env=environment(**variables), timeout=SECONDS)
     return Ended(done.stdout, done.returncode, done.stderr.decode())
 
 

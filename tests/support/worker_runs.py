@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from typing import TYPE_CHECKING, Any
 
-from tests.support import batches
-from tests.support.runs import COMMAND, Ended, environment, settings, written
+from tests.support import batches, preloaded
+from tests.support.runs import Ended, environment, settings, written
 from tests.support.workers import SECONDS
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tap_braze_export.sandbox import Sandbox
+    from tests.support.preloaded import Copy
     from tests.support.runs import Output, Run
 
 OWN_COLUMNS = {"export_id", "file", "bytes"}
@@ -69,28 +69,22 @@ def leftovers(folder: Path) -> list[Path]:
     return [*(folder / "spool" / "runs").iterdir()]
 
 
-def running(folder: Path, sandbox: Sandbox, **more: Any) -> subprocess.Popen[bytes]:
+def running(folder: Path, sandbox: Sandbox, **more: Any) -> Copy:
     """Start the installed command, in a group of its own."""
     return started(folder, settings(sandbox, folder, **more))
 
 
-def started(folder: Path, config: Mapping[str, Any], **variables: str) -> subprocess.Popen[bytes]:
+def started(folder: Path, config: Mapping[str, Any], **variables: str) -> Copy:
     """Start the installed command with a configuration, in a group of its own."""
     path = written(folder, config)
     with (folder / "stderr.txt").open("wb") as log:
-        return subprocess.Popen(
-            [COMMAND, "--config", path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment(**variables),
-            start_new_session=True,
+        return preloaded.tap().start(
+            ["--config", path], env=environment(**variables), stderr=log.fileno(), new_session=True
         )
 
 
-def ended(process: subprocess.Popen[bytes], folder: Path) -> Ended:
+def ended(process: Copy, folder: Path) -> Ended:
     """Wait for the end of a command."""
-    assert process.stdout
     stdout = process.stdout.read()
     process.stdout.close()
     return Ended(stdout, process.wait(SECONDS), (folder / "stderr.txt").read_text("utf-8"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
@@ -13,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
+from tests.support import preloaded
 from tests.support.fakes import FakeClock
-from tests.support.runs import COMMAND, Output, environment, settings, sync, written
+from tests.support.runs import Output, environment, settings, sync, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.support.preloaded import Copy
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +77,7 @@ def exported_at(messages: list[dict[str, Any]]) -> set[str]:
 class Running:
     """The running command; a thread reads its output, up to `most` bytes until it is killed."""
 
-    process: subprocess.Popen[bytes]
+    process: Copy
     most: int
 
     def __post_init__(self) -> None:
@@ -86,13 +88,12 @@ class Running:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
         while True:
             size = 65_536 if self._killed.is_set() else min(65_536, self.most - len(self.read))
             if not size:
                 self._killed.wait()
                 continue
-            chunk = self.process.stdout.read1(size)  # type: ignore[attr-defined]
+            chunk = self.process.stdout.read1(size)
             if not chunk:
                 return
             with self._moved:
@@ -113,7 +114,6 @@ class Running:
         self._killed.set()
         self.process.wait()
         self._reader.join()
-        assert self.process.stdout is not None
         self.process.stdout.close()
         return bytes(self.read)
 
@@ -182,9 +182,7 @@ class Scene:
         most = 10**9 if moment.share is None else int(self.size * moment.share)
         config = written(self.folder, self.config)
         with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [COMMAND, "--config", config], stdout=subprocess.PIPE, stderr=log, env=environment()
-            )
+            process = preloaded.tap().start(["--config", config], env=environment(), stderr=log.fileno())
         self.run = run = Running(process, most)
         try:
             for number in range(moment.delivered):

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import termios
 import time
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
-from tests.support.runs import COMMAND, environment, settings, written
+from tests.support import preloaded
+from tests.support.runs import environment, settings, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,14 +38,9 @@ class Running:
         self.log = folder / "stderr.txt"
         self.output = b""
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [COMMAND, "--config", written(folder, config), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment(),
+            self.process = preloaded.tap().start(
+                ["--config", written(folder, config), *arguments], env=environment(), stderr=log.fileno()
             )
-        assert self.process.stdout
         self._pipe = self.process.stdout.fileno()
         fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _SMALLEST_PIPE)
 
@@ -97,7 +92,6 @@ class Running:
 
     def close(self) -> None:
         """Read no more."""
-        assert self.process.stdout
         self.process.stdout.close()
 
     @property

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.preloaded import Copy
+
 # A workspace with twelve files.
 pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)]
 
@@ -125,7 +127,7 @@ def test_damaged_file(tmp_path: Path, fault: str) -> None:
     assert several.error.partition(".txt")[2] == one.error.partition(".txt")[2]
 
 
-def two_processes(run: subprocess.Popen[bytes]) -> list[int]:
+def two_processes(run: Copy) -> list[int]:
     """The processes of a run with three workers, of which the run is one."""
     found: list[int] = wait_for(lambda: len(found := children(run.pid)) == 2 and found)
     return found
