@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tap_braze_export.clock import Clock
 
@@ -23,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Repetitions:
-    """Counts the calls that this process has repeated, on any thread.
+    """Counts what a run does once more after a failure: calls and transfers.
 
     Attributes:
         count: Their number.
@@ -38,8 +40,25 @@ class Repetitions:
         with self._lock:
             self.count += 1
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what this thread repeats, and what `DaemonThreads` repeat for it."""
+        before = _counter.get()
+        _counter.set(self)
+        try:
+            yield
+        finally:
+            _counter.set(before)
 
-REPETITIONS = Repetitions()
+
+_counter: ContextVar[Repetitions | None] = ContextVar("repetitions", default=None)
+"""The counter of the run that a thread works for. Handed down it would be an argument of every storage and client."""
+
+
+def count_repetition() -> None:
+    """Count a repetition for the run that this thread works for."""
+    if counter := _counter.get():
+        counter.add()
 
 
 class RetryableError(Exception):
@@ -125,4 +144,4 @@ class RetryPolicy:
                 clock.sleep(wait)
             if ended or clock.stopped:
                 raise GaveUpError(problem, tries=tries, seconds=now - started, stopped=not ended)
-            REPETITIONS.add()
+            count_repetition()

@@ -23,6 +23,7 @@ from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.record import RunRecord
 from tap_braze_export.report.summary import Summary, log_table
 from tap_braze_export.resync.lifecycle import Resync
+from tap_braze_export.retry import Repetitions
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.rows.rescued_members import add
@@ -88,6 +89,7 @@ class Run:
         self._spool = Spool(settings.spool_dir, clock=clock)
         self._progress = Progress(clock, parent.logger)
         self._record = RunRecord(clock)
+        self._repetitions = Repetitions()
         self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
         self._batches: Batches | None = None
         self._fingerprints: Fingerprints | None = None
@@ -104,8 +106,9 @@ class Run:
         """
         ending = Ending()
         try:
-            yield from self._emit_all()
-            self._deliveries.review()
+            with self._repetitions.counting():
+                yield from self._emit_all()
+                self._deliveries.review()
             self._fail_if_incomplete()
             self._activate_versions()
         except BaseException as error:
@@ -113,7 +116,7 @@ class Run:
             raise
         finally:
             rows = {name: stream.emitted for name, stream in self._streams.items()}
-            facts = self._summary.facts(self._progress, rows)
+            facts = self._summary.facts(self._progress, rows, retries=self._repetitions.count)
             if ending.is_done or not self._summary.is_empty:
                 log_table(self._parent.logger, facts, done=ending.is_done, pace=self._progress.pace())
             write_run(self._settings, ending, facts, self._record, self._state)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.retry import REPETITIONS, GaveUpError, RetryableError, RetryPolicy
+from tap_braze_export.retry import GaveUpError, Repetitions, RetryableError, RetryPolicy
+from tap_braze_export.threads import DaemonThreads
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -49,14 +51,37 @@ def test_each_repetition_is_logged_once(clock: FakeClock, caplog: pytest.LogCapt
 
 def test_repetitions_are_counted(clock: FakeClock) -> None:
     """Two of the first call, three of the second, which fails a fourth time for good."""
-    before = REPETITIONS.count
+    repetitions = Repetitions()
 
-    POLICY.call(failing(*[RetryableError("odd")] * 2), failed="It failed", clock=clock)
-    assert REPETITIONS.count - before == 2
+    with repetitions.counting():
+        POLICY.call(failing(*[RetryableError("odd")] * 2), failed="It failed", clock=clock)
+        assert repetitions.count == 2
 
-    with pytest.raises(GaveUpError):
-        POLICY.call(failing(*[RetryableError("odd")] * 4), failed="It failed", clock=clock)
-    assert REPETITIONS.count - before == 5
+        with pytest.raises(GaveUpError):
+            POLICY.call(failing(*[RetryableError("odd")] * 4), failed="It failed", clock=clock)
+    assert repetitions.count == 5
+
+
+def test_each_of_two_runs_at_a_time_counts_its_own() -> None:
+    """Also what its threads repeat; what is repeated after a run, or before one, is counted by none."""
+    both_count = threading.Barrier(2)
+
+    def run(repeated: int) -> int:
+        repetitions = Repetitions()
+        with repetitions.counting():
+            both_count.wait()
+            threads = DaemonThreads(2)
+            for _ in range(repeated):
+                call = failing(RetryableError("odd"))
+                threads.submit(POLICY.call, call, failed="It failed", clock=FakeClock()).result()
+            POLICY.call(failing(RetryableError("odd")), failed="It failed", clock=FakeClock())
+            threads.shutdown()
+        POLICY.call(failing(RetryableError("odd")), failed="It failed", clock=FakeClock())
+        return repetitions.count
+
+    runs = DaemonThreads(2)
+    assert [count.result() for count in [runs.submit(run, 3), runs.submit(run, 5)]] == [4, 6]
+    runs.shutdown()
 
 
 def test_other_errors_are_not_repeated(clock: FakeClock) -> None:

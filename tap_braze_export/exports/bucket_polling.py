@@ -10,6 +10,7 @@ from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
 from tap_braze_export.files.objects import DeliveredFile, LocalObject
 from tap_braze_export.report.progress import duration
+from tap_braze_export.retry import count_repetition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -224,6 +225,8 @@ class BucketExport:
             if len(self._busy) >= self._max_objects:
                 return
             if unread.is_due:
+                if unread.damaged is not None:
+                    count_repetition()
                 unread.fetched, unread.fetched_at = unread.listed, self._clock.now()
                 unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
                 self._busy.append(unread)

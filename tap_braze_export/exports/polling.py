@@ -9,6 +9,7 @@ from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import archive
 from tap_braze_export.files.objects import DeliveredFile, LocalObject, open_local
 from tap_braze_export.report.progress import duration
+from tap_braze_export.retry import count_repetition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -187,6 +188,7 @@ class HostedExport:
         if self._fetched_again:
             raise error
         _log.warning("%s; fetching it once more", error)
+        count_repetition()
         self._fetched_again = True
         self._files = None
         self._object.path.unlink()

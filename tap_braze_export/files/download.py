@@ -15,6 +15,7 @@ import urllib3.exceptions
 from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import DiskFullError, ExportError, InterruptedExportError
 from tap_braze_export.files.spool import disk_full_error, file_name, free_bytes, private_file
+from tap_braze_export.retry import count_repetition
 from tap_braze_export.sessions import body_start, is_http_address
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Download:
                 f" {problem}. Check the way from this machine to the store"
             )
         _log.info("%s is not fetched yet: %s", self.name, problem)
+        count_repetition()
         return False
 
     def _partial(self) -> _Partial | None:

@@ -40,7 +40,7 @@ class RunFacts:
         exports: By source, in the order of their first files.
         rows: Rows emitted, by stream.
         rescued: Rows of them with rescued members, by stream; 0 may be left out.
-        retries: Calls that were repeated.
+        retries: Calls that were repeated, and files that were fetched once more, after a failure.
         peak_memory: Most bytes of memory that the process held; 0 if the system does not say.
         compares: True if users are skipped that did not change.
     """
@@ -72,8 +72,7 @@ def notes(facts: RunFacts) -> Iterator[str]:
     """Explain the counts that may surprise."""
     if duplicates := facts.total("duplicates"):
         yield (
-            f"duplicates: {duplicates:,} of {facts.total('lines'):,} lines were of a user that came again in the same"
-            " file; the last line counts"
+            f"duplicates: {duplicates:,} of {facts.total('lines'):,} lines; the last line of a user in a file counts"
         )
     if facts.total("rejected"):
         yield "rejected: lines that are no user objects, kept in spool_dir"
@@ -81,4 +80,4 @@ def notes(facts: RunFacts) -> Iterator[str]:
         yield "rescued: rows with values that fit no column, kept in their _rescued_data"
     if facts.compares:
         unchanged, users = facts.total("unchanged"), facts.total("users")
-        yield f"unchanged: {unchanged:,} of {users:,} users were skipped; the target has them as they are"
+        yield f"unchanged: {unchanged:,} of {users:,} users were skipped, as the target has them"

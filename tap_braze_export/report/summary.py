@@ -6,9 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.report.facts import ExportFacts, RunFacts, export_name, notes
-from tap_braze_export.report.progress import duration
+from tap_braze_export.report.progress import duration, megabytes
 from tap_braze_export.report.samples import peak_memory
-from tap_braze_export.retry import REPETITIONS
 
 if TYPE_CHECKING:
     import logging
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 _COUNTS = ("lines", "users", "duplicates", "unchanged", "rejected")
 _COLUMNS = ("files", *_COUNTS)
+_LINE_WIDTH = 80
+_GAP = 2
 
 
 class Summary:
@@ -31,7 +32,6 @@ class Summary:
         self._compares = compares
         self._exports: dict[str, Counter[str]] = {}
         self._rescued: Counter[str] = Counter()
-        self._repetitions_before = REPETITIONS.count
 
     def add(self, record: Mapping[str, Any], rescued: Mapping[str, int]) -> None:
         """Count a delivery.
@@ -55,12 +55,13 @@ class Summary:
         """True if nothing was read."""
         return not self._exports
 
-    def facts(self, progress: Progress, rows: Mapping[str, int]) -> RunFacts:
+    def facts(self, progress: Progress, rows: Mapping[str, int], *, retries: int) -> RunFacts:
         """The counts and times of the run.
 
         Args:
             progress: Has the seconds.
             rows: Rows emitted, by stream.
+            retries: See `RunFacts`.
         """
         return RunFacts(
             seconds=progress.seconds,
@@ -70,7 +71,7 @@ class Summary:
             exports=[ExportFacts(name=name, **counts) for name, counts in self._exports.items()],
             rows=rows,
             rescued=self._rescued,
-            retries=REPETITIONS.count - self._repetitions_before,
+            retries=retries,
             peak_memory=peak_memory(),
             compares=self._compares,
         )
@@ -86,12 +87,14 @@ def log_table(logger: logging.Logger, facts: RunFacts, *, done: bool, pace: str)
         pace: See `Progress.pace`.
     """
     logger.info(
-        "%s %s: %s waiting for Braze, %s",
+        "%s %s: %s waiting for Braze",
         "Done in" if done else "Not complete, ended after",
         duration(facts.seconds),
         duration(facts.seconds_waiting),
-        pace,
     )
+    logger.info("  %s", pace)
+    memory = f", peak memory {megabytes(facts.peak_memory)} MB" if facts.peak_memory else ""
+    logger.info("  retries %s%s", f"{facts.retries:,}", memory)
     exports = [[export.name, *(getattr(export, count) for count in _COLUMNS)] for export in facts.exports]
     if exports:
         _log_rows(logger, ["export", *_COLUMNS], exports)
@@ -102,9 +105,18 @@ def log_table(logger: logging.Logger, facts: RunFacts, *, done: bool, pace: str)
 
 
 def _log_rows(logger: logging.Logger, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Log a line for each row: the name, then numbers below the heads of their columns."""
+    """Log a line for each row: the name, then numbers below the heads of their columns.
+
+    A name that leaves them no room on a terminal of the usual width stands on a line of its own.
+    """
     texts = [[row[0], *(f"{number:,}" for number in row[1:])] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *texts, strict=True)]
+    names, *columns = zip(head, *texts, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    room = _LINE_WIDTH - sum(width + _GAP for width in widths) - _GAP
+    name_width = max((len(name) for name in names if len(name) <= room), default=0)
     for name, *numbers in (head, *texts):
-        aligned = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
-        logger.info("  %s  %s", name.ljust(widths[0]), "  ".join(aligned))
+        if len(name) > room:
+            logger.info("  %s", name)
+        beside = name if len(name) <= room else ""
+        aligned = (number.rjust(width) for number, width in zip(numbers, widths, strict=True))
+        logger.info("  %s  %s", beside.ljust(name_width), "  ".join(aligned))

@@ -99,6 +99,7 @@ def test_half_written_file_grows(tmp_path: Path, looks: int) -> None:
     assert sorted(run.ids()) == sorted(set(run.ids()))
     assert run.counts == {"users": 9, "export_files": 3}
     assert len([line for line in run.warnings if "fetching it once more" in line]) == 1
+    assert [line for line in run.lines if line.startswith("  retries 1, ")]
 
 
 @pytest.mark.fault("Bucket", "a damaged file", "fetched once more, then one line")

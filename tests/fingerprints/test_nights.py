@@ -35,7 +35,7 @@ def test_a_first_night_emits_everybody_and_says_why(nights: Nights) -> None:
 
     assert emitted(run) == every_stream("a", "b")
     assert "All users are emitted: STATE names no fingerprints of an earlier run" in run.lines
-    assert last_line(run) == "  unchanged: 0 of 2 users were skipped; the target has them as they are"
+    assert last_line(run) == "  unchanged: 0 of 2 users were skipped, as the target has them"
 
 
 def test_a_second_night_emits_exactly_the_changed_users(nights: Nights) -> None:
@@ -48,7 +48,7 @@ def test_a_second_night_emits_exactly_the_changed_users(nights: Nights) -> None:
     third = nights.run({"s": [*people, user("new")]})
 
     assert emitted(second) == every_stream("new", "u03", "u07")
-    assert last_line(second) == "  unchanged: 18 of 21 users were skipped; the target has them as they are"
+    assert last_line(second) == "  unchanged: 18 of 21 users were skipped, as the target has them"
     assert unchanged(second) == 18
     assert (emitted(third), unchanged(third)) == ({}, 21)
     assert [row["name"] for row in nights.target.current("apps") if row["braze_id"] == "u07"] == ["Shop"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -14,12 +16,26 @@ import pytest
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.threads import DaemonThreads
 from tests.support.fakes import FakeClock
 from tests.support.pages import Page
-from tests.support.runs import COMMAND, SECONDS, Run, command, environment, selecting, settings, sync, written
+from tests.support.runs import (
+    COMMAND,
+    SECONDS,
+    Run,
+    command,
+    environment,
+    selecting,
+    settings,
+    sync,
+    tap_class,
+    written,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tap_braze_export.tap import TapBrazeExport
 
 STREAMS = ["users", "devices", "apps", "export_files"]
 
@@ -60,13 +76,32 @@ def test_its_numbers_are_those_of_the_end_table(tmp_path: Path) -> None:
     assert f"The page of this run: {tmp_path / 'pages' / 'run.html'}" in run.lines
 
 
-@pytest.mark.sandbox(users=12, odd_users=False, faults=["rate-limited"])
-def test_repeated_calls_are_counted(tmp_path: Path, sandbox: Sandbox) -> None:
-    """As many as the log tells."""
-    run = sync(reporting(sandbox, tmp_path), catalog=selecting(STREAMS))
-    told = sum("; repeated in " in line for line in run.lines)
+@pytest.mark.parametrize("fault", ["rate-limited", "connection-reset", "damaged-once"])
+def test_repetitions_are_counted(tmp_path: Path, fault: str) -> None:
+    """Calls, transfers and whole downloads: as many as the log tells, on the page and in the end table."""
+    with Sandbox(users=12, odd_users=False, faults=[fault]) as sandbox:
+        run = sync(reporting(sandbox, tmp_path), catalog=selecting(STREAMS))
+    told = sum(bool(re.search("; repeated in |is not fetched yet|; fetching it once more", line)) for line in run.lines)
     assert told > 0
     assert page(tmp_path).figures["retries"] == str(told)
+    assert [line for line in run.lines if line.startswith(f"  retries {told}, peak memory ")]
+
+
+def test_each_of_two_runs_at_a_time_counts_its_own_repetitions(tmp_path: Path) -> None:
+    """Both in one process and at the same time; only the first has any."""
+    threads = DaemonThreads(2)
+    with Sandbox(users=50, faults=["rate-limited"]) as limited, Sandbox(users=50) as usual:
+        taps: list[TapBrazeExport] = []
+        for sandbox in (limited, usual):
+            folder = tmp_path / f"{len(taps)}"
+            folder.mkdir()
+            taps.append(tap_class(FakeClock())(config=reporting(sandbox, folder)))
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+            for ended in [threads.submit(tap.sync_all) for tap in taps]:
+                ended.result()
+    threads.shutdown()
+    counts = [int(page(tmp_path / name).figures["retries"]) for name in ("0", "1")]
+    assert counts[0] > 0 == counts[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.summary import Summary, log_table
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.schema.user_object import TABLES
 from tests.support.fakes import FakeClock
 from tests.support.runs import Run, command, selecting, settings, sync, written
 
@@ -49,19 +51,40 @@ def test_the_table(caplog: pytest.LogCaptureFixture) -> None:
     summary.add(record(None, "global_control_group", lines=7, users=7), {})
     progress.read(users=3006, seconds=12, waited=2)
     clock.sleep(600)
-    facts = summary.facts(progress, {"users": 2999, "apps": 12345})
+    facts = replace(summary.facts(progress, {"users": 2999, "apps": 12345}, retries=3), peak_memory=92_400_000)
     log_table(LOGGER, facts, done=True, pace=progress.pace())
     assert caplog.messages == [
-        "Done in 10 min: 10 min waiting for Braze, 10 s reading (301 users a second), 2.0 s waiting for the loader",
+        "Done in 10 min: 10 min waiting for Braze",
+        "  10 s reading (301 users a second), 2.0 s waiting for the loader",
+        "  retries 3, peak memory 92 MB",
         "  export                files  lines  users  duplicates  unchanged  rejected",
         "  segment all               2  3,001  2,999           1          0         1",
         "  Global Control Group      1      7      7           0          0         0",
         "  stream    rows  rescued",
         "  users    2,999        7",
         "  apps    12,345        2",
-        "  duplicates: 1 of 3,008 lines were of a user that came again in the same file; the last line counts",
+        "  duplicates: 1 of 3,008 lines; the last line of a user in a file counts",
         "  rejected: lines that are no user objects, kept in spool_dir",
         "  rescued: rows with values that fit no column, kept in their _rescued_data",
+    ]
+
+
+def test_the_table_of_a_night_with_a_million_users_fits_a_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    """80 columns, also with a segment's usual id, and all streams on one screen."""
+    caplog.set_level(logging.INFO, LOGGER.name)
+    segment = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
+    summary, progress = Summary(compares=True), Progress(FakeClock(), LOGGER)
+    summary.add(record(segment, lines=1_234_567, users=1_234_566, duplicates=1, unchanged=1_000_000), {"users": 1})
+    summary.add(record("vip", lines=1, rejected=1), {})
+    rows = {table.stream: 123_456_789 for table in TABLES}
+    log_table(LOGGER, summary.facts(progress, rows, retries=12_345), done=False, pace=progress.pace())
+    assert max(map(len, caplog.messages)) <= 80
+    assert len(caplog.messages) <= 26
+    assert caplog.messages[3:7] == [
+        "  export       files      lines      users  duplicates  unchanged  rejected",
+        f"  segment {segment}",
+        "                   1  1,234,567  1,234,566           1  1,000,000         0",
+        "  segment vip      1          1          0           0          0         1",
     ]
 
 
