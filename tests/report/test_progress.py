@@ -6,10 +6,13 @@ import contextlib
 import io
 import logging
 import re
+from typing import Any
 
 import pytest
 
-from tap_braze_export.report.progress import Progress, duration
+from tap_braze_export.report.export_status import ExportStatus
+from tap_braze_export.report.progress import Progress
+from tap_braze_export.report.units import duration
 from tests.support.fakes import FakeClock
 
 LOGGER = logging.getLogger("test-progress")
@@ -25,12 +28,17 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+def export(name: str, **facts: Any) -> ExportStatus:
+    """An export of a segment, requested when the fake clock begins."""
+    return ExportStatus(export_id=name, name=f"segment {name}", requested_at=FakeClock().time, **facts)
+
+
 def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress(clock, LOGGER)
     progress.files_left = 30
     for _ in range(30):
         clock.sleep(1)
-        progress.read(users=100, seconds=1, waited=0)
+        progress.read("a", users=100, seconds=1, waited=0)
     assert caplog.messages == [
         "Read 10 of 30 files, 1,000 users, 100 a second, 20 s left",
         "Read 20 of 30 files, 2,000 users, 100 a second, 10 s left",
@@ -44,7 +52,8 @@ def test_waiting_names_three_exports(clock: FakeClock, caplog: pytest.LogCapture
     since = clock.now()
     for _ in range(25):
         clock.sleep(1)
-        progress.waiting(["a", "b", "c", "d"], since)
+        progress.running(export(name) for name in "abcd")
+        progress.waiting(since)
     assert caplog.messages == ["Waiting for Braze since 10 s: a, b, c, …", "Waiting for Braze since 20 s: a, b, c, …"]
 
 
@@ -58,7 +67,8 @@ def test_download_under_way_is_reported_by_its_bytes(
     progress = Progress(clock, LOGGER)
     for _ in range(15):
         clock.sleep(1)
-        progress.downloading(["a"], received, expected)
+        progress.running([export("a", received=received, expected=expected)])
+        progress.downloading()
     assert caplog.messages == [f"Downloading {told}: a"]
 
 
@@ -66,7 +76,7 @@ def test_the_pace_leaves_out_the_time_that_the_loader_took(clock: FakeClock) -> 
     """Users a second are the tap's own; the loader's time stands beside it, and what is left was spent waiting."""
     progress = Progress(clock, LOGGER)
     assert progress.pace() == "0.0 s reading, 0.0 s waiting for the loader"
-    progress.read(users=1000, seconds=12, waited=2)
+    progress.read("a", users=1000, seconds=12, waited=2)
     clock.sleep(60)
     assert progress.pace() == "10 s reading (100 users a second), 2.0 s waiting for the loader"
     assert progress.seconds == 60
@@ -87,15 +97,15 @@ def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: py
         other = logging.StreamHandler(terminal)
         logging.getLogger().addHandler(other)
         with Progress(clock, LOGGER) as progress:
-            progress.waiting(["a", "b"], since)
+            progress.waiting(since, ["segment a", "segment b"])
             clock.sleep(60)
-            progress.waiting(["a", "b"], since)
+            progress.waiting(since, ["segment a", "segment b"])
             progress.files_left = 4
             logging.getLogger().warning("from elsewhere")
-            progress.read(users=500, seconds=1, waited=0)
+            progress.read("a", users=500, seconds=1, waited=0)
         logging.getLogger().removeHandler(other)
     shown = terminal.getvalue()
-    assert "Waiting for Braze since 60 s: a, b" in shown
+    assert "Waiting for Braze since 60 s: segment a, segment b" in shown
     assert "Read 1 of 4 files, 500 users, 500 a second, 3.0 s left" in shown
     assert re.search(r"(^|\r *\r)from elsewhere\n", shown)
     assert shown.endswith("\r")
