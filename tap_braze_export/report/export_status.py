@@ -55,6 +55,7 @@ class ReadSoFar:
         all_seconds: The same with them.
         received: Bytes of its transfer when the first of them were seen.
         received_at: Epoch seconds of that; None while there is no transfer.
+        last_received: Bytes of it when they were last seen.
     """
 
     files: int = 0
@@ -63,6 +64,7 @@ class ReadSoFar:
     all_seconds: float = 0.0
     received: int = 0
     received_at: float | None = None
+    last_received: int = 0
 
     def add(self, users: int, seconds: float, blocked: float) -> None:
         """Count a file."""
@@ -84,8 +86,9 @@ class ReadSoFar:
         """Note the bytes of a transfer, from whose first ones its speed is reckoned."""
         if not received:
             self.received_at = None
-        elif self.received_at is None or received < self.received:
+        elif self.received_at is None or received < self.last_received:
             self.received, self.received_at = received, now
+        self.last_received = received
 
 
 def size_of(received: int, expected: int) -> str:
@@ -97,20 +100,22 @@ def size_of(received: int, expected: int) -> str:
 
 def status_line(export: ExportStatus, read: ReadSoFar, now: float) -> tuple[str, float | None]:
     """The phase of an export with its facts, and the part of it that is done, if that is known."""
-    if export.files_left and not read.files:
-        return f"{export.files_left:,} files to read", None
     if export.files_left:
         known = read.files + export.files_left
-        left = read.time_left(export.files_left)
-        return f"{read.files:,} of {known:,} files, {read.users:,} users, {read.rate}/s{left}", read.files / known
+        return f"{read.files:,} of {known:,} files{_users(read)}{read.time_left(export.files_left)}", read.files / known
     if export.is_downloading:
         text = f"downloading {size_of(export.received, export.expected)}{_speed(export, read, now)}"
         return text, export.received / export.expected if export.received and export.expected else None
     if export.waits_for_space:
         return "waiting for room on the disk of spool_dir", None
     if read.files:
-        return f"{read.files:,} files, {read.users:,} users, {read.rate}/s; waiting for more", None
+        return f"{read.files:,} of {read.files:,} files so far{_users(read)}", None
     return f"waiting for Braze, {duration(now - export.requested_at)}", None
+
+
+def _users(read: ReadSoFar) -> str:
+    """The users that were read and the rate, after a comma; nothing before the first file."""
+    return f", {read.users:,} users, {read.rate}/s" if read.files else ""
 
 
 def _speed(export: ExportStatus, read: ReadSoFar, now: float) -> str:

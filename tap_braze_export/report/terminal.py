@@ -18,6 +18,7 @@ _TEXT_AND_BAR = "{desc} [{bar}]"
 _BAR_SIGNS = " #"
 """No others: Python cannot always know that a terminal shows signs beyond ASCII."""
 _TERMINALS_OF_ONE_LINE = {"", "dumb"}
+_USUAL_SIZE = {"ncols": 80, "nrows": 24}
 
 
 class Terminal:
@@ -33,6 +34,7 @@ class Terminal:
     def __init__(self, file: TextIO) -> None:
         self.max_lines = 1 if os.environ.get("TERM", "") in _TERMINALS_OF_ONE_LINE else _MAX_LINES
         self._file = file
+        self._size = {"dynamic_ncols": True} if _tells_its_size(file) else _USUAL_SIZE
         self._bars: list[tqdm[Any]] = []
         self._stack = ExitStack()
 
@@ -67,8 +69,16 @@ class Terminal:
             file=self._file,
             total=1.0,
             leave=False,
-            dynamic_ncols=True,
+            **self._size,
             ascii=_BAR_SIGNS,
             bar_format=_TEXT_ALONE,
             position=len(self._bars),
         )
+
+
+def _tells_its_size(file: TextIO) -> bool:
+    """True if the size of a terminal is known; those of containers and of CI may say 0 columns."""
+    try:
+        return min(os.get_terminal_size(file.fileno())) > 0
+    except OSError:
+        return False

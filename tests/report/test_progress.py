@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tap_braze_export.report.export_status import ExportStatus
+from tap_braze_export.report.export_status import ExportStatus, ReadSoFar, status_line
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.units import duration
 from tests.support.fakes import FakeClock
@@ -110,6 +110,64 @@ def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: py
     assert re.search(r"(^|\r *\r)from elsewhere\n", shown)
     assert shown.endswith("\r")
     assert caplog.messages == ["from elsewhere"]
+
+
+SEGMENT = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
+
+
+@pytest.mark.parametrize(
+    ("facts", "files_read", "line", "share"),
+    [
+        ({}, 0, "waiting for Braze, 12 min", None),
+        ({"waits_for_space": True}, 0, "waiting for room on the disk of spool_dir", None),
+        ({"received": 4_000_000}, 0, "downloading 4.0 MB so far, 0.3 MB/s", None),
+        ({"expected": 38_000_000}, 0, "downloading 38 MB", None),
+        (
+            {"received": 4_000_000, "expected": 40_000_000},
+            0,
+            "downloading 4.0 of 40 MB, 0.3 MB/s, 2 min left",
+            0.1,
+        ),
+        ({"files_left": 40}, 0, "0 of 40 files", 0.0),
+        ({"files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
+        ({"received": 10, "files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
+        ({}, 10, "10 of 10 files so far, 50,000 users, 5,000/s", None),
+    ],
+)
+def test_the_line_of_an_export(facts: dict[str, Any], files_read: int, line: str, share: float | None) -> None:
+    """Twelve minutes after its request, ten seconds after the first of its bytes."""
+    status, read = export("a", **facts), ReadSoFar()
+    read.receives(1_000_000 if status.received else 0, status.requested_at + 710)
+    read.receives(status.received, status.requested_at + 720)
+    for _ in range(files_read):
+        read.add(5_000, 1.0, 0.0)
+    assert status_line(status, read, status.requested_at + 720) == (line, share)
+
+
+def test_a_transfer_that_begins_anew_has_a_new_speed() -> None:
+    read = ReadSoFar()
+    for second, received in enumerate([0, 1_000_000, 9_000_000, 2_000_000, 3_000_000]):
+        read.receives(received, FakeClock().time + second)
+    line, _ = status_line(export("a", received=3_000_000), read, FakeClock().time + 4)
+    assert line == "downloading 3.0 MB so far, 1.0 MB/s"
+
+
+def test_of_many_exports_four_have_lines(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are counted, those that are not started among them; a usual id fits 80 columns, with its beginning."""
+    monkeypatch.setenv("TERM", "xterm")
+    with contextlib.redirect_stderr(Terminal()) as terminal, Progress(clock, LOGGER) as progress:
+        assert progress.longest_wait == 1
+        progress.running([export(f"{number}{SEGMENT}", files_left=400) for number in range(6)], not_started=3)
+        for number in range(6):
+            progress.read(f"{number}{SEGMENT}", users=1_234_567, seconds=100, waited=0)
+        shown = terminal.getvalue().replace("\x1b[A", "").replace("\n", "\r")
+    last = [line for line in shown.split("\r") if line.strip()][-5:]
+    label, facts = "7be1c3f0-52b1-4c...", "1 of 400 files, 1,234,567 users, 12,346/s, 11 h 5 min left"
+    assert [line.partition(" [")[0].rstrip() for line in last] == [
+        *[f"{number}{label}  {facts}"[:80] for number in range(4)],
+        "and 5 more",
+    ]
+    assert max(map(len, last)) <= 80
 
 
 @pytest.mark.parametrize(

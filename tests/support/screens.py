@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
+import termios
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ from tests.support.runs import COMMAND, environment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COLUMNS, LINES = 80, 24
+COLUMNS, ROWS = 80, 24
 _UP = "\x1b[A"
 
 
@@ -67,18 +70,19 @@ class Screen:
             self.lines.append("")
 
 
-def on_terminal(arguments: Sequence[str], **variables: str) -> tuple[Screen, int]:
-    """Run the installed command with its log on a terminal; its exit code."""
+def on_terminal(arguments: Sequence[str], *, tells_size: bool = True, **variables: str) -> tuple[Screen, int]:
+    """Run the installed command with its log on a terminal; returns the exit code, too."""
     ours, theirs = pty.openpty()
+    if tells_size:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     screen = Screen()
     with open(ours, "rb", buffering=0) as output:  # noqa: PTH123 - a descriptor
-        size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES)}
         process = subprocess.Popen(
             [COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=theirs,
-            env=environment(**size, **variables),
+            env=environment(**variables),
         )
         os.close(theirs)
         try:
