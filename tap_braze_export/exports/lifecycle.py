@@ -202,7 +202,7 @@ class Exports:
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
-        self._estimates.review(self.bookmarks[key] for key in self._journals if key in self.bookmarks)
+        self._estimates.review(self._completeness.ended_exports)
 
     # From the request to the end
 
