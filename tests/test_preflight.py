@@ -100,6 +100,24 @@ def test_unknown_segment(tmp_path: Path) -> None:
     assert checklist(ended)["Segment all-users"] == "works"
 
 
+@pytest.mark.parametrize("segment_ids", [["gone"], ["gone", "gone-too"]])
+def test_a_key_is_not_blamed_for_unknown_segments(tmp_path: Path, segment_ids: list[str]) -> None:
+    """Braze looks for a segment only after the key and its permissions: a 400 shows that these are right."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_ids=segment_ids)
+    assert checklist(ended)["API key"] == "works"
+    assert [checklist(ended)[f"Segment {name}"] for name in segment_ids] == ["fails"] * len(segment_ids)
+
+
+def test_refusals_that_do_not_concern_the_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A status that says nothing of the key proves it neither right nor without permissions."""
+    caplog.set_level(logging.INFO)
+    with Server() as server, pytest.raises(TapError, match="refused with 405"):
+        server.answers = [(405, {}, b"")]
+        check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
+    assert "API key: cannot be checked (none of Braze's responses shows it)" in caplog.messages
+
+
 def test_missing_permission_to_look_at_segments(tmp_path: Path) -> None:
     """An export may work without the permission segments.details, so its lack is no failure."""
     with Sandbox(users=5, deny=["segments.details"]) as sandbox:
