@@ -109,11 +109,11 @@ def test_a_key_is_not_blamed_for_unknown_segments(tmp_path: Path, segment_ids: l
     assert [checklist(ended)[f"Segment {name}"] for name in segment_ids] == ["fails"] * len(segment_ids)
 
 
-def test_refusals_that_do_not_concern_the_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_that_do_not_concern_the_key(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A status that says nothing of the key proves it neither right nor without permissions."""
     caplog.set_level(logging.INFO)
-    with Server() as server, pytest.raises(TapError, match="refused with 405"):
-        server.answers = [(405, {}, b"")]
+    server.answers = [(405, {}, b"")]
+    with pytest.raises(TapError, match="refused with 405"):
         check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
     assert "API key: cannot be checked (none of Braze's responses shows it)" in caplog.messages
 

@@ -66,7 +66,8 @@ def refused(
     status = response.status_code
     message = _message(body, secrets, personal=personal)
     refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
-    error: Exception = BrazeError(refusal, status)
+    advice = f"; {endpoint.advice}" if endpoint.advice else ""
+    error: Exception = BrazeError(f"{refusal}{advice}", status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         error = AuthError(f"{refusal}: {_missing_access(endpoint, status)}", status)
     elif endpoint.starts_export and _is_running(status, message, RateLimit.of(response)):
@@ -87,7 +88,7 @@ def refused(
     elif status == HTTPStatus.NOT_FOUND:
         error = BrazeError(
             f"{refusal}: there is no such thing, or api_url is not the REST endpoint of your instance"
-            " (https://rest.….braze.com or .eu, without a path)"
+            f" (https://rest.….braze.com or .eu, without a path){advice}"
         )
     elif status < HTTPStatus.BAD_REQUEST:
         error = BrazeError(

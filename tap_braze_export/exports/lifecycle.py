@@ -229,7 +229,7 @@ class Exports:
             if self._clock.stopped:
                 raise Interruption from None
             self._requests.remove(request)
-            self._fail(request.source, str(error))
+            self._fail(request.source, str(error) if isinstance(error, BrazeError) else f"{request.source}: {error}")
         else:
             if known is not None:
                 self._follow(request, known)
@@ -246,7 +246,7 @@ class Exports:
         except ExportError as error:
             if not isinstance(error, InterruptedExportError):
                 journal.forget()
-            self._fail(source, f"export {bookmark.export_id}: {error}")
+            self._fail(source, f"{source}: export {bookmark.export_id}: {error}")
             return
         self.bookmarks[bookmark.key] = bookmark
         self._completeness.begun(bookmark)
@@ -327,7 +327,7 @@ class Exports:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
         bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
         self._running.remove(export)
-        self._fail(export.source, f"export {bookmark.export_id}: {error}")
+        self._fail(export.source, f"{export.source}: export {bookmark.export_id}: {error}")
         if isinstance(error, InterruptedExportError):
             return  # bookmark and journal stay: the next run continues it
         if not export.is_late:
@@ -339,6 +339,6 @@ class Exports:
         journal.clear(bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
-        self.failures.append(f"{source}: {reason}")
+        self.failures.append(reason)
         if self._requests or self._running:
             _log.warning("The export of %s is given up, the others go on; the end of this log says why", source)
