@@ -183,7 +183,9 @@ class Exports:
         times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.now()) > 0:
             self._progress.waiting(self._started_at, [str(request.source) for request in self._requests])
+            began = self._clock.now()
             self._clock.sleep(min(seconds, self._progress.longest_wait))
+            self._progress.waited(self._clock.now() - began)
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""
@@ -317,6 +319,7 @@ class Exports:
         else:
             bookmark.running = False
             self._completeness.ended(bookmark, proven=export.poller.proven)
+            self._progress.complete(bookmark.export_id, assumed=not export.poller.proven)
             self._write_state()  # before the journal says so: a run that is killed here continues with it
             journal.keep(bookmark, proven=export.poller.proven)
         if bookmark.in_bucket:

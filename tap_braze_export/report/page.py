@@ -28,7 +28,8 @@ _MOST_SOURCES, _MOST_TIMELINES = 200, 5
 _MOST_MEMBERS = 30
 _MOST_NAME_CHARS = 200
 _TEMPLATE = "page.html.j2"
-_WAITING, _QUEUED, _READING, _BLOCKED = "waiting", "queued", "reading", "blocked"
+_WAITING, _QUEUED, _READING, _BLOCKED, _SETTLING = "waiting", "queued", "reading", "blocked", "settling"
+_IN_QUIET = "waiting for more files in a quiet bucket (settle_minutes)"
 _PAST_COLUMNS = ("took", "waiting", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
 
 
@@ -109,15 +110,10 @@ def render_run(
         checks=None,
         figures=[*_figures(this, facts)],
         scale=" to ".join(map(_moment, span)),
-        time_parts=charts.shares(
-            [(_WAITING, facts.seconds_waiting), (_READING, facts.seconds_reading), (_BLOCKED, facts.seconds_blocked)]
-        ),
-        time_legend=[
-            (_WAITING, "waiting for Braze", duration(facts.seconds_waiting)),
-            (_READING, "reading and writing", duration(facts.seconds_reading)),
-            (_BLOCKED, "waiting for the loader", duration(facts.seconds_blocked)),
-        ],
+        time_parts=charts.shares((kind, seconds) for kind, _, seconds in _seconds(facts)),
+        time_legend=[(kind, label, duration(seconds)) for kind, label, seconds in _seconds(facts)],
         exports=_exports(facts, record, *span),
+        quiet_note=f", then {_IN_QUIET}" if any(assumed for _, assumed in facts.completed.values()) else "",
         streams=[(name, f"{rows:,}", f"{facts.rescued.get(name, 0):,}") for name, rows in facts.rows.items()],
         charts=[*_charts(record)],
         notes=_notes(facts, record),
@@ -198,6 +194,15 @@ def _figures(this: PastRun, facts: RunFacts) -> Iterable[tuple[str, str]]:
         yield "peak memory", f"{megabytes(facts.peak_memory)} MB"
 
 
+def _seconds(facts: RunFacts) -> Iterable[tuple[str, str, float]]:
+    """The parts of the run's time."""
+    yield _WAITING, "waiting for Braze", facts.seconds_for_braze
+    if facts.seconds_quiet:
+        yield _SETTLING, _IN_QUIET, facts.seconds_quiet
+    yield _READING, "reading and writing", facts.seconds_reading
+    yield _BLOCKED, "waiting for the loader", facts.seconds_blocked
+
+
 def _counts(export: ExportFacts) -> list[tuple[str, str]]:
     names = ("files", "lines", "users", "duplicates", "unchanged", "rejected")
     return [(name, f"{getattr(export, name):,}") for name in names]
@@ -207,8 +212,14 @@ def _exports(facts: RunFacts, record: RunRecord, start: float, end: float) -> li
     """The exports by source: their counts, and the times of each on a scale from `start` to `end`."""
     timelines: dict[str, list[_Timeline]] = {export.name: [] for export in facts.exports}
     for export in record.exports.values():
-        bars = charts.bars(_steps(export, end), start=start, end=end)
-        timelines.setdefault(export.name, []).append(_Timeline(_shown(export.export_id), bars, [*_times(export)]))
+        completed_at, assumed = facts.completed.get(export.export_id, (None, False))
+        steps = [*_steps(export, end)]
+        times = [*_times(export)]
+        if assumed and completed_at and export.done_at:
+            steps.append((_SETTLING, export.done_at, completed_at))
+            times.append((_SETTLING, "assumed complete", _since_request(export, completed_at)))
+        bars = charts.bars(steps, start=start, end=end)
+        timelines.setdefault(export.name, []).append(_Timeline(_shown(export.export_id), bars, times))
     counts = {export.name: _counts(export) for export in facts.exports}
     return [
         _ExportView(_shown(name), counts.get(name, ()), own[:_MOST_TIMELINES])
@@ -242,7 +253,11 @@ def _times(export: ExportTimes) -> Iterable[tuple[str, str, str]]:
         if moment is None:
             yield kind, step, "not in this run"
             return
-        yield kind, step, f"after {duration(max(0.0, moment - export.requested_at))}"
+        yield kind, step, _since_request(export, moment)
+
+
+def _since_request(export: ExportTimes, moment: float) -> str:
+    return f"after {duration(max(0.0, moment - export.requested_at))}"
 
 
 def _charts(record: RunRecord) -> Iterable[_ChartView]:
