@@ -100,6 +100,17 @@ def test_unknown_segment(tmp_path: Path) -> None:
     assert checklist(ended)["Segment all-users"] == "works"
 
 
+@pytest.mark.parametrize("modes", [("--test",), ("--test=schemas",), ("--discover",)])
+def test_the_last_line_says_why_also_if_python_warns(tmp_path: Path, modes: tuple[str, ...]) -> None:
+    """Meltano names a catalog and a state, and shows Python's warnings: none of a file that was left open follows."""
+    files = [f"--{name}={written(tmp_path, {}, f'{name}.json')}" for name in ("state", "catalog")]
+    given = {"api_url": "https://x", "api_key": "k", "segment_ids": {"of": "a wrong type"}}
+    config = written(tmp_path, given)
+    ended = command(*files, "--config", config, *modes, PYTHONWARNINGS="always::ResourceWarning")
+    assert "segment_ids" in ended.error or "--test" in ended.error
+    assert "ResourceWarning" not in ended.stderr
+
+
 @pytest.mark.parametrize("segment_ids", [["gone"], ["gone", "gone-too"]])
 def test_a_key_is_not_blamed_for_unknown_segments(tmp_path: Path, segment_ids: list[str]) -> None:
     """Braze looks for a segment only after the key and its permissions: a 400 shows that these are right."""
