@@ -22,7 +22,7 @@ RATE = r"[\d,]+ users, [\d,]+/s"
 
 
 def run(folder: Path, *, tells_size: bool = True, **variables: str) -> Screen:
-    """What a terminal shows of a run with two exports at a time, whose downloads first break and are slow then."""
+    """A terminal after a run of two exports at a time, whose downloads first break and are slow then."""
     with Sandbox(users=600, users_per_file=60, delay=0.5, faults=["slow-download", "connection-reset"]) as sandbox:
         config = settings(
             sandbox, folder, segment_ids=["all-users", "vip-users"], concurrent_exports=2, poll_interval_seconds=1
@@ -65,7 +65,7 @@ def test_a_terminal_that_only_knows_the_return_of_its_carriage_has_one_line(
 
 @pytest.mark.parametrize("others", ["short\n", f"{'long ' * 30}end\n", f"{'x' * 60}\ny\n"])
 def test_a_loader_with_the_same_terminal_has_lines_of_its_own(others: str) -> None:
-    """What it writes begins where a line begins, and the lines stand below it with nothing else beside them."""
+    """Its text begins where a line begins, and the lines stand below it with nothing else beside them."""
     screen = Screen()
     with Terminal(screen) as terminal:
         terminal.show([("waiting", None), ("waiting, and longer than the line above it", None)])
