@@ -40,10 +40,12 @@ def certificate_problem(error: BaseException, server: str, variables: Sequence[s
         variables: Those that name the trusted certificates for this library.
     """
     chain = list(_chain(error))
-    fault = variable_fault(variables)
     told = next((str(link) for link in chain if any(sign in str(link) for sign in _SIGNS)), "")
     # What a library raises for a file that it cannot load has no sign of its own, but the file has the fault still.
-    if not told and not (fault and any(_may_be_loading(link) for link in chain)):
+    if not told and not any(_may_be_loading(link) for link in chain):
+        return ""
+    fault = variable_fault(variables)
+    if not told and not fault:
         return ""
     if fault:
         return fault

@@ -116,6 +116,8 @@ class BucketExport:
         self._called_back = called_back
         self._max_objects = max_objects
         self._objects: dict[str, _UnreadObject] = {}
+        self._busy: list[_UnreadObject] = []
+        """Those that are fetched or read, so that a poll does not look at thousands that wait."""
         self._seen: dict[str, BucketObject] = {}
         self._gone: list[str] = []
         """Paths of unread objects that are gone. Emptied when a new object comes, as they may have been renamed."""
@@ -139,12 +141,12 @@ class BucketExport:
     @property
     def files_left(self) -> int:
         """See `ExportPoller`; an object that is not fetched yet counts as one file."""
-        return sum(len(unread.files) or 1 for unread in self._objects.values())
+        return len(self._objects) + sum(len(unread.files) - 1 for unread in self._busy if unread.files)
 
     @property
     def transfers(self) -> Iterable[Future[Any]]:
         """See `ExportPoller`."""
-        return [unread.fetching for unread in self._objects.values() if unread.fetching]
+        return [unread.fetching for unread in self._busy if unread.fetching]
 
     @property
     def received_bytes(self) -> int:
@@ -154,7 +156,7 @@ class BucketExport:
     @property
     def expected_bytes(self) -> int:
         """See `ExportPoller`."""
-        return sum(unread.listed.size for unread in self._objects.values() if unread.fetching)
+        return sum(unread.listed.size for unread in self._busy if unread.fetching)
 
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""
@@ -162,7 +164,7 @@ class BucketExport:
             self._list_objects()
         self._collect()
         self._start_fetches()
-        files = [file for unread in self._objects.values() for file in unread.files]
+        files = [file for unread in self._busy for file in unread.files]
         if not files and not self.complete:
             self._check_end()
         return files
@@ -218,21 +220,21 @@ class BucketExport:
         return self._newest_missing_at > self._deadline and not self.proven
 
     def _start_fetches(self) -> None:
-        busy = sum(unread.is_busy for unread in self._objects.values())
+        self._busy = [unread for unread in self._busy if unread.is_busy]
         for unread in self._objects.values():
-            if busy >= self._max_objects:
+            if len(self._busy) >= self._max_objects:
                 return
             if unread.is_due:
                 if unread.damaged is not None:
                     count_repetition()
                 unread.fetched, unread.fetched_at = unread.listed, self._clock.now()
                 unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
-                busy += 1
+                self._busy.append(unread)
 
     def _collect(self) -> None:
         """Note the transfers that have ended; an error is raised once the objects before it are fetched and read."""
         must_wait = False
-        for unread in list(self._objects.values()):
+        for unread in self._busy:
             if unread.fetching and unread.fetching.done():
                 if (problem := unread.fetching.exception()) and must_wait:
                     if isinstance(problem, DiskFullError):
@@ -274,7 +276,7 @@ class BucketExport:
         del self._objects[unread.listed.path]
 
     def _holder_of(self, file: DeliveredFile) -> _UnreadObject:
-        return next(unread for unread in self._objects.values() if file in unread.files)
+        return next(unread for unread in self._busy if file in unread.files)
 
     def _check_end(self) -> None:
         """Give up an export that has nothing to read now and can no longer become complete.

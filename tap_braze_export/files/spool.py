@@ -254,7 +254,8 @@ def disk_full_error(directory: Path) -> DiskFullError:
 
 def file_name(text: str) -> str:
     """The last component of a path from outside, on one line: control characters are replaced."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text.rpartition("/")[2])[:_MAX_NAME_CHARS]
+    name = text.rpartition("/")[2][:_MAX_NAME_CHARS]
+    return name if name.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in name)
 
 
 def _id_as_name(export_id: str) -> str:

@@ -6,6 +6,7 @@ This module overrides every private hook of the SDK's tap; `tests/singer/test_sd
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from contextlib import suppress
 from functools import cached_property
@@ -20,7 +21,7 @@ from singer_sdk.helpers._flattening import get_flattening_options
 from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib import Catalog, Schema
-from singer_sdk.singerlib.catalog import Metadata
+from singer_sdk.singerlib.catalog import CatalogEntry, Metadata, MetadataMapping
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
@@ -53,6 +54,13 @@ if TYPE_CHECKING:
     from tap_braze_export.schema.table import Field
 
 _TABLES = {table.stream: table for table in TABLES}
+
+
+def _selected(entry: CatalogEntry) -> CatalogEntry:
+    """The same entry with its stream selected."""
+    metadata = MetadataMapping(entry.metadata)
+    metadata[()] = dataclasses.replace(entry.metadata.root, selected=True)
+    return dataclasses.replace(entry, metadata=metadata)
 
 
 class Plugin(Tap):
@@ -116,9 +124,7 @@ class Plugin(Tap):
         options = get_flattening_options(config)
         config.pop("flattening_enabled", None)  # the SDK's own flattening is replaced, see flattening.py
         self.mapper = PluginMapper(plugin_config=config, logger=self.logger)
-        catalog = copy.deepcopy(self.catalog)
-        for entry in catalog.streams:
-            entry.metadata.root.selected = True
+        catalog = Catalog({name: _selected(entry) for name, entry in self.catalog.items()})
         try:
             self.mapper.register_raw_streams_from_catalog(catalog)
         except SingerSDKError:

@@ -138,7 +138,7 @@ def response(headers: Mapping[str, str]) -> requests.Response:
     return made
 
 
-@settings(max_examples=500, deadline=None, database=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(HEADERS, st.floats(1_000_000_000, 2_000_000_000))
 def test_whatever_the_headers_say_the_limit_ends_within_an_hour(headers: Mapping[str, str], now: float) -> None:
     """Or it is not known when (0), and the caller's own waits, which grow, count."""
@@ -147,7 +147,7 @@ def test_whatever_the_headers_say_the_limit_ends_within_an_hour(headers: Mapping
     assert until == 0 or now <= until <= now + HOUR
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=120, deadline=None, database=None)
 @given(st.lists(st.tuples(HEADERS, st.booleans(), st.floats(0, 4_000)), min_size=1, max_size=8))
 def test_whatever_the_headers_say_the_next_request_waits_within_bounds(
     responses: list[tuple[Mapping[str, str], bool, float]],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isal import igzip
 
 from tap_braze_export.errors import BrazeError, LostResponseError, TapError
 from tap_braze_export.schema.custom_attributes import discovered_types
@@ -36,7 +37,7 @@ GOOD: dict[str, Any] = {
     "attributes": [{"name": "plan", "data_type": "String (Automatically Detected)", "status": "Active"}],
 }
 """A good response to every call."""
-BOMB = (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(200 * MIB)))
+BOMB = (200, {"Content-Encoding": "gzip"}, igzip.compress(bytes(200 * MIB)))  # gzip takes ten times as long
 BODIES = odd_variants(GOOD).map(str.encode) | st.binary()
 STATUSES = st.sampled_from([200, 201, 202, 299, 300, 302, 400, 401, 403, 404, 408, 418, 429, 499, 500, 503, 599])
 HEADERS = st.dictionaries(
@@ -77,7 +78,7 @@ def test_endless_refusal_is_read_for_its_beginning(
 @pytest.mark.parametrize("call", [call for call in ALL if call is not export_ids])
 @pytest.mark.parametrize(
     "answer",
-    [endless(200), (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(200 * MIB)))],
+    [endless(200), BOMB],
     ids=["endless", "bomb"],
 )
 def test_body_beyond_the_limit_is_refused(

@@ -204,7 +204,7 @@ def test_users_of_a_response_give_the_rows_of_the_same_lines_in_a_file() -> None
             derandomize=True,
             database=None,
             deadline=None,
-            max_examples=150,
+            max_examples=80,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         )
         def check(users: list[bytes]) -> None:

@@ -155,7 +155,7 @@ def _says_nothing(kind: str, name: str, value: int, largest: int) -> bool:
 
 
 @given(st.sampled_from([*ARCHIVES]), st.data())
-@settings(max_examples=400, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
 def test_changed_bytes_never_give_fewer_lines(kind: str, data: st.DataObject) -> None:
     """Any bytes replaced by any others, more or fewer; but of gzip members a whole one can be missed by nobody."""
     content = ARCHIVES[kind]
@@ -168,7 +168,7 @@ def test_changed_bytes_never_give_fewer_lines(kind: str, data: st.DataObject) ->
 
 @given(st.binary(max_size=200), st.sampled_from([LOCAL, END, b"\x1f\x8b\x08", b""]))
 @example(b"PK\x06\x07" + bytes(16) + b"PK\x05\x06" + bytes(18), LOCAL)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_bytes_are_lines_or_a_damaged_file(content: bytes, magic: bytes) -> None:
     lines_or_refusal(magic + content)
 

@@ -133,7 +133,7 @@ def test_any_answers(
 
 
 @given(st.text(max_size=20) | st.text(max_size=20).map(lambda text: f"http://127.0.0.1:9/{text}"))
-@settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=80, deadline=None, suppress_health_check=[*HealthCheck])
 def test_any_address(tmp_path_factory: pytest.TempPathFactory, url: str) -> None:
     with Session() as session:
         try:

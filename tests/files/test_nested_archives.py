@@ -219,7 +219,7 @@ PACKED = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=[*HealthCheck], database=None)
 @given(PACKED)
 def test_any_nesting_gives_its_lines_or_is_refused(packed: tuple[list[bytes], bytes]) -> None:
     lines, content = packed

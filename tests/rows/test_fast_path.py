@@ -42,7 +42,7 @@ class Counting(Reader):
 @pytest.mark.slow
 @given(odd_lines.catalogs(), odd_lines.exports())
 @settings(
-    derandomize=True, database=None, deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow]
+    derandomize=True, database=None, deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow]
 )
 def test_both_paths_give_the_same(catalog: dict[str, Any], blocks: list[list[bytes]]) -> None:
     """Rows, counts and rejected lines, whatever the users hold, the catalog selects and the reader has learned."""

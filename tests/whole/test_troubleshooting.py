@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 
 import pytest
@@ -19,6 +20,7 @@ GAP = "…"
 """Stands for what differs from error to error."""
 
 
+@functools.cache
 def texts() -> list[str]:
     """Every text of the package; its parts that are computed as a gap."""
     found = []
