@@ -49,7 +49,7 @@ class ExportStatus:
 
 @dataclass
 class ReadSoFar:
-    """What a run has read of an export, or of all.
+    """The files that a run has read of an export, or of all.
 
     Attributes:
         files: Number of files.

@@ -81,6 +81,8 @@ class Progress:
         self.files_left = sum(export.files_left for export in self._exports.values())
         for export in self._exports.values():
             self._read_of[export.export_id].receives(export.received, self._clock.now())
+        if self._terminal:
+            self._show(self._terminal)
 
     def waiting(self, since: float, names: Sequence[str] = ()) -> None:
         """Report that no file can be read yet.
@@ -111,13 +113,11 @@ class Progress:
         self.completed[export_id] = (self._clock.now(), assumed)
 
     def downloading(self) -> None:
-        """Report that files come; in the log only once bytes of them have come, or are known to come."""
+        """Report that files come, once bytes of them have come or are known to come."""
         exports = [export for export in self._exports.values() if export.is_downloading]
         if exports:
             size = size_of(sum(export.received for export in exports), sum(export.expected for export in exports))
             self._report(f"Downloading {size}: {_listed([export.export_id for export in exports])}")
-        elif self._terminal:
-            self._show(self._terminal)
 
     def read(self, export_id: str, *, users: int, seconds: float, waited: float) -> None:
         """Count an emitted file; `waited` is the part of its seconds in which the loader kept the run waiting."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAX_LINES = 5
-_TEXT_ALONE = "{desc}"
+_TEXT_ALONE = "{desc}{bar}"  # the empty bar fills the line: nothing stays of what a loader wrote there
 _TEXT_AND_BAR = "{desc} [{bar}]"
 _BAR_SIGNS = " #"
 """No others: Python cannot always know that a terminal shows signs beyond ASCII."""
@@ -63,6 +63,8 @@ class Terminal:
             bar.n = share or 0.0
             bar.set_description_str(text, refresh=False)
             bar.refresh()
+        self._file.write("\r")  # a line of the loader, which has the same terminal, then begins as a line
+        self._file.flush()
 
     def _new_bar(self) -> tqdm[Any]:
         return tqdm(

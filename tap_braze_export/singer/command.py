@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError, one_line, unforeseen
-from tap_braze_export.singer import standard_output
+from tap_braze_export.singer import about, standard_output  # noqa: F401 - `about` registers the text of --about
 from tap_braze_export.singer.terminal_log import shorten_on_terminal
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_braze_export.report.terminal import Terminal
 from tap_braze_export.sandbox import Sandbox
 from tests.support.runs import settings, written
-from tests.support.screens import Screen, on_terminal
+from tests.support.screens import COLUMNS, Screen, on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ RATE = r"[\d,]+ users, [\d,]+/s"
 
 
 def run(folder: Path, *, tells_size: bool = True, **variables: str) -> Screen:
-    """What a terminal shows of a run with two exports at a time, whose downloads first break and are slow then."""
+    """A terminal after a run of two exports at a time, whose downloads first break and are slow then."""
     with Sandbox(users=600, users_per_file=60, delay=0.5, faults=["slow-download", "connection-reset"]) as sandbox:
         config = settings(
             sandbox, folder, segment_ids=["all-users", "vip-users"], concurrent_exports=2, poll_interval_seconds=1
@@ -60,6 +61,21 @@ def test_a_terminal_that_only_knows_the_return_of_its_carriage_has_one_line(
     assert [line for line in lines if re.match(f"Waiting for Braze since {SECONDS}: ", line)]
     assert [line for line in lines if re.match(rf"Read \d of \d+ files, {RATE[:-2]} a second", line)]
     assert_lines_stand_alone(screen)
+
+
+@pytest.mark.parametrize("others", ["short\n", f"{'long ' * 30}end\n", f"{'x' * 60}\ny\n"])
+def test_a_loader_with_the_same_terminal_has_lines_of_its_own(others: str) -> None:
+    """Its text begins where a line begins, and the lines stand below it with nothing else beside them."""
+    screen = Screen()
+    with Terminal(screen) as terminal:
+        terminal.show([("waiting", None), ("waiting, and longer than the line above it", None)])
+        screen.write(others)
+        terminal.show([("another", None), ("second", 0.25)])
+        shown = screen.text.splitlines()
+    assert shown[-2] == "another"
+    assert re.fullmatch(r"second \[#+ +\]", shown[-1])
+    for line in others.splitlines():
+        assert [beginning for beginning in shown[:-2] if beginning.startswith(line[:COLUMNS].rstrip())]
 
 
 def assert_lines_stand_alone(screen: Screen) -> None:

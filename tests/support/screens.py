@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
 import subprocess
 import termios
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.support.runs import COMMAND, environment
@@ -20,8 +20,7 @@ COLUMNS, ROWS = 80, 24
 _UP = "\x1b[A"
 
 
-@dataclass
-class Screen:
+class Screen(io.StringIO):
     """A terminal of 80 columns without a lower end, which knows the few signs that move its cursor.
 
     Attributes:
@@ -30,18 +29,24 @@ class Screen:
         escapes: True if an escape sequence came.
     """
 
-    lines: list[str] = field(default_factory=lambda: [""])
-    states: list[str] = field(default_factory=list)
-    escapes: bool = False
-    _line: int = 0
-    _column: int = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = [""]
+        self.states: list[str] = []
+        self.escapes = False
+        self._line = self._column = 0
 
-    def show(self, text: str) -> None:
+    def isatty(self) -> bool:
+        """True, as it is one."""
+        return True
+
+    def write(self, text: str, /) -> int:
         """Show a piece of output."""
         self.escapes = self.escapes or "\x1b" in text
         for sign in text.replace(_UP, "\v"):
             self._show_sign(sign)
         self.states.append(self.text)
+        return len(text)
 
     @property
     def text(self) -> str:
@@ -52,9 +57,10 @@ class Screen:
         if sign == "\r":
             self._column = 0
         elif sign == "\v":
-            self._line -= 1
+            self._line, self._column = self._line - 1, min(self._column, COLUMNS - 1)
         elif sign == "\n":
             self._go_down()
+            self._column = 0
         else:
             assert sign.isprintable(), repr(sign)
             if self._column == COLUMNS:
@@ -87,7 +93,7 @@ def on_terminal(arguments: Sequence[str], *, tells_size: bool = True, **variable
         os.close(theirs)
         try:
             while piece := output.read(65536):
-                screen.show(piece.decode("ascii" if variables.get("LC_ALL") == "C" else "utf-8"))
+                screen.write(piece.decode("ascii" if variables.get("LC_ALL") == "C" else "utf-8"))
         except OSError:  # how Linux says that the other end is closed
             pass
         return screen, process.wait()
