@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tap_braze_export.schema.user_object import IDS, SEGMENT
+from tap_braze_export.schema.user_object import IDS, INVALID_USER_IDS, SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,6 +75,16 @@ def export_name(source: str, segment_id: str | None) -> str:
     if source == SEGMENT:
         return f"segment {segment_id}"
     return "resync" if source == IDS else "Global Control Group"
+
+
+def list_of_misses(*, selected: bool) -> str:
+    """Say where the identifiers that matched nobody are listed, or would be.
+
+    Args:
+        selected: True if the stream `invalid_user_ids` is.
+    """
+    name = INVALID_USER_IDS.stream
+    return f"the stream {name} lists them" if selected else f"select the stream {name} to have them listed"
 
 
 def notes(facts: RunFacts) -> Iterator[str]:

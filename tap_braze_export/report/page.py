@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import one_line
 from tap_braze_export.report import charts
-from tap_braze_export.report.facts import notes
+from tap_braze_export.report.facts import list_of_misses, notes
 from tap_braze_export.report.history import PastRun, as_json
 from tap_braze_export.report.units import duration, megabytes
+from tap_braze_export.schema.user_object import INVALID_USER_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -273,7 +274,8 @@ def _notes(facts: RunFacts, record: RunRecord) -> Iterable[str]:
     """Say in sentences what was left out or kept aside."""
     found = [*notes(facts)]
     if record.misses:
-        found.append(f"misses: {record.misses:,} identifiers matched nobody; the stream invalid_user_ids lists them")
+        where = list_of_misses(selected=INVALID_USER_IDS.stream in facts.rows)
+        found.append(f"misses: {record.misses:,} identifiers matched nobody; {where}")
     return found or ["Nothing: every line was read, and every value has its column."]
 
 
