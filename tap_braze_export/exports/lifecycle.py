@@ -330,7 +330,9 @@ class Exports:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
         bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
         self._running.remove(export)
-        self._fail(export.source, f"{export.source}: export {bookmark.export_id}: {error}")
+        is_damaged = isinstance(error, DamagedFileError) and not export.is_late
+        remedy = "; run again for a new export" if is_damaged else ""
+        self._fail(export.source, f"{export.source}: export {bookmark.export_id}: {error}{remedy}")
         if isinstance(error, InterruptedExportError):
             return  # bookmark and journal stay: the next run continues it
         if not export.is_late:
