@@ -31,6 +31,8 @@ _MOST_NAME_CHARS = 200
 _TEMPLATE = "page.html.j2"
 _WAITING, _QUEUED, _READING, _BLOCKED, _SETTLING = "waiting", "queued", "reading", "blocked", "settling"
 _IN_QUIET = "waiting for more files in a quiet bucket (settle_minutes)"
+_NOTHING_READ = "Nothing, as the run ended before any line was read."
+_NOTHING_OF_A_PART = "Nothing of the files that were read; the run ended before it had read all."
 _PAST_COLUMNS = ("took", "waiting", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
 
 
@@ -117,7 +119,7 @@ def render_run(
         quiet_note=f", then {_IN_QUIET}" if any(assumed for _, assumed in facts.completed.values()) else "",
         streams=[(name, f"{rows:,}", f"{facts.rescued.get(name, 0):,}") for name, rows in facts.rows.items()],
         charts=[*_charts(record)],
-        notes=_notes(facts, record),
+        notes=_notes(ending, facts, record),
         members=_members(record),
         rejected=[*_rejected(record)],
         past=[_past(run) for run in (this, *earlier)],
@@ -189,7 +191,7 @@ def _figures(this: PastRun, facts: RunFacts) -> Iterable[tuple[str, str]]:
     yield "rows", f"{this.rows:,}"
     yield "files", f"{facts.total('files'):,}"
     if facts.seconds_reading > 0:
-        yield "users a second", f"{this.users / facts.seconds_reading:,.0f}"
+        yield "users a second of reading", f"{this.users / facts.seconds_reading:,.0f}"
     yield "retries", f"{facts.retries:,}"
     if facts.peak_memory:
         yield "peak memory", f"{megabytes(facts.peak_memory)} MB"
@@ -263,20 +265,24 @@ def _since_request(export: ExportTimes, moment: float) -> str:
 
 def _charts(record: RunRecord) -> Iterable[_ChartView]:
     if speed := charts.speed(record.samples.taken):
-        note = f"Users a second, at most {speed.highest:,.0f}"
+        note = f"Users a second of the whole run, averaged, waits included: at most {speed.highest:,.0f}"
         yield _ChartView("Speed", _READING, note, f"{speed.top:,.0f}", speed)
     if memory := charts.memory(record.samples.taken):
         note = f"Memory of the tap's own process, at most {megabytes(int(memory.highest))} MB"
         yield _ChartView("Memory", "memory", note, f"{megabytes(int(memory.top))} MB", memory)
 
 
-def _notes(facts: RunFacts, record: RunRecord) -> Iterable[str]:
+def _notes(ending: Ending, facts: RunFacts, record: RunRecord) -> Iterable[str]:
     """Say in sentences what was left out or kept aside."""
     found = [*notes(facts)]
     if record.misses:
         where = list_of_misses(selected=INVALID_USER_IDS.stream in facts.rows)
         found.append(f"misses: {record.misses:,} identifiers matched nobody; {where}")
-    return found or ["Nothing: every line was read, and every value has its column."]
+    if found:
+        return found
+    if ending.is_done:
+        return ["Nothing: every line was read, and every value has its column."]
+    return [_NOTHING_OF_A_PART if facts.total("lines") else _NOTHING_READ]
 
 
 def _members(record: RunRecord) -> list[tuple[str, str, str]]:

@@ -67,6 +67,16 @@ def test_the_page_shows_the_quiet(tmp_path: Path) -> None:
     assert float(x) + float(width) == pytest.approx(1000, abs=1)
 
 
+def test_the_page_shows_the_quiet_of_a_single_poll(tmp_path: Path) -> None:
+    """With `settle_minutes` 0 the export ends at the first poll without a new file, which is a wait, too."""
+    with braze(FakeClock(), tmp_path) as sandbox:
+        sync_bucket(sandbox, tmp_path, FakeClock(), settle_minutes=0)
+    seconds = re.search(r"took ([\d.]+ s)", page(tmp_path).text)
+    assert seconds
+    assert f"waiting for more files in a quiet bucket (settle_minutes): {seconds[1]}" in page(tmp_path).text
+    assert f"assumed complete after {seconds[1]}" in page(tmp_path).text
+
+
 def test_with_a_callback_nothing_is_assumed(tmp_path: Path) -> None:
     """An export that Braze says is complete is no guess."""
     address, clock = f"127.0.0.1:{ports.free_port()}", Steps()
