@@ -277,7 +277,7 @@ def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
     """The check ends within a minute, sooner than a run would: after the tries of one request, not of one a segment."""
     clock = FakeClock()
     started = clock.now()
-    with pytest.raises(TapError, match=r"^Connection to Braze: .*no connection to the host of api_url 127.0.0.1 "):
+    with pytest.raises(TapError, match=r"^Connection to Braze: .*no connection to the host of api_url 127.0.0.1:9 "):
         check(settings_at("http://127.0.0.1:9", tmp_path), clock=clock, logger=LOGGER)
     assert clock.now() - started < 20
 
@@ -295,7 +295,10 @@ def test_a_dead_host_is_told_as_such(
     """The one failure is the connection: nothing is said of permissions, and no repetition lasted 0 minutes."""
     with pytest.raises(TapError) as raised, caplog.at_level(logging.INFO, LOGGER.name):
         check(settings_at(api_url, tmp_path), clock=FakeClock(), logger=LOGGER)
-    assert reason in str(raised.value)
+    assert f"api_url {api_url.partition('://')[2]} ({reason}" in str(raised.value)
+    assert str(raised.value).endswith(
+        "; check api_url, and that the firewall and the proxy settings of this machine let its requests through"
+    )
     assert "permission" not in str(raised.value)
     assert "0 min" not in str(raised.value)
     told = [message for message in caplog.messages if message.startswith(("Connection", "API key", "Segment"))]

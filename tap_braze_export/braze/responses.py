@@ -32,6 +32,7 @@ SHORTEST_IDENTIFIER_CHARS = 3
 """Shorter texts identify nobody, and occur in any sentence."""
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a refusal's body that are read: its message is a line."""
+_TO_CONNECT = "check api_url, and that the firewall and the proxy settings of this machine let its requests through"
 _RUNNING_WORDS = ("progress", "already", "running")
 
 
@@ -107,7 +108,8 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     if isinstance(error, OversizedBodyError) and not endpoint.starts_export:
         return BrazeError(f"{endpoint} ({what}) gave a response that is refused, {error}: check api_url and any proxy")
     if _never_sent(error):
-        return RetryableError(f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})")
+        problem = f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})"
+        return RetryableError(problem, advice=_TO_CONNECT)
     if endpoint.starts_export:
         return _lost(what, name, sent_at)
     return RetryableError(f"no response came ({name})")
@@ -138,9 +140,9 @@ def _missing_access(endpoint: Endpoint, status: int) -> str:
 
 
 def _host(error: OSError) -> str:
-    """The host of the request that failed, with a space before it; empty if it is not known."""
+    """The host of the request that failed, with its port and a space before it; empty if it is not known."""
     request = getattr(error, "request", None)
-    host = urlsplit(str(request.url)).hostname if request is not None else None
+    host = urlsplit(str(request.url)).netloc.rpartition("@")[2] if request is not None else ""
     return f" {host}" if host else ""
 
 
