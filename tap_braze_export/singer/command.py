@@ -155,7 +155,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, ConfigValidationError):
         text = f"Configuration: {'; '.join(error.errors)}"
     elif isinstance(error, (MapExpressionError, StreamMapConfigError)):
-        text = f"stream_maps: {error}"
+        text = f"stream_maps: {str(error).removesuffix('.')}"
     elif isinstance(error, (TapError, SingerSDKError, NotImplementedError)):
         text = str(error)
     elif isinstance(error, click.ClickException):
