@@ -252,5 +252,6 @@ def _resync(found: Mapping[str, Any], clock: FakeClock, folder: Path) -> Resync:
         settings=Settings.of({**_CONFIG, "external_ids": ["a"]}),
         state=dict(found),
         rows_signature="shape",
+        lists_misses=True,
         threads=SimulatedThreads(clock),
     )

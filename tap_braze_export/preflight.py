@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, BrazeError, TapError, foreign_text
@@ -17,7 +17,7 @@ from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
@@ -34,7 +34,17 @@ _MAX_COUNTED_SEGMENTS = 1_000
 _BRAZE_TIMEOUT_SECONDS = 10.0
 """A person waits for the checklist."""
 _NO_PERMISSION = "Braze does not call it wrong, but it lacks the permissions of the requests that --test sends"
+_ONLY_REFUSALS = "none of Braze's responses shows it"
+_KEY_IS_KNOWN = {HTTPStatus.OK, HTTPStatus.BAD_REQUEST}
+"""Statuses of a call that Braze has considered: it refuses keys before it looks at what they ask for."""
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
+
+
+class _Asked(NamedTuple):
+    """A check that a request to Braze has made, and the status of the response."""
+
+    check: Check
+    status: int | None
 
 
 def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
@@ -110,12 +120,12 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
 def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
     """Check the key and what it gives access to; an unknown key, or no response, ends the requests to Braze."""
     segment_ids = [] if settings.is_resync else list(dict.fromkeys(settings.segment_ids))
-    verdicts: list[Check] = []
+    asked: list[_Asked] = []
     try:
         client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_BRAZE_TIMEOUT_SECONDS)
-        verdicts += [_segment(client, segment_id) for segment_id in segment_ids]
+        asked += [_segment(client, segment_id) for segment_id in segment_ids]
         if settings.discover_custom_attributes or not segment_ids:
-            verdicts.append(_custom_attributes(client, needed=settings.discover_custom_attributes))
+            asked.append(_custom_attributes(client, needed=settings.discover_custom_attributes))
     except TapError as error:
         missing = "a key that works"
         if isinstance(error, BrazeError) and error.status is None:
@@ -127,23 +137,28 @@ def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
         for segment_id in segment_ids:
             yield f"Segment {segment_id}", UNKNOWN, f"without {missing}"
         return
-    known = any(verdict == WORKS for _, verdict, _ in verdicts)
-    yield (_KEY, WORKS, "") if known else (_KEY, UNKNOWN, _NO_PERMISSION)
-    yield from verdicts
+    yield _key({each.status for each in asked})
+    yield from (each.check for each in asked)
 
 
-def _segment(client: Braze, segment_id: str) -> Check:
+def _key(statuses: Collection[int | None]) -> Check:
+    if not _KEY_IS_KNOWN.isdisjoint(statuses):
+        return _KEY, WORKS, ""
+    return _KEY, UNKNOWN, _NO_PERMISSION if statuses == {HTTPStatus.FORBIDDEN} else _ONLY_REFUSALS
+
+
+def _segment(client: Braze, segment_id: str) -> _Asked:
     subject = f"Segment {segment_id}"
     try:
         name = client.segment_details(segment_id).get("name", "")
     except AuthError as error:
-        return subject, UNKNOWN, _lacks("segments.details", error)
+        return _Asked((subject, UNKNOWN, _lacks("segments.details", error)), error.status)
     except BrazeError as error:
-        return subject, FAILS, _told(error)
-    return subject, WORKS, foreign_text(name) if isinstance(name, str) else ""
+        return _Asked((subject, FAILS, _told(error)), error.status)
+    return _Asked((subject, WORKS, foreign_text(name) if isinstance(name, str) else ""), HTTPStatus.OK)
 
 
-def _custom_attributes(client: Braze, *, needed: bool) -> Check:
+def _custom_attributes(client: Braze, *, needed: bool) -> _Asked:
     permission = "custom_attributes.get"
     subject = f"Permission {permission}"
     try:
@@ -151,11 +166,11 @@ def _custom_attributes(client: Braze, *, needed: bool) -> Check:
     except AuthError as error:
         remark = _lacks(permission, error)
         if needed:
-            return subject, FAILS, f"{error}; or switch discover_custom_attributes off"
-        return subject, UNKNOWN, remark
+            return _Asked((subject, FAILS, f"{error}; or switch discover_custom_attributes off"), error.status)
+        return _Asked((subject, UNKNOWN, remark), error.status)
     except BrazeError as error:
-        return subject, FAILS, _told(error)
-    return subject, WORKS, ""
+        return _Asked((subject, FAILS, _told(error)), error.status)
+    return _Asked((subject, WORKS, ""), HTTPStatus.OK)
 
 
 def _told(error: BrazeError) -> str:

@@ -67,12 +67,14 @@ class RetryableError(Exception):
     Attributes:
         problem: What went wrong, without secrets and personal data.
         until: When a rate limit ends: epoch seconds, 0 if unknown; None for every other problem.
+        advice: For a user, if no try succeeds.
     """
 
-    def __init__(self, problem: str, until: float | None = None) -> None:
+    def __init__(self, problem: str, until: float | None = None, *, advice: str = "run again later") -> None:
         super().__init__(problem)
         self.problem = problem
         self.until = until
+        self.advice = advice
 
 
 class GaveUpError(Exception):
@@ -80,14 +82,16 @@ class GaveUpError(Exception):
 
     Attributes:
         problem: Of the last try.
+        advice: Of the last try.
         tries: Their number.
         seconds: From the first try to the end of the last.
         stopped: True if there is no further try only because the run was told to end.
     """
 
-    def __init__(self, problem: str, *, tries: int, seconds: float, stopped: bool) -> None:
+    def __init__(self, problem: str, advice: str, *, tries: int, seconds: float, stopped: bool) -> None:
         super().__init__(problem)
         self.problem = problem
+        self.advice = advice
         self.tries = tries
         self.seconds = seconds
         self.stopped = stopped
@@ -128,7 +132,7 @@ class RetryPolicy:
             try:
                 return attempt()
             except RetryableError as error:
-                problem, until = error.problem, error.until
+                problem, until, advice = error.problem, error.until, error.advice
             now = clock.now()
             wait = backoff.full_jitter(next(waits))
             tries += 1
@@ -143,5 +147,5 @@ class RetryPolicy:
                 _log.info("%s: %s; repeated in %.0f s", failed, problem, wait)
                 clock.sleep(wait)
             if ended or clock.stopped:
-                raise GaveUpError(problem, tries=tries, seconds=now - started, stopped=not ended)
+                raise GaveUpError(problem, advice, tries=tries, seconds=now - started, stopped=not ended)
             count_repetition()

@@ -277,6 +277,7 @@ class Run:
                 settings=self._settings,
                 state=dict(self._state),
                 rows_signature=signature,
+                lists_misses=INVALID_USER_IDS.stream in self._selections,
             )
         return Exports(
             sources_of(self._settings, fields, with_memberships=SEGMENT_MEMBERS.stream in self._selections),

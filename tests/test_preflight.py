@@ -100,6 +100,35 @@ def test_unknown_segment(tmp_path: Path) -> None:
     assert checklist(ended)["Segment all-users"] == "works"
 
 
+@pytest.mark.parametrize("modes", [("--test",), ("--test=schemas",), ("--discover",)])
+def test_the_last_line_says_why_also_if_python_warns(tmp_path: Path, modes: tuple[str, ...]) -> None:
+    """Meltano names a catalog and a state, and shows Python's warnings: none of a file that was left open follows."""
+    files = [f"--{name}={written(tmp_path, {}, f'{name}.json')}" for name in ("state", "catalog")]
+    given = {"api_url": "https://x", "api_key": "k", "segment_ids": {"of": "a wrong type"}}
+    config = written(tmp_path, given)
+    ended = command(*files, "--config", config, *modes, PYTHONWARNINGS="always::ResourceWarning")
+    assert "segment_ids" in ended.error or "--test" in ended.error
+    assert "ResourceWarning" not in ended.stderr
+
+
+@pytest.mark.parametrize("segment_ids", [["gone"], ["gone", "gone-too"]])
+def test_a_key_is_not_blamed_for_unknown_segments(tmp_path: Path, segment_ids: list[str]) -> None:
+    """Braze looks for a segment only after the key and its permissions: a 400 shows that these are right."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_ids=segment_ids)
+    assert checklist(ended)["API key"] == "works"
+    assert [checklist(ended)[f"Segment {name}"] for name in segment_ids] == ["fails"] * len(segment_ids)
+
+
+def test_refusals_that_do_not_concern_the_key(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A status that says nothing of the key proves it neither right nor without permissions."""
+    caplog.set_level(logging.INFO)
+    server.answers = [(405, {}, b"")]
+    with pytest.raises(TapError, match="refused with 405"):
+        check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
+    assert "API key: cannot be checked (none of Braze's responses shows it)" in caplog.messages
+
+
 def test_missing_permission_to_look_at_segments(tmp_path: Path) -> None:
     """An export may work without the permission segments.details, so its lack is no failure."""
     with Sandbox(users=5, deny=["segments.details"]) as sandbox:
@@ -248,7 +277,7 @@ def test_an_unreachable_braze_is_told_soon(tmp_path: Path) -> None:
     """The check ends within a minute, sooner than a run would: after the tries of one request, not of one a segment."""
     clock = FakeClock()
     started = clock.now()
-    with pytest.raises(TapError, match=r"^Connection to Braze: .*no connection to the host of api_url 127.0.0.1 "):
+    with pytest.raises(TapError, match=r"^Connection to Braze: .*no connection to the host of api_url 127.0.0.1:9 "):
         check(settings_at("http://127.0.0.1:9", tmp_path), clock=clock, logger=LOGGER)
     assert clock.now() - started < 20
 
@@ -266,7 +295,10 @@ def test_a_dead_host_is_told_as_such(
     """The one failure is the connection: nothing is said of permissions, and no repetition lasted 0 minutes."""
     with pytest.raises(TapError) as raised, caplog.at_level(logging.INFO, LOGGER.name):
         check(settings_at(api_url, tmp_path), clock=FakeClock(), logger=LOGGER)
-    assert reason in str(raised.value)
+    assert f"api_url {api_url.partition('://')[2]} ({reason}" in str(raised.value)
+    assert str(raised.value).endswith(
+        "; check api_url, and that the firewall and the proxy settings of this machine let its requests through"
+    )
     assert "permission" not in str(raised.value)
     assert "0 min" not in str(raised.value)
     told = [message for message in caplog.messages if message.startswith(("Connection", "API key", "Segment"))]

@@ -301,13 +301,14 @@ class Braze:
             )
         except GaveUpError as error:
             if error.stopped:
-                reason = "is not repeated, the run was told to end"
+                reason, advice = "is not repeated, the run was told to end", ""
             else:
+                advice = f"; {error.advice}"
                 times = (
                     f"{error.seconds:.0f} s" if error.seconds < _SHOWN_IN_SECONDS else f"{error.seconds / 60:.0f} min"
                 )
                 reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
-            raise BrazeError(f"{call} {reason}: {error.problem}") from None
+            raise BrazeError(f"{call} {reason}: {error.problem}{advice}") from None
 
     def _retries(self, endpoint: Endpoint) -> RetryPolicy:
         if self._patience is None:

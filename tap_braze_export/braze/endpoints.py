@@ -18,6 +18,7 @@ class Endpoint:
         max_tries: Tries that may fail.
         read_seconds: Time that Braze has for each part of its response, and for the body as a whole.
         max_bytes: Longest body that is read.
+        advice: The settings to check if Braze finds fault with a call.
     """
 
     method: str
@@ -28,13 +29,16 @@ class Endpoint:
     max_tries: int = 8
     read_seconds: int = 60
     max_bytes: int = 16 * 2**20
+    advice: str = ""
 
     def __str__(self) -> str:
         """Method and path."""
         return f"{self.method} {self.path}"
 
 
-SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True)
+_SEGMENT_IDS = "check segment_ids: --test without them lists the segments of the workspace"
+
+SEGMENT = Endpoint("POST", "/users/export/segment", "users.export.segment", starts_export=True, advice=_SEGMENT_IDS)
 CONTROL_GROUP = Endpoint(
     "POST", "/users/export/global_control_group", "users.export.global_control_group", starts_export=True
 )
@@ -48,7 +52,7 @@ IDS = Endpoint(
 )
 # Braze's page and its OpenAPI file disagree about the permission.
 CANCEL = Endpoint("POST", "/export/segment/cancel", "segments.list (or users.export.segment)")
-DETAILS = Endpoint("GET", "/segments/details", "segments.details")
+DETAILS = Endpoint("GET", "/segments/details", "segments.details", advice=_SEGMENT_IDS)
 SEGMENTS = Endpoint("GET", "/segments/list", "segments.list")
 SIZES = Endpoint(  # a run that has everything else does not wait for it
     "GET", "/segments/data_series", "segments.data_series", waits_for_rate_limit=False, max_tries=1, read_seconds=10

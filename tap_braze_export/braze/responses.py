@@ -32,6 +32,7 @@ SHORTEST_IDENTIFIER_CHARS = 3
 """Shorter texts identify nobody, and occur in any sentence."""
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a refusal's body that are read: its message is a line."""
+_TO_CONNECT = "check api_url, and that the firewall and the proxy settings of this machine let its requests through"
 _RUNNING_WORDS = ("progress", "already", "running")
 
 
@@ -66,7 +67,8 @@ def refused(
     status = response.status_code
     message = _message(body, secrets, personal=personal)
     refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
-    error: Exception = BrazeError(refusal, status)
+    advice = f"; {endpoint.advice}" if endpoint.advice else ""
+    error: Exception = BrazeError(f"{refusal}{advice}", status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         error = AuthError(f"{refusal}: {_missing_access(endpoint, status)}", status)
     elif endpoint.starts_export and _is_running(status, message, RateLimit.of(response)):
@@ -87,7 +89,7 @@ def refused(
     elif status == HTTPStatus.NOT_FOUND:
         error = BrazeError(
             f"{refusal}: there is no such thing, or api_url is not the REST endpoint of your instance"
-            " (https://rest.….braze.com or .eu, without a path)"
+            f" (https://rest.….braze.com or .eu, without a path){advice}"
         )
     elif status < HTTPStatus.BAD_REQUEST:
         error = BrazeError(
@@ -106,7 +108,8 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     if isinstance(error, OversizedBodyError) and not endpoint.starts_export:
         return BrazeError(f"{endpoint} ({what}) gave a response that is refused, {error}: check api_url and any proxy")
     if _never_sent(error):
-        return RetryableError(f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})")
+        problem = f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})"
+        return RetryableError(problem, advice=_TO_CONNECT)
     if endpoint.starts_export:
         return _lost(what, name, sent_at)
     return RetryableError(f"no response came ({name})")
@@ -137,9 +140,9 @@ def _missing_access(endpoint: Endpoint, status: int) -> str:
 
 
 def _host(error: OSError) -> str:
-    """The host of the request that failed, with a space before it; empty if it is not known."""
+    """The host of the request that failed, with its port and a space before it; empty if it is not known."""
     request = getattr(error, "request", None)
-    host = urlsplit(str(request.url)).hostname if request is not None else None
+    host = urlsplit(str(request.url)).netloc.rpartition("@")[2] if request is not None else ""
     return f" {host}" if host else ""
 
 

@@ -158,6 +158,13 @@ class BucketExport:
         """See `ExportPoller`."""
         return sum(unread.listed.size for unread in self._busy if unread.fetching)
 
+    @property
+    def quiet_until(self) -> float | None:
+        """See `ExportPoller`."""
+        if self._settle_seconds is None or self._ended or self._objects or not self._seen:
+            return None
+        return self._newest_listed_at + self._settle_seconds
+
     def poll(self) -> Sequence[DeliveredFile]:
         """See `ExportPoller`."""
         if self.timer.due:
@@ -197,6 +204,13 @@ class BucketExport:
         is_quiet = bool(self._seen) and not new
         settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= self._settle_seconds)
         past_deadline = is_quiet and now > self._deadline
+        if self._settle_seconds is not None and settled and not (self.proven or self._ended):
+            _log.info(
+                "Export %s: no new file in the bucket for %s (settle_minutes), so it is assumed to be complete; with"
+                " callback_url Braze would say so",
+                self.bookmark.export_id,
+                duration(now - self._newest_listed_at),
+            )
         self._ended = self.proven or settled or past_deadline
         to_read = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
         self._forget_gone({found.path for found in listed}, has_new=bool(new))

@@ -27,8 +27,8 @@ class Completeness:
         self._keys = keys
         self._may_delete_rows: dict[Key, bool] = {}
         """True if this run itself emits every file, and knows that it has every file."""
-        self._proven: list[Key] = []
-        """Of each export that is complete, which is known and not only assumed."""
+        self._ended: dict[Key, bool] = {}
+        """Of each export that this run read to its end: true if that is known to be all, and not only assumed."""
 
     def begun(self, bookmark: Bookmark) -> None:
         """Note that the files of an export are read, without those that it says were emitted."""
@@ -37,8 +37,12 @@ class Completeness:
     def ended(self, bookmark: Bookmark, *, proven: bool) -> None:
         """Note that all its files were read; `proven` if it is known that there are no more."""
         self._may_delete_rows[bookmark.key] &= proven
-        if proven:
-            self._proven.append(bookmark.key)
+        self._ended[bookmark.key] = proven
+
+    @property
+    def ended_exports(self) -> Sequence[Bookmark]:
+        """The exports that this run read to their ends."""
+        return [self._bookmarks[key] for key in self._ended]
 
     def reason_to_keep_rows(self) -> str:
         """Why loaders must not delete what this run did not emit; empty if they may."""
@@ -55,4 +59,4 @@ class Completeness:
 
     def complete_exports(self) -> Sequence[CompleteExport]:
         """The exports that are complete, which is known and not only assumed."""
-        return [CompleteExport.of(self._bookmarks[key]) for key in self._proven]
+        return [CompleteExport.of(self._bookmarks[key]) for key, proven in self._ended.items() if proven]

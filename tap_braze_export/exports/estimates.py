@@ -33,10 +33,8 @@ class Estimates:
         self._asks = True
 
     def review(self, bookmarks: Iterable[Bookmark]) -> None:
-        """Warn of exports whose users are far more or fewer than Braze estimates."""
+        """Warn of exports, each read to its end, whose users are far more or fewer than Braze estimates."""
         for bookmark in bookmarks:
-            if bookmark.running or not bookmark.export_id:
-                continue
             estimate = self._estimate(bookmark)
             if estimate and abs(bookmark.users - estimate) > estimate * _TOLERANCE:
                 _log.warning(

@@ -183,7 +183,9 @@ class Exports:
         times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.now()) > 0:
             self._progress.waiting(self._started_at, [str(request.source) for request in self._requests])
+            began = self._clock.now()
             self._clock.sleep(min(seconds, self._progress.longest_wait))
+            self._progress.waited(self._clock.now() - began)
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""
@@ -202,7 +204,7 @@ class Exports:
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
-        self._estimates.review(self.bookmarks[key] for key in self._journals if key in self.bookmarks)
+        self._estimates.review(self._completeness.ended_exports)
 
     # From the request to the end
 
@@ -229,7 +231,7 @@ class Exports:
             if self._clock.stopped:
                 raise Interruption from None
             self._requests.remove(request)
-            self._fail(request.source, str(error))
+            self._fail(request.source, str(error) if isinstance(error, BrazeError) else f"{request.source}: {error}")
         else:
             if known is not None:
                 self._follow(request, known)
@@ -246,7 +248,7 @@ class Exports:
         except ExportError as error:
             if not isinstance(error, InterruptedExportError):
                 journal.forget()
-            self._fail(source, f"export {bookmark.export_id}: {error}")
+            self._fail(source, f"{source}: export {bookmark.export_id}: {error}")
             return
         self.bookmarks[bookmark.key] = bookmark
         self._completeness.begun(bookmark)
@@ -317,6 +319,7 @@ class Exports:
         else:
             bookmark.running = False
             self._completeness.ended(bookmark, proven=export.poller.proven)
+            self._progress.complete(bookmark.export_id, assumed=not export.poller.proven)
             self._write_state()  # before the journal says so: a run that is killed here continues with it
             journal.keep(bookmark, proven=export.poller.proven)
         if bookmark.in_bucket:
@@ -327,7 +330,9 @@ class Exports:
             raise Interruption from None  # the signal broke a transfer off; the export is not broken
         bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
         self._running.remove(export)
-        self._fail(export.source, f"export {bookmark.export_id}: {error}")
+        is_damaged = isinstance(error, DamagedFileError) and not export.is_late
+        remedy = "; run again for a new export" if is_damaged else ""
+        self._fail(export.source, f"{export.source}: export {bookmark.export_id}: {error}{remedy}")
         if isinstance(error, InterruptedExportError):
             return  # bookmark and journal stay: the next run continues it
         if not export.is_late:
@@ -339,6 +344,6 @@ class Exports:
         journal.clear(bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
-        self.failures.append(f"{source}: {reason}")
+        self.failures.append(reason)
         if self._requests or self._running:
             _log.warning("The export of %s is given up, the others go on; the end of this log says why", source)

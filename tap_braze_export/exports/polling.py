@@ -69,6 +69,10 @@ class ExportPoller(Protocol):
     def expected_bytes(self) -> int:
         """All bytes of the transfers under way, as far as that is known."""
 
+    @property
+    def quiet_until(self) -> float | None:
+        """Epoch seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
+
     def done(self, file: DeliveredFile, users: int) -> None:
         """Note that a file's rows are written."""
 
@@ -95,6 +99,7 @@ class HostedExport:
     """
 
     proven = True
+    quiet_until = None
 
     def __init__(
         self,

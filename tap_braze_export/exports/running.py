@@ -52,6 +52,7 @@ class RunningExport:
             received=self.poller.received_bytes,
             expected=self.poller.expected_bytes,
             waits_for_space=self.waits_for_space,
+            quiet_until=self.poller.quiet_until,
         )
 
     @property

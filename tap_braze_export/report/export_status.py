@@ -22,6 +22,8 @@ class ExportStatus:
         received: Bytes that have come of the transfers under way, as far as that is known.
         expected: All bytes of the transfers under way; 0 if that is not known.
         waits_for_space: True if it is fetched once there is room on the disk.
+        quiet_until: Epoch seconds at which it counts as complete if no other file comes into the bucket; None unless
+            that is all that it waits for.
     """
 
     export_id: str
@@ -31,6 +33,7 @@ class ExportStatus:
     received: int = 0
     expected: int = 0
     waits_for_space: bool = False
+    quiet_until: float | None = None
 
     @property
     def is_downloading(self) -> bool:
@@ -108,6 +111,9 @@ def status_line(export: ExportStatus, read: ReadSoFar, now: float) -> tuple[str,
         return text, export.received / export.expected if export.received and export.expected else None
     if export.waits_for_space:
         return "waiting for room on the disk of spool_dir", None
+    if export.quiet_until is not None:
+        left = duration(max(0.0, export.quiet_until - now))
+        return f"{read.files:,} files, quiet, ends in {left} (settle_minutes)", None
     if read.files:
         return f"{read.files:,} of {read.files:,} files so far{_users(read)}", None
     return f"waiting for Braze, {duration(now - export.requested_at)}", None

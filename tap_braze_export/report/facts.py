@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tap_braze_export.schema.user_object import IDS, SEGMENT
+from tap_braze_export.schema.user_object import IDS, INVALID_USER_IDS, SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +35,7 @@ class RunFacts:
     Attributes:
         seconds: From its begin to its end.
         seconds_waiting: The part of them in which nothing could be read.
+        seconds_quiet: The part of those in which only the end of exports in a quiet bucket was waited for.
         seconds_reading: The part of them in which the tap read.
         seconds_blocked: The part of them in which the loader kept the tap waiting.
         exports: By source, in the order of their first files.
@@ -42,6 +43,7 @@ class RunFacts:
         rescued: Rows of them with rescued members, by stream; 0 may be left out.
         retries: Calls that were repeated, and files that were fetched once more, after a failure.
         peak_memory: Most bytes of memory that the process held; 0 if the system does not say.
+        completed: See `Progress`.
         compares: True if users are skipped that did not change.
     """
 
@@ -54,7 +56,14 @@ class RunFacts:
     rescued: Mapping[str, int]
     retries: int = 0
     peak_memory: int = 0
+    seconds_quiet: float = 0.0
+    completed: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
     compares: bool = False
+
+    @property
+    def seconds_for_braze(self) -> float:
+        """Seconds in which the run waited for what Braze had not done yet."""
+        return max(0.0, self.seconds_waiting - self.seconds_quiet)
 
     def total(self, count: str) -> int:
         """The sum of a count over all exports."""
@@ -66,6 +75,16 @@ def export_name(source: str, segment_id: str | None) -> str:
     if source == SEGMENT:
         return f"segment {segment_id}"
     return "resync" if source == IDS else "Global Control Group"
+
+
+def list_of_misses(*, selected: bool) -> str:
+    """Say where the identifiers that matched nobody are listed, or would be.
+
+    Args:
+        selected: True if the stream `invalid_user_ids` is.
+    """
+    name = INVALID_USER_IDS.stream
+    return f"the stream {name} lists them" if selected else f"select the stream {name} to have them listed"
 
 
 def notes(facts: RunFacts) -> Iterator[str]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import one_line
 from tap_braze_export.report import charts
-from tap_braze_export.report.facts import notes
+from tap_braze_export.report.facts import list_of_misses, notes
 from tap_braze_export.report.history import PastRun, as_json
 from tap_braze_export.report.units import duration, megabytes
+from tap_braze_export.schema.user_object import INVALID_USER_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +29,10 @@ _MOST_SOURCES, _MOST_TIMELINES = 200, 5
 _MOST_MEMBERS = 30
 _MOST_NAME_CHARS = 200
 _TEMPLATE = "page.html.j2"
-_WAITING, _QUEUED, _READING, _BLOCKED = "waiting", "queued", "reading", "blocked"
+_WAITING, _QUEUED, _READING, _BLOCKED, _SETTLING = "waiting", "queued", "reading", "blocked", "settling"
+_IN_QUIET = "waiting for more files in a quiet bucket (settle_minutes)"
+_NOTHING_READ = "Nothing, as the run ended before any line was read."
+_NOTHING_OF_A_PART = "Nothing of the files that were read; the run ended before it had read all."
 _PAST_COLUMNS = ("took", "waiting", "users", "unchanged", "rows", "rescued", "rejected", "peak memory")
 
 
@@ -109,18 +113,13 @@ def render_run(
         checks=None,
         figures=[*_figures(this, facts)],
         scale=" to ".join(map(_moment, span)),
-        time_parts=charts.shares(
-            [(_WAITING, facts.seconds_waiting), (_READING, facts.seconds_reading), (_BLOCKED, facts.seconds_blocked)]
-        ),
-        time_legend=[
-            (_WAITING, "waiting for Braze", duration(facts.seconds_waiting)),
-            (_READING, "reading and writing", duration(facts.seconds_reading)),
-            (_BLOCKED, "waiting for the loader", duration(facts.seconds_blocked)),
-        ],
+        time_parts=charts.shares((kind, seconds) for kind, _, seconds in _seconds(facts)),
+        time_legend=[(kind, label, duration(seconds)) for kind, label, seconds in _seconds(facts)],
         exports=_exports(facts, record, *span),
+        quiet_note=f", then {_IN_QUIET}" if any(assumed for _, assumed in facts.completed.values()) else "",
         streams=[(name, f"{rows:,}", f"{facts.rescued.get(name, 0):,}") for name, rows in facts.rows.items()],
         charts=[*_charts(record)],
-        notes=_notes(facts, record),
+        notes=_notes(ending, facts, record),
         members=_members(record),
         rejected=[*_rejected(record)],
         past=[_past(run) for run in (this, *earlier)],
@@ -192,10 +191,19 @@ def _figures(this: PastRun, facts: RunFacts) -> Iterable[tuple[str, str]]:
     yield "rows", f"{this.rows:,}"
     yield "files", f"{facts.total('files'):,}"
     if facts.seconds_reading > 0:
-        yield "users a second", f"{this.users / facts.seconds_reading:,.0f}"
+        yield "users a second of reading", f"{this.users / facts.seconds_reading:,.0f}"
     yield "retries", f"{facts.retries:,}"
     if facts.peak_memory:
         yield "peak memory", f"{megabytes(facts.peak_memory)} MB"
+
+
+def _seconds(facts: RunFacts) -> Iterable[tuple[str, str, float]]:
+    """The parts of the run's time."""
+    yield _WAITING, "waiting for Braze", facts.seconds_for_braze
+    if facts.seconds_quiet:
+        yield _SETTLING, _IN_QUIET, facts.seconds_quiet
+    yield _READING, "reading and writing", facts.seconds_reading
+    yield _BLOCKED, "waiting for the loader", facts.seconds_blocked
 
 
 def _counts(export: ExportFacts) -> list[tuple[str, str]]:
@@ -207,8 +215,14 @@ def _exports(facts: RunFacts, record: RunRecord, start: float, end: float) -> li
     """The exports by source: their counts, and the times of each on a scale from `start` to `end`."""
     timelines: dict[str, list[_Timeline]] = {export.name: [] for export in facts.exports}
     for export in record.exports.values():
-        bars = charts.bars(_steps(export, end), start=start, end=end)
-        timelines.setdefault(export.name, []).append(_Timeline(_shown(export.export_id), bars, [*_times(export)]))
+        completed_at, assumed = facts.completed.get(export.export_id, (None, False))
+        steps = [*_steps(export, end)]
+        times = [*_times(export)]
+        if assumed and completed_at and export.done_at:
+            steps.append((_SETTLING, export.done_at, completed_at))
+            times.append((_SETTLING, "assumed complete", _since_request(export, completed_at)))
+        bars = charts.bars(steps, start=start, end=end)
+        timelines.setdefault(export.name, []).append(_Timeline(_shown(export.export_id), bars, times))
     counts = {export.name: _counts(export) for export in facts.exports}
     return [
         _ExportView(_shown(name), counts.get(name, ()), own[:_MOST_TIMELINES])
@@ -242,24 +256,33 @@ def _times(export: ExportTimes) -> Iterable[tuple[str, str, str]]:
         if moment is None:
             yield kind, step, "not in this run"
             return
-        yield kind, step, f"after {duration(max(0.0, moment - export.requested_at))}"
+        yield kind, step, _since_request(export, moment)
+
+
+def _since_request(export: ExportTimes, moment: float) -> str:
+    return f"after {duration(max(0.0, moment - export.requested_at))}"
 
 
 def _charts(record: RunRecord) -> Iterable[_ChartView]:
     if speed := charts.speed(record.samples.taken):
-        note = f"Users a second, at most {speed.highest:,.0f}"
+        note = f"Users a second of the whole run, averaged, waits included: at most {speed.highest:,.0f}"
         yield _ChartView("Speed", _READING, note, f"{speed.top:,.0f}", speed)
     if memory := charts.memory(record.samples.taken):
         note = f"Memory of the tap's own process, at most {megabytes(int(memory.highest))} MB"
         yield _ChartView("Memory", "memory", note, f"{megabytes(int(memory.top))} MB", memory)
 
 
-def _notes(facts: RunFacts, record: RunRecord) -> Iterable[str]:
+def _notes(ending: Ending, facts: RunFacts, record: RunRecord) -> Iterable[str]:
     """Say in sentences what was left out or kept aside."""
     found = [*notes(facts)]
     if record.misses:
-        found.append(f"misses: {record.misses:,} identifiers matched nobody; the stream invalid_user_ids lists them")
-    return found or ["Nothing: every line was read, and every value has its column."]
+        where = list_of_misses(selected=INVALID_USER_IDS.stream in facts.rows)
+        found.append(f"misses: {record.misses:,} identifiers matched nobody; {where}")
+    if found:
+        return found
+    if ending.is_done:
+        return ["Nothing: every line was read, and every value has its column."]
+    return [_NOTHING_OF_A_PART if facts.total("lines") else _NOTHING_READ]
 
 
 def _members(record: RunRecord) -> list[tuple[str, str, str]]:

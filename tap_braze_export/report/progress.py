@@ -34,11 +34,15 @@ class Progress:
     Attributes:
         files_left: Number of files that are known and not yet emitted.
         seconds_blocked: Seconds in which the loader kept the run waiting.
+        seconds_quiet: Seconds in which only the end of exports in a quiet bucket was waited for.
+        completed: The exports that were read to their ends, by id: epoch seconds, and true if only quiet says so.
     """
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
         self.files_left = 0
         self.seconds_blocked = 0.0
+        self.seconds_quiet = 0.0
+        self.completed: dict[str, tuple[float, bool]] = {}
         self._clock = clock
         self._logger = logger
         self._started = self._reported = clock.now()
@@ -87,8 +91,26 @@ class Progress:
             since: Epoch seconds since when.
             names: What is waited for while no export runs.
         """
-        waited_for = list(self._exports) or names
-        self._report(f"Waiting for Braze since {duration(self._clock.now() - since)}: {_listed(waited_for)}")
+        now = self._clock.now()
+        quiet = {name: export.quiet_until for name, export in self._exports.items() if export.quiet_until is not None}
+        if self._is_quiet:
+            left = duration(max(0.0, max(quiet.values()) - now))
+            self._report(
+                f"The bucket is quiet, and all its files are read. Complete after {left} more without a new file"
+                f" (settle_minutes), or when Braze calls back (callback_url): {_listed(list(quiet))}"
+            )
+            return
+        waited_for = [name for name in self._exports if name not in quiet] or names
+        self._report(f"Waiting for Braze since {duration(now - since)}: {_listed(waited_for)}")
+
+    def waited(self, seconds: float) -> None:
+        """Count the seconds that the run waited after `waiting`."""
+        if self._is_quiet:
+            self.seconds_quiet += seconds
+
+    def complete(self, export_id: str, *, assumed: bool) -> None:
+        """Note that an export is read to its end; `assumed` if only the quiet of its bucket says that it is the end."""
+        self.completed[export_id] = (self._clock.now(), assumed)
 
     def downloading(self) -> None:
         """Report that files come, once bytes of them have come or are known to come."""
@@ -111,6 +133,11 @@ class Progress:
             + self._read.time_left(self.files_left),
             share=self._read.files / known,
         )
+
+    @property
+    def _is_quiet(self) -> bool:
+        exports = self._exports.values()
+        return bool(exports) and not self._not_started and all(each.quiet_until is not None for each in exports)
 
     def _report(self, text: str, *, share: float | None = None) -> None:
         if self._terminal:

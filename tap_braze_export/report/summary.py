@@ -73,6 +73,8 @@ class Summary:
             rescued=self._rescued,
             retries=retries,
             peak_memory=peak_memory(),
+            seconds_quiet=progress.seconds_quiet,
+            completed=progress.completed,
             compares=self._compares,
         )
 
@@ -90,8 +92,10 @@ def log_table(logger: logging.Logger, facts: RunFacts, *, done: bool, pace: str)
         "%s %s: %s waiting for Braze",
         "Done in" if done else "Not complete, ended after",
         duration(facts.seconds),
-        duration(facts.seconds_waiting),
+        duration(facts.seconds_for_braze),
     )
+    if facts.seconds_quiet:
+        logger.info("  %s waiting for more files in a quiet bucket (settle_minutes)", duration(facts.seconds_quiet))
     logger.info("  %s", pace)
     memory = f", peak memory {megabytes(facts.peak_memory)} MB" if facts.peak_memory else ""
     logger.info("  retries %s%s", f"{facts.retries:,}", memory)

@@ -15,6 +15,7 @@ from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
 from tap_braze_export.files.spool import private_file
+from tap_braze_export.report.facts import list_of_misses
 from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
@@ -120,6 +121,7 @@ class Resync:
         settings: The tap's settings.
         state: The value of `bookmarks.export_files` that the run was given.
         rows_signature: Hash of everything that shapes rows.
+        lists_misses: True if the stream `invalid_user_ids` is selected.
         threads: Where requests are made; as many as `concurrent_requests` by default.
 
     Attributes:
@@ -136,6 +138,7 @@ class Resync:
         settings: Settings,
         state: Mapping[str, Any],
         rows_signature: str,
+        lists_misses: bool,
         threads: RequestThreads | None = None,
     ) -> None:
         self.failures: list[str] = []
@@ -146,6 +149,7 @@ class Resync:
         self._settings = settings
         self._state = {"version": VERSION, "exports": [], "resync": None, **state}
         self._rows_signature = rows_signature
+        self._lists_misses = lists_misses
         self._threads = threads or RequestThreads(settings.concurrent_requests)
         self._misses: Counter[str] = Counter()
         self._refused_rows: list[str] = []
@@ -232,7 +236,7 @@ class Resync:
         """Log how many identifiers matched nobody."""
         if self._misses:
             counts = ", ".join(f"{count:,} {kind}" for kind, count in self._misses.items())
-            _log.info("Identifiers that matched nobody: %s (the stream invalid_user_ids lists them)", counts)
+            _log.info("Identifiers that matched nobody: %s (%s)", counts, list_of_misses(selected=self._lists_misses))
 
     def reason_to_keep_rows(self) -> str:
         """See `Deliveries`."""

@@ -131,6 +131,18 @@ class Command(click.Command):
         self.signals.disarm()
         sys.exit(code)
 
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; files that they name are closed if --test, --discover or a fault ends the command here.
+
+        Python would warn of open files behind the line that says what is wrong.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except BaseException:
+            ctx.close()
+            raise
+
     def _exit_code(self, *args: Any, **extra: Any) -> int:
         try:
             return super().main(*args, standalone_mode=False, **extra) or 0  # type: ignore[call-overload]

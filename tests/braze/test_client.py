@@ -162,6 +162,17 @@ def test_unknown_segment_is_named(server: Server, braze: Braze, status: int) -> 
     assert f"(segment {SEGMENT}) was refused with {status} (Segment not found)" in refused(details, braze, BrazeError)
 
 
+@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize("call", [start, details])
+def test_who_names_an_unknown_segment_is_told_where_to_find_the_known_ones(
+    server: Server, braze: Braze, call: Callable[[Braze], object], status: int
+) -> None:
+    server.answers = [as_json({"message": "Segment not found"}, status)]
+
+    advice = "; check segment_ids: --test without them lists the segments of the workspace"
+    assert refused(call, braze, BrazeError).endswith(advice)
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [

@@ -15,6 +15,7 @@ from tap_braze_export.errors import (
 from tests.support.braze_calls import (
     ALL,
     KEY,
+    SEGMENT,
     STARTED,
     STARTS,
     attributes,
@@ -67,7 +68,7 @@ def test_bad_request_tells_what_braze_says_on_one_line(server: Server, braze: Br
 
     message = refused(start, braze, BrazeError)
     assert "was refused with 400 (fields_to_export is [31mrequired, see <url> xxx" in message
-    assert len(message) < 320
+    assert len(message.partition("; check segment_ids")[0]) < 320
     assert "token" not in message
 
 
@@ -97,7 +98,8 @@ def test_harmless_ids_refusal_is_told(server: Server, braze: Braze) -> None:
 def test_key_and_foreign_bodies_are_not_told(server: Server, braze: Braze, body: bytes) -> None:
     server.answers = [(400, {}, body)]
 
-    assert refused(start, braze, BrazeError).endswith("was refused with 400")
+    told = f"POST /users/export/segment (segment {SEGMENT}) was refused with 400; check segment_ids: "
+    assert refused(start, braze, BrazeError) == f"{told}--test without them lists the segments of the workspace"
 
 
 def test_wrong_path_hints_at_api_url(server: Server, braze: Braze) -> None:

@@ -114,6 +114,7 @@ def test_damaged_file_in_a_bucket(tmp_path: Path) -> None:
         assert posts(sandbox) == [201, 201]
     (file,) = [line.split()[0] for line in run.warnings if "fetching it once more" in line]
     assert f"{file} is damaged" in run.error
+    assert run.error.endswith("; run again for a new export")
     assert run.counts == {"users": 6, "export_files": 2}
     assert exports(run.states[-1]) == []
     assert again.counts == {"users": 9, "export_files": 3}
@@ -443,6 +444,7 @@ def test_download_that_stays_damaged(tmp_path: Path, fault: str, said: str) -> N
         assert posts(sandbox) == [201, 201]
     assert fetched == [200, 200]
     assert said in run.error
+    assert run.error.endswith("; run again for a new export")
     assert ".zip" in run.error
     assert again.counts["users"] == 9
     assert left == []

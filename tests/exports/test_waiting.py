@@ -342,6 +342,17 @@ def test_estimate_that_may_not_be_asked_for(tmp_path: Path) -> None:
     assert "data_series" not in "".join(run.lines)
 
 
+@pytest.mark.parametrize("fault", ["url-null", "not-an-archive"])
+def test_the_users_of_an_earlier_run_are_not_compared(tmp_path: Path, fault: str) -> None:
+    """No user came in a run whose export failed: its STATE has the number of the run before."""
+    with Sandbox(users=5) as sandbox:
+        first = sync(settings(sandbox, tmp_path), catalog=USERS)
+        sandbox.add_segment("all-users", [{"braze_id": f"b{number}"} for number in range(100)])
+        sandbox.set_faults(fault)
+        second = sync(settings(sandbox, tmp_path), catalog=USERS, state=first.states[-1], fails=True)
+    assert not [line for line in second.warnings if "estimate" in line]
+
+
 # ACTIVATE_VERSION
 
 

@@ -80,7 +80,7 @@ def test_the_numbers_of_a_run() -> None:
         "unchanged users": "1,234",
         "rows": "2,269",
         "files": "4",
-        "users a second": "100",
+        "users a second of reading": "100",
         "retries": "5",
         "peak memory": "123 MB",
         "lines": "2,003",
@@ -104,7 +104,7 @@ def test_the_numbers_of_a_run() -> None:
         "reading began after 70 s",
         "done after 90 s",
         "from 2027-01-15 08:00:00 to 2027-01-15 08:01:32",
-        "Users a second, at most 100",
+        "Users a second of the whole run, averaged, waits included: at most 100",
         "duplicates: 1 of 2,003 lines",
         "unchanged: 1,234 of 2,000 users were skipped",
         "misses: 3 identifiers matched nobody",
@@ -198,6 +198,21 @@ def test_a_run_that_read_nothing() -> None:
     assert page.figures["users"] == "0"
     assert "Resync of Braze profiles" in page.text
     assert "Nothing: every line was read" in page.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (0, "Nothing, as the run ended before any line was read."),
+        (5, "Nothing of the files that were read; the run ended before it had read all."),
+    ],
+)
+def test_a_run_that_failed_does_not_say_that_every_line_was_read(lines: int, said: str) -> None:
+    exports = [ExportFacts(name="segment all", files=1, lines=lines, users=lines)] if lines else []
+    found = facts(exports=exports, rows={}, rescued={}, compares=False)
+    page = Page(render_run(Ending("failed", "x"), found, RunRecord(FakeClock(START)), resync=False))
+    assert said in page.text
+    assert "every line was read" not in page.text
 
 
 def test_earlier_runs_stand_below_this_one() -> None:

@@ -57,6 +57,23 @@ def test_waiting_names_three_exports(clock: FakeClock, caplog: pytest.LogCapture
     assert caplog.messages == ["Waiting for Braze since 10 s: a, b, c, …", "Waiting for Braze since 20 s: a, b, c, …"]
 
 
+def test_an_export_that_braze_is_at_is_told_before_quiet_ones(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While one of several still has to come from Braze, the run waits for Braze."""
+    progress, since = Progress(clock, LOGGER), clock.now()
+    progress.running([export("a", quiet_until=since + 600), export("b")])
+    clock.sleep(10)
+    progress.waiting(since)
+    progress.waited(10)
+    progress.running([export("a", quiet_until=since + 600)], not_started=1)
+    clock.sleep(10)
+    progress.waiting(since, ["segment b"])
+    progress.waited(10)
+    assert caplog.messages == ["Waiting for Braze since 10 s: b", "Waiting for Braze since 20 s: segment b"]
+    assert progress.seconds_quiet == 0
+
+
 @pytest.mark.parametrize(
     ("received", "expected", "told"),
     [(15_200_000, 38_000_000, "15 of 38 MB"), (300_000, 4_000_000, "0.3 of 4.0 MB"), (2_000_000, 0, "2.0 MB so far")],
@@ -132,6 +149,8 @@ SEGMENT = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
         ({"files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
         ({"received": 10, "files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
         ({}, 10, "10 of 10 files so far, 50,000 users, 5,000/s", None),
+        ({"quiet_until": FakeClock().time + 1020}, 10, "10 files, quiet, ends in 5 min (settle_minutes)", None),
+        ({"quiet_until": FakeClock().time + 700}, 10, "10 files, quiet, ends in 0.0 s (settle_minutes)", None),
     ],
 )
 def test_the_line_of_an_export(facts: dict[str, Any], files_read: int, line: str, share: float | None) -> None:

@@ -139,16 +139,23 @@ def test_a_state_that_nobody_understands_hides_no_error(tmp_path: Path, sandbox:
     assert run.error in page(tmp_path).text
 
 
-def test_a_resync_counts_its_misses(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        (["invalid_user_ids"], "the stream invalid_user_ids lists them"),
+        ([], "select the stream invalid_user_ids to have them listed"),
+    ],
+)
+def test_a_resync_counts_its_misses(tmp_path: Path, more: list[str], where: str) -> None:
     """And names none of them."""
     with Sandbox(users=0) as sandbox:
         sandbox.add_segment("some", files=[[{"braze_id": f"b{number}"} for number in range(20)]])
         config = reporting(sandbox, tmp_path, braze_ids=["b1", "b2", "nobody-1", "nobody-2"])
-        run = sync(config, catalog=selecting([*STREAMS, "invalid_user_ids"]), clock=Clock())
+        run = sync(config, catalog=selecting([*STREAMS, *more]), clock=Clock())
     found = page(tmp_path)
-    assert run.counts["invalid_user_ids"] == 2
+    assert run.counts["invalid_user_ids"] == (2 if more else 0)
     assert found.row("users") == ["2", "0"]
-    assert "misses: 2 identifiers matched nobody" in found.text
+    assert f"misses: 2 identifiers matched nobody; {where}" in found.text
     assert "Resync" in found.text
     assert found.facts["resync"] is True
     assert "nobody-" not in found.html

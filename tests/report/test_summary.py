@@ -141,6 +141,7 @@ def test_an_error_is_told_once(tmp_path: Path, sandbox: Sandbox) -> None:
     assert "gone" in ended.error
     assert "WARNING" not in ended.stderr
     assert ended.stderr.count(ended.error[-60:]) == 1
+    assert ended.error.startswith("POST /users/export/segment (segment gone) was refused with 400 ")
 
 
 @pytest.mark.sandbox(users=12, odd_users=False)

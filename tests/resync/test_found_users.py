@@ -138,17 +138,22 @@ def test_no_segment_is_exported_in_a_resync(sandbox: Sandbox, tmp_path: Path) ->
     assert "Identifiers are given, so this run is a resync: no segment is exported" in run.lines
 
 
-def test_identifiers_stand_in_records_only(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        (["invalid_user_ids"], "the stream invalid_user_ids lists them"),
+        ([], "select the stream invalid_user_ids to have them listed"),
+    ],
+)
+def test_identifiers_stand_in_records_only(sandbox: Sandbox, tmp_path: Path, more: list[str], where: str) -> None:
     """Neither STATE nor the log nor `export_files` holds one; misses are counted in the log."""
     config = settings(sandbox, tmp_path, emails=["ada@example.org", "nobody@example.org"], external_ids=["x-miss"])
 
-    run = sync(config, catalog=selecting(["users", "export_files"]), clock=Clock())
+    run = sync(config, catalog=selecting(["users", "export_files", *more]), clock=Clock())
 
     text = "\n".join([*run.lines, json.dumps(run.states), json.dumps(run.rows("export_files"))])
     assert not [word for word in ("ada@", "nobody@", "x-miss", "example") if word in text]
-    assert (
-        "Identifiers that matched nobody: 1 external_id, 1 email (the stream invalid_user_ids lists them)" in run.lines
-    )
+    assert f"Identifiers that matched nobody: 1 external_id, 1 email ({where})" in run.lines
 
 
 def test_no_activate_version(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ class SimulatedRun:
             ),
             state=state or {},
             rows_signature=rows_signature,
+            lists_misses=True,
             threads=threads or SimulatedThreads(clock),
         )
         try:
