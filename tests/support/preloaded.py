@@ -67,7 +67,8 @@ class Copy:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the copy has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
