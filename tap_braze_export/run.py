@@ -191,6 +191,7 @@ class Run:
         self._summary.add(record, rescued)
         self._record.done(delivery, misses=len(delivery.invalid_user_ids))
         self._progress.read(
+            delivery.export_id,
             users=record["users"],
             seconds=self._clock.now() - started,
             waited=self._writer.waited - waited,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
 from tap_braze_export.files.objects import DeliveredFile, LocalObject
-from tap_braze_export.report.progress import duration
+from tap_braze_export.report.units import duration
 from tap_braze_export.retry import count_repetition
 
 if TYPE_CHECKING:

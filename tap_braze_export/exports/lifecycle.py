@@ -158,7 +158,7 @@ class Exports:
             for export in list(self._running)
             for file in self._poll(export)
         ]
-        self._progress.files_left = sum(export.poller.files_left for export in self._running)
+        self._tell_progress()
         return deliveries
 
     def advance(self) -> None:
@@ -175,15 +175,15 @@ class Exports:
     def wait(self) -> None:
         """See `Deliveries`."""
         if transfers := [transfer for export in self._running for transfer in export.poller.transfers]:
-            self._report_transfers()
+            self._tell_progress()
+            self._progress.downloading()
             wait(transfers, WAIT_SLICE_SECONDS, FIRST_COMPLETED)
             return
         times = [request.timer.next for request in self._requests if self._may_start(request)]
         times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.now()) > 0:
-            names = [export.poller.bookmark.export_id for export in self._running]
-            self._progress.waiting(names or [str(request.source) for request in self._requests], self._started_at)
-            self._clock.sleep(seconds)
+            self._progress.waiting(self._started_at, [str(request.source) for request in self._requests])
+            self._clock.sleep(min(seconds, self._progress.longest_wait))
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""
@@ -254,13 +254,8 @@ class Exports:
         self._running.append(RunningExport(source, poller, read_before=read_before))
         self._write_state()
 
-    def _report_transfers(self) -> None:
-        """Report the bytes that have come; a request for a file that is not there yet has none."""
-        pollers = [export.poller for export in self._running]
-        names = [poller.bookmark.export_id for poller in pollers if poller.received_bytes or poller.expected_bytes]
-        if names:
-            received = sum(poller.received_bytes for poller in pollers)
-            self._progress.downloading(names, received, sum(poller.expected_bytes for poller in pollers))
+    def _tell_progress(self) -> None:
+        self._progress.running((export.status for export in self._running), not_started=len(self._requests))
 
     def _poll(self, export: RunningExport) -> Sequence[DeliveredFile]:
         others_hold_space = any(other.holds_space for other in self._running if other is not export)

@@ -16,7 +16,7 @@ from tap_braze_export.errors import (
     RunningExportError,
 )
 from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
-from tap_braze_export.report.progress import duration
+from tap_braze_export.report.units import duration
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 from tap_braze_export.state import Bookmark

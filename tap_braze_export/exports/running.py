@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tap_braze_export.report.export_status import ExportStatus
+from tap_braze_export.report.facts import export_name
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -36,6 +39,20 @@ class RunningExport:
     def holds_space(self) -> bool:
         """True if its files take up space on the disk until they are read."""
         return not self.waits_for_space and (self.poller.has_found_files or any(self.poller.transfers))
+
+    @property
+    def status(self) -> ExportStatus:
+        """Its state, for people."""
+        bookmark = self.poller.bookmark
+        return ExportStatus(
+            export_id=bookmark.export_id,
+            name=export_name(bookmark.source, bookmark.segment_id),
+            requested_at=bookmark.requested_at,
+            files_left=self.poller.files_left,
+            received=self.poller.received_bytes,
+            expected=self.poller.expected_bytes,
+            waits_for_space=self.waits_for_space,
+        )
 
     @property
     def reason_incomplete(self) -> str:

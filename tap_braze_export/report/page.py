@@ -12,7 +12,7 @@ from tap_braze_export.errors import one_line
 from tap_braze_export.report import charts
 from tap_braze_export.report.facts import notes
 from tap_braze_export.report.history import PastRun, as_json
-from tap_braze_export.report.progress import duration, megabytes
+from tap_braze_export.report.units import duration, megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

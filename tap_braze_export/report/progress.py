@@ -1,100 +1,140 @@
-"""Shows the progress of a run: a bar on a terminal, else a log line at most every ten seconds."""
+"""Shows the progress of a run: lines on a terminal, else a log line at most every ten seconds."""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections import defaultdict
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from tap_braze_export.report.export_status import ExportStatus, ReadSoFar, size_of, status_line
+from tap_braze_export.report.terminal import Terminal
+from tap_braze_export.report.units import duration
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterable, Sequence
 
     from tap_braze_export.clock import Clock
 
 _LOG_INTERVAL_SECONDS = 10.0
+_REFRESH_SECONDS = 1.0
 _MAX_NAMED_EXPORTS = 3
-_TEXT_ALONE = "{desc}"
-_BAR_AND_TEXT = "{bar:12} {desc}"
 
 
 class Progress:
-    """Counts the files and users of a run and reports them. While it is entered, a terminal shows a bar.
+    """Counts the files and users of a run and reports them. While it is entered, a terminal shows a line per export.
 
     Args:
         clock: Time.
         logger: Writes the log lines.
 
     Attributes:
-        files: Number of files emitted.
-        users: Number of users emitted.
         files_left: Number of files that are known and not yet emitted.
-        seconds_reading: Seconds in which the run read and wrote.
-        seconds_blocked: Seconds in which the loader kept it waiting.
+        seconds_blocked: Seconds in which the loader kept the run waiting.
     """
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
-        self.files = 0
-        self.users = 0
         self.files_left = 0
+        self.seconds_blocked = 0.0
         self._clock = clock
         self._logger = logger
         self._started = self._reported = clock.now()
-        self.seconds_reading = self.seconds_blocked = 0.0
-        self._bar: tqdm[Any] | None = None
-        self._terminal = ExitStack()
+        self._read = ReadSoFar()
+        self._read_of: defaultdict[str, ReadSoFar] = defaultdict(ReadSoFar)
+        self._exports: dict[str, ExportStatus] = {}
+        self._not_started = 0
+        self._terminal: Terminal | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Show the bar; log lines then stand above it."""
+        """Show the lines; log lines then stand above them."""
         if sys.stderr.isatty():
-            self._bar = self._terminal.enter_context(
-                tqdm(file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=_TEXT_ALONE)
-            )
-            self._terminal.enter_context(logging_redirect_tqdm())
+            self._terminal = self._stack.enter_context(Terminal(sys.stderr))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the bar."""
-        self._bar = None
-        self._terminal.close()
+        """Remove the lines."""
+        self._terminal = None
+        self._stack.close()
 
-    def waiting(self, export_ids: list[str], since: float) -> None:
-        """Report that no file can be read yet; `since` is the time in epoch seconds since when."""
-        self._report(f"Waiting for Braze since {duration(self._clock.now() - since)}: {_listed(export_ids)}")
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the run may wait at a time, so that times on a terminal go on."""
+        return _REFRESH_SECONDS if self._terminal else math.inf
 
-    def downloading(self, export_ids: list[str], received: int, expected: int) -> None:
-        """Report that files come; 0 for bytes that are not known."""
-        size = f"{megabytes(received)} of {megabytes(expected)} MB" if expected else f"{megabytes(received)} MB so far"
-        if not received:
-            size = f"{megabytes(expected)} MB"
-        self._report(f"Downloading {size}: {_listed(export_ids)}")
+    def running(self, exports: Iterable[ExportStatus], *, not_started: int = 0) -> None:
+        """Note the exports that run.
 
-    def read(self, *, users: int, seconds: float, waited: float) -> None:
+        Args:
+            exports: Their states, in the order of their lines.
+            not_started: Number of exports that are to be started.
+        """
+        self._exports = {export.export_id: export for export in exports}
+        self._not_started = not_started
+        self.files_left = sum(export.files_left for export in self._exports.values())
+        for export in self._exports.values():
+            self._read_of[export.export_id].receives(export.received, self._clock.now())
+        if self._terminal:
+            self._show(self._terminal)
+
+    def waiting(self, since: float, names: Sequence[str] = ()) -> None:
+        """Report that no file can be read yet.
+
+        Args:
+            since: Epoch seconds since when.
+            names: What is waited for while no export runs.
+        """
+        waited_for = list(self._exports) or names
+        self._report(f"Waiting for Braze since {duration(self._clock.now() - since)}: {_listed(waited_for)}")
+
+    def downloading(self) -> None:
+        """Report that files come, once bytes of them have come or are known to come."""
+        exports = [export for export in self._exports.values() if export.is_downloading]
+        if exports:
+            size = size_of(sum(export.received for export in exports), sum(export.expected for export in exports))
+            self._report(f"Downloading {size}: {_listed([export.export_id for export in exports])}")
+
+    def read(self, export_id: str, *, users: int, seconds: float, waited: float) -> None:
         """Count an emitted file; `waited` is the part of its seconds in which the loader kept the run waiting."""
-        self.files += 1
         self.files_left = max(0, self.files_left - 1)
-        self.users += users
-        self.seconds_reading += max(0.0, seconds - waited)
         self.seconds_blocked += waited
-        known = self.files + self.files_left
-        left = (self.seconds_reading + self.seconds_blocked) / self.files * self.files_left
+        for read in (self._read, self._read_of[export_id]):
+            read.add(users, seconds, waited)
+        if export := self._exports.get(export_id):
+            self._exports[export_id] = replace(export, files_left=max(0, export.files_left - 1))
+        known = self._read.files + self.files_left
         self._report(
-            f"Read {self.files:,} of {known:,} files, {self.users:,} users, {self._rate} a second"
-            + (f", {duration(left)} left" if self.files_left else ""),
-            share=self.files / known,
+            f"Read {self._read.files:,} of {known:,} files, {self._read.users:,} users, {self._read.rate} a second"
+            + self._read.time_left(self.files_left),
+            share=self._read.files / known,
         )
 
     def _report(self, text: str, *, share: float | None = None) -> None:
-        if self._bar is not None:
-            self._bar.bar_format = _TEXT_ALONE if share is None else _BAR_AND_TEXT
-            self._bar.total, self._bar.n = 1.0, share or 0.0
-            self._bar.set_description_str(text, refresh=False)
-            self._bar.refresh()
+        if self._terminal:
+            self._show(self._terminal, (text, share))
         elif self._clock.now() - self._reported >= _LOG_INTERVAL_SECONDS:
             self._reported = self._clock.now()
             self._logger.info("%s", text)
+
+    def _show(self, terminal: Terminal, instead: tuple[str, float | None] | None = None) -> None:
+        """Show a line for each export that runs, as far as they fit; what is said of all of them where they do not."""
+        exports = list(self._exports.values())
+        if not exports or terminal.max_lines == 1:
+            if instead:
+                terminal.show([instead])
+            return
+        shown = exports[: terminal.max_lines - 1]
+        width = max(len(export.label) for export in shown)
+        lines = []
+        for export in shown:
+            text, share = status_line(export, self._read_of[export.export_id], self._clock.now())
+            lines.append((f"{export.label:{width}}  {text}", share))
+        if more := len(exports) - len(shown) + self._not_started:
+            lines.append((f"and {more:,} more", None))
+        terminal.show(lines)
 
     @property
     def seconds(self) -> float:
@@ -102,37 +142,22 @@ class Progress:
         return self._clock.now() - self._started
 
     @property
+    def seconds_reading(self) -> float:
+        """Seconds in which the run read and wrote."""
+        return self._read.seconds
+
+    @property
     def seconds_waiting(self) -> float:
         """Seconds in which nothing could be read."""
         return max(0.0, self.seconds - self.seconds_reading - self.seconds_blocked)
 
-    @property
-    def _rate(self) -> str:
-        return f"{self.users / self.seconds_reading if self.seconds_reading else 0:,.0f}"
-
     def pace(self) -> str:
         """The seconds of reading, users a second in them, and the seconds in which the loader kept the run waiting."""
-        rate = f" ({self._rate} users a second)" if self.seconds_reading > 0 else ""
+        rate = f" ({self._read.rate} users a second)" if self.seconds_reading > 0 else ""
         return (
             f"{duration(self.seconds_reading)} reading{rate}, {duration(self.seconds_blocked)} waiting for the loader"
         )
 
 
-def _listed(export_ids: list[str]) -> str:
-    return ", ".join(export_ids[:_MAX_NAMED_EXPORTS]) + (", …" if len(export_ids) > _MAX_NAMED_EXPORTS else "")
-
-
-def megabytes(size: int) -> str:
-    """Format bytes for people, in millions: `0.3`, `15`, `1,204`."""
-    millions = size / 1e6
-    return f"{millions:,.0f}" if round(millions) >= 10 else f"{millions:.1f}"  # noqa: PLR2004
-
-
-def duration(seconds: float) -> str:
-    """Format a duration for people: `0.4 s`, `75 s`, `12 min`, `3 h 5 min`."""
-    if seconds < 10:  # noqa: PLR2004
-        return f"{seconds:.1f} s"
-    if seconds < 120:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMED_EXPORTS]) + (", …" if len(names) > _MAX_NAMED_EXPORTS else "")

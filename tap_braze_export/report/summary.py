@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.report.facts import ExportFacts, RunFacts, export_name, notes
-from tap_braze_export.report.progress import duration, megabytes
 from tap_braze_export.report.samples import peak_memory
+from tap_braze_export.report.units import duration, megabytes
 
 if TYPE_CHECKING:
     import logging

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError, one_line, unforeseen
-from tap_braze_export.singer import standard_output
+from tap_braze_export.singer import about, standard_output  # noqa: F401 - `about` registers the text of --about
+from tap_braze_export.singer.terminal_log import shorten_on_terminal
 
 if TYPE_CHECKING:
     from singer_sdk import Tap
@@ -105,6 +106,7 @@ class Command(click.Command):
         """Run the command and exit the process with the code that says how it ended."""
         standard_output.install()
         logging.captureWarnings(capture=True)
+        shorten_on_terminal()
         self.logger.addFilter(lambda record: record.msg not in DROPPED_MESSAGES)
         for name in _QUIETED_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)

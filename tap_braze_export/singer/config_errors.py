@@ -145,7 +145,7 @@ class _Definition(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct, rename="kebab"):
-    """What decides if a stream or a column is selected; the text "false" would be a yes."""
+    """The members that select a stream or a column; the text "false" would be a yes."""
 
     selected: bool | None = None
     selected_by_default: bool | None = None

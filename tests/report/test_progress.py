@@ -6,10 +6,13 @@ import contextlib
 import io
 import logging
 import re
+from typing import Any
 
 import pytest
 
-from tap_braze_export.report.progress import Progress, duration
+from tap_braze_export.report.export_status import ExportStatus, ReadSoFar, status_line
+from tap_braze_export.report.progress import Progress
+from tap_braze_export.report.units import duration
 from tests.support.fakes import FakeClock
 
 LOGGER = logging.getLogger("test-progress")
@@ -25,12 +28,17 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+def export(name: str, **facts: Any) -> ExportStatus:
+    """An export of a segment, requested when the fake clock begins."""
+    return ExportStatus(export_id=name, name=f"segment {name}", requested_at=FakeClock().time, **facts)
+
+
 def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress(clock, LOGGER)
     progress.files_left = 30
     for _ in range(30):
         clock.sleep(1)
-        progress.read(users=100, seconds=1, waited=0)
+        progress.read("a", users=100, seconds=1, waited=0)
     assert caplog.messages == [
         "Read 10 of 30 files, 1,000 users, 100 a second, 20 s left",
         "Read 20 of 30 files, 2,000 users, 100 a second, 10 s left",
@@ -44,7 +52,8 @@ def test_waiting_names_three_exports(clock: FakeClock, caplog: pytest.LogCapture
     since = clock.now()
     for _ in range(25):
         clock.sleep(1)
-        progress.waiting(["a", "b", "c", "d"], since)
+        progress.running(export(name) for name in "abcd")
+        progress.waiting(since)
     assert caplog.messages == ["Waiting for Braze since 10 s: a, b, c, …", "Waiting for Braze since 20 s: a, b, c, …"]
 
 
@@ -58,7 +67,8 @@ def test_download_under_way_is_reported_by_its_bytes(
     progress = Progress(clock, LOGGER)
     for _ in range(15):
         clock.sleep(1)
-        progress.downloading(["a"], received, expected)
+        progress.running([export("a", received=received, expected=expected)])
+        progress.downloading()
     assert caplog.messages == [f"Downloading {told}: a"]
 
 
@@ -66,7 +76,7 @@ def test_the_pace_leaves_out_the_time_that_the_loader_took(clock: FakeClock) -> 
     """Users a second are the tap's own; the loader's time stands beside it, and what is left was spent waiting."""
     progress = Progress(clock, LOGGER)
     assert progress.pace() == "0.0 s reading, 0.0 s waiting for the loader"
-    progress.read(users=1000, seconds=12, waited=2)
+    progress.read("a", users=1000, seconds=12, waited=2)
     clock.sleep(60)
     assert progress.pace() == "10 s reading (100 users a second), 2.0 s waiting for the loader"
     assert progress.seconds == 60
@@ -87,19 +97,77 @@ def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: py
         other = logging.StreamHandler(terminal)
         logging.getLogger().addHandler(other)
         with Progress(clock, LOGGER) as progress:
-            progress.waiting(["a", "b"], since)
+            progress.waiting(since, ["segment a", "segment b"])
             clock.sleep(60)
-            progress.waiting(["a", "b"], since)
+            progress.waiting(since, ["segment a", "segment b"])
             progress.files_left = 4
             logging.getLogger().warning("from elsewhere")
-            progress.read(users=500, seconds=1, waited=0)
+            progress.read("a", users=500, seconds=1, waited=0)
         logging.getLogger().removeHandler(other)
     shown = terminal.getvalue()
-    assert "Waiting for Braze since 60 s: a, b" in shown
+    assert "Waiting for Braze since 60 s: segment a, segment b" in shown
     assert "Read 1 of 4 files, 500 users, 500 a second, 3.0 s left" in shown
     assert re.search(r"(^|\r *\r)from elsewhere\n", shown)
     assert shown.endswith("\r")
     assert caplog.messages == ["from elsewhere"]
+
+
+SEGMENT = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
+
+
+@pytest.mark.parametrize(
+    ("facts", "files_read", "line", "share"),
+    [
+        ({}, 0, "waiting for Braze, 12 min", None),
+        ({"waits_for_space": True}, 0, "waiting for room on the disk of spool_dir", None),
+        ({"received": 4_000_000}, 0, "downloading 4.0 MB so far, 0.3 MB/s", None),
+        ({"expected": 38_000_000}, 0, "downloading 38 MB", None),
+        (
+            {"received": 4_000_000, "expected": 40_000_000},
+            0,
+            "downloading 4.0 of 40 MB, 0.3 MB/s, 2 min left",
+            0.1,
+        ),
+        ({"files_left": 40}, 0, "0 of 40 files", 0.0),
+        ({"files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
+        ({"received": 10, "files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
+        ({}, 10, "10 of 10 files so far, 50,000 users, 5,000/s", None),
+    ],
+)
+def test_the_line_of_an_export(facts: dict[str, Any], files_read: int, line: str, share: float | None) -> None:
+    """Twelve minutes after its request, ten seconds after the first of its bytes."""
+    status, read = export("a", **facts), ReadSoFar()
+    read.receives(1_000_000 if status.received else 0, status.requested_at + 710)
+    read.receives(status.received, status.requested_at + 720)
+    for _ in range(files_read):
+        read.add(5_000, 1.0, 0.0)
+    assert status_line(status, read, status.requested_at + 720) == (line, share)
+
+
+def test_a_transfer_that_begins_anew_has_a_new_speed() -> None:
+    read = ReadSoFar()
+    for second, received in enumerate([0, 1_000_000, 9_000_000, 2_000_000, 3_000_000]):
+        read.receives(received, FakeClock().time + second)
+    line, _ = status_line(export("a", received=3_000_000), read, FakeClock().time + 4)
+    assert line == "downloading 3.0 MB so far, 1.0 MB/s"
+
+
+def test_of_many_exports_four_have_lines(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are counted, those that are not started among them; a usual id fits 80 columns, with its beginning."""
+    monkeypatch.setenv("TERM", "xterm")
+    with contextlib.redirect_stderr(Terminal()) as terminal, Progress(clock, LOGGER) as progress:
+        assert progress.longest_wait == 1
+        progress.running([export(f"{number}{SEGMENT}", files_left=400) for number in range(6)], not_started=3)
+        for number in range(6):
+            progress.read(f"{number}{SEGMENT}", users=1_234_567, seconds=100, waited=0)
+        shown = terminal.getvalue().replace("\x1b[A", "").replace("\n", "\r")
+    last = [line for line in shown.split("\r") if line.strip()][-5:]
+    label, facts = "7be1c3f0-52b1-4c...", "1 of 400 files, 1,234,567 users, 12,346/s, 11 h 5 min left"
+    assert [line.partition(" [")[0].rstrip() for line in last] == [
+        *[f"{number}{label}  {facts}"[:80] for number in range(4)],
+        "and 5 more",
+    ]
+    assert max(map(len, last)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_table(caplog: pytest.LogCaptureFixture) -> None:
     summary.add(record("all", lines=2000, users=1999, duplicates=1), {"users": 3})
     summary.add(record("all", lines=1001, users=1000, rejected=1), {"users": 4, "apps": 2})
     summary.add(record(None, "global_control_group", lines=7, users=7), {})
-    progress.read(users=3006, seconds=12, waited=2)
+    progress.read("all", users=3006, seconds=12, waited=2)
     clock.sleep(600)
     facts = replace(summary.facts(progress, {"users": 2999, "apps": 12345}, retries=3), peak_memory=92_400_000)
     log_table(LOGGER, facts, done=True, pace=progress.pace())

@@ -363,7 +363,12 @@ def test_about() -> None:
     """Text, JSON and markdown, all of them with the settings, marked secret where they are."""
     text, as_json, markdown = (command("--about", *more) for more in ([], ["--format=json"], ["--format=markdown"]))
     assert {ended.code for ended in (text, as_json, markdown)} == {0}
-    assert b"tap-braze-export" in text.stdout
+    lines = text.stdout.decode().splitlines()
+    assert lines[0].startswith("tap-braze-export ")
+    assert lines[1].startswith("Python 3.")
+    assert "    REST endpoint of the instance, such as https://rest.iad-01.braze.com" in lines
+    assert "api_key (string, required, secret)" in lines
+    assert max(map(len, lines)) <= 80
     about = json.loads(as_json.stdout)
     secrets = [name for name, setting in about["settings"]["properties"].items() if setting.get("secret")]
     assert secrets == ["api_key", "bucket_options"]
