@@ -32,6 +32,11 @@ ENV_HEADER = """\
 # Copy to .env. Meltano reads it, and so does `tap-braze-export --config=ENV`.
 # Arrays and objects are JSON. Written by `make generate`.
 """
+LOADER_HEADER = """\
+# A loader for other Meltano projects, as meltano.yml has it and the tests run it. Written by `make generate`.
+# `meltano add target-duckdb --from-ref tap-braze-export/deploy/target-duckdb.yaml` needs no Meltano Hub, and pins what
+# loses no rows: see docs/loaders.md.
+"""
 
 # Any one of these makes a run meaningful; Meltano asks for api_url, api_key and one of them.
 SELECTORS = (
@@ -113,6 +118,18 @@ def plugin_facts(schema: dict[str, Any]) -> dict[str, Any]:
         "settings_group_validation": [[*required, name] for name in SELECTORS],
         "settings": [setting(name, spec) for name, spec in schema["properties"].items()],
     }
+
+
+def loader_definition(name: str) -> str:
+    """A loader of meltano.yml for other projects; the values that it has there are defaults."""
+    project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
+    (plugin,) = [each for each in project["plugins"]["loaders"] if each["name"] == name]
+    values = plugin.pop("config")
+    for each in plugin["settings"]:
+        if each["name"] in values:
+            each["value"] = values[each["name"]]
+    own = {"name": name, "namespace": plugin.pop("namespace"), "variant": "tap-braze-export", "plugin_type": "loaders"}
+    return LOADER_HEADER + _yaml(own | plugin)
 
 
 def env_example(schema: dict[str, Any]) -> str:
@@ -227,8 +244,8 @@ def _left_out(entry: dict[str, Any]) -> bool:
 
 
 def _replace(path: Path, made: str, *, indent: int = 0) -> str:
-    """The file with what stands between its two marker lines replaced."""
-    pattern = re.compile(rf"(^[^\n]*{BEGIN}[^\n]*\n).*?(^[^\n]*{END})", re.DOTALL | re.MULTILINE)
+    """The file with what stands between its two marker lines replaced; without the second, all after the first."""
+    pattern = re.compile(rf"(^[^\n]*{BEGIN}[^\n]*\n).*?(^[^\n]*{END}|\Z)", re.DOTALL | re.MULTILINE)
     text = path.read_text(encoding="utf-8")
     block = textwrap.indent(made, " " * indent)
     return pattern.sub(lambda match: match[1] + block + match[2], text, count=1)
@@ -243,6 +260,7 @@ def generated() -> dict[Path, str]:
     made = {
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
         ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
+        ROOT / "deploy" / "target-duckdb.yaml": loader_definition("target-duckdb"),
         ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
         ROOT / "docs" / "rows.md": _replace(ROOT / "docs" / "rows.md", entity_diagram()),
         ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),

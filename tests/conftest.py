@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not {*SERVERS}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.external)
     items.sort(key=lambda item: not (item.get_closest_marker("slow") or item.get_closest_marker("external")))
+
+
+def pytest_collection_finish() -> None:
+    """Take the collected tests, which stay, from the garbage collector's list: it looks through it all the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -51,6 +51,16 @@ class _Request(http.server.BaseHTTPRequestHandler):
     sys_version = ""
     protocol_version = "HTTP/1.1"
 
+    @override
+    def parse_request(self) -> bool:
+        """Refuse HTTP/0.9, whose responses have no status."""
+        is_readable = super().parse_request()
+        if is_readable and self.request_version == "HTTP/0.9":
+            self.request_version = "HTTP/1.0"
+            self._respond(HTTPStatus.NOT_FOUND)
+            return False
+        return is_readable
+
     def do_POST(self) -> None:
         """Receive Braze's message that an export is complete."""
         try:

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import msgspec
 from singer_sdk.mapper import MAPPER_FILTER_OPTION, NULL_STRING
 from singer_sdk.plugin_base import JSONSchemaValidator
 from singer_sdk.singerlib import Catalog
@@ -137,6 +138,47 @@ def checked_state(file: IO[str] | None) -> IO[str] | None:
     return io.StringIO(text)
 
 
+class _Definition(msgspec.Struct):
+    """The JSON schema of a stream, or of what is in it: the members that the SDK reads."""
+
+    type: str | list[str] | None = None
+    properties: dict[str, _Definition] | None = None
+    items: _Definition | None = None
+
+
+class _Choice(msgspec.Struct, rename="kebab"):
+    """The members that select a stream or a column; the text "false" would be a yes."""
+
+    selected: bool | None = None
+    selected_by_default: bool | None = None
+    inclusion: str | None = None
+
+
+class _Metadata(msgspec.Struct):
+    """Metadata of a stream, or of a column."""
+
+    breadcrumb: list[str]
+    metadata: _Choice
+
+
+class _Entry(msgspec.Struct):
+    """A stream of a catalog, with the types of Singer's specification."""
+
+    tap_stream_id: str
+    schema: _Definition
+    metadata: list[_Metadata] = []
+    stream: str | None = None
+    key_properties: list[str] | None = None
+    replication_key: str | None = None
+    stream_alias: str | None = None
+
+
+class _Catalog(msgspec.Struct):
+    """A file given with --catalog."""
+
+    streams: list[_Entry]
+
+
 def checked_catalog(file: IO[str] | None) -> IO[str] | None:
     """Check a file given with --catalog; return one with the same content.
 
@@ -147,9 +189,11 @@ def checked_catalog(file: IO[str] | None) -> IO[str] | None:
         return None
     text, catalog = _read(file, "--catalog")
     try:
+        msgspec.convert(catalog, _Catalog)
         Catalog.from_dict({"streams": catalog["streams"]})
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ConfigError(f"--catalog: {file.name} is no Singer catalog: make one with --discover") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        where = f" ({error})" if isinstance(error, msgspec.ValidationError) else ""
+        raise ConfigError(f"--catalog: {file.name} is no Singer catalog{where}: make one with --discover") from None
     return io.StringIO(text)
 
 

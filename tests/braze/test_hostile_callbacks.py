@@ -84,3 +84,13 @@ def test_whatever_a_caller_sends_the_listener_goes_on(
     assert len(answer) < 1_000
     assert not callbacks.received(TOKEN) or b'"success": true' in body or b'"success":true' in body
     assert call(port, b"POST / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_version_without_status_is_refused(listen: tuple[Callbacks, int]) -> None:
+    """Nobody could be told that the callback was received; found by `make fuzz`."""
+    callbacks, port = listen
+    body = b'{"success": true}'
+    head = GOOD_HEAD.replace("HTTP/1.1", "HTTP/0.9").encode()
+
+    assert call(port, head + b"Content-Length: 17\r\n\r\n" + body).startswith(b"HTTP/1.1 404 ")
+    assert not callbacks.received(TOKEN)

@@ -86,3 +86,25 @@ def assert_lines_stand_alone(screen: Screen) -> None:
     assert [line for line in log[table + 1 :] if not re.fullmatch(TABLE_LINE, line)] == []
     wrapped = re.sub(r"(?m)^(.{80})\n", r"\1", "\n".join(log[:table]) + "\n")
     assert [line for line in wrapped.splitlines() if not re.match(LOG_LINE, line)] == []
+
+
+OWN_FORMAT = """
+version: 1
+formatters: {own: {format: "own %(levelname)s %(message)s"}}
+handlers: {own: {class: logging.StreamHandler, formatter: own, stream: ext://sys.stderr}}
+root: {level: INFO, handlers: [own]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "beginning"), [("", r"\d\d:\d\d:\d\d ERROR: "), (OWN_FORMAT, "own ERROR ")], ids=["usual", "own"]
+)
+def test_a_format_that_was_chosen_stays(tmp_path: Path, chosen: str, beginning: str) -> None:
+    """Only the SDK's default one is shortened; the level of an error is named."""
+    variables = {}
+    if chosen:
+        (tmp_path / "log.yml").write_text(chosen)
+        variables["SINGER_SDK_LOG_CONFIG"] = str(tmp_path / "log.yml")
+    screen, code = on_terminal(["--config", "none.json"], tells_size=True, **variables)
+    assert code == 1
+    assert re.match(f"{beginning}--config: none.json cannot be read", screen.text)

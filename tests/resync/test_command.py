@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,9 @@ from tap_braze_export.sandbox import Sandbox
 from tests.support import preloaded
 from tests.support.resyncs import PEOPLE, bodies, emails
 from tests.support.runs import Output, command, environment, selecting, settings, sync, written
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # A workspace with PEOPLE, and a limit that no test comes near.
 pytestmark = pytest.mark.sandbox(users=0, ids_limit=1_000_000, segments={"people": PEOPLE})
@@ -55,9 +58,8 @@ def test_signal_does_not_wait_for_responses(tmp_path: Path) -> None:
 PLAIN = ("users", "devices", "purchases")
 
 
-def _killed(config: str, state: str | None, after: int) -> Output:
+def _killed(arguments: Sequence[str], after: int) -> Output:
     """The output of a run that is killed after this many lines."""
-    arguments = ["--config", config, *(["--state", state] if state else [])]
     with (
         Path(os.devnull).open("wb") as nothing,
         preloaded.tap().start(arguments, env=environment(), stderr=nothing.fileno()) as process,
@@ -93,8 +95,9 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, seed: int)
         everybody = [json.loads(line)["braze_id"] for line in sandbox.lines("all-users", ["braze_id"])]
         wanted = [braze_id for pair in zip(everybody[:400], reversed(everybody), strict=False) for braze_id in pair]
         config = settings(sandbox, tmp_path, braze_ids=wanted[:700])
-        path = written(tmp_path, config)
-        undisturbed = sync({**config, "spool_dir": str(tmp_path / "other")}, clock=Clock())
+        catalog = selecting([*PLAIN, "export_files"])
+        files = ["--config", written(tmp_path, config), "--catalog", written(tmp_path, catalog, "catalog.json")]
+        undisturbed = sync({**config, "spool_dir": str(tmp_path / "other")}, catalog=catalog, clock=Clock())
         expected = _plain_rows(undisturbed.of_type("RECORD"))
         lines = len(undisturbed.messages)
 
@@ -102,19 +105,22 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, seed: int)
         state: dict[str, Any] | None = None
         for _ in range(3):
             before = len(bodies(sandbox))
-            output = _killed(
-                path, written(tmp_path, state, "state.json") if state else None, chance.randrange(lines // 2)
-            )
+            output = _killed([*files, *_given(state, tmp_path)], chance.randrange(lines // 8))
             covered, last = _until_state(output.messages)
             sent = len(bodies(sandbox)) - before
             done = _position(last or state) - _position(state)
             assert sent - done <= 100
             records += covered
             state = last or state
-        rest = command("--config", path, *(["--state", written(tmp_path, state, "state.json")] if state else []))
+        rest = command(*files, *_given(state, tmp_path))
 
     assert _plain_rows([*records, *rest.of_type("RECORD")]) == expected
     assert rest.states[-1]["bookmarks"]["export_files"]["resync"] is None
+
+
+def _given(state: dict[str, Any] | None, folder: Path) -> list[str]:
+    """The arguments that hand a run its STATE."""
+    return ["--state", written(folder, state, "state.json")] if state else []
 
 
 def _position(state: dict[str, Any] | None) -> int:

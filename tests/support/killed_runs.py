@@ -1,32 +1,31 @@
 """Runs the tap's command again and again, and kills it at a step that leaves a trace.
 
-`python -m tests.support.killed_runs` imports the tap once and makes a copy of itself for each run, which takes a
-hundredth of the time of a start. A copy counts its steps: each open for writing, rename, removal and write to standard
-output. Before its n-th step it sends itself a signal; a write is half done by then.
+Each run is a copy of a process that has imported the tap. It counts its steps: each open for writing, rename, removal
+and write to standard output. Before its n-th step it sends itself a signal; a write is half done by then.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import gc
 import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from typing_extensions import override
 
 from tap_braze_export.clock import Clock
+from tap_braze_export.tap import TapBrazeExport
+from tests.support.preloaded import Preloaded
 from tests.support.runs import Output, environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tap_braze_export.clock import Signals
 
@@ -35,6 +34,8 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _REAL_SECONDS = 0.002
 """Length of a wait on the hasty clock, so that threads get on."""
 _TICK = 0.001
+_LATE = ("numpy.ma", "tap_braze_export.fingerprints.lifecycle")
+"""What a run would import."""
 _LONGEST_RUN_SECONDS = 100
 """A run that takes longer hangs: it ends, with the stacks of its threads in its log."""
 
@@ -64,22 +65,11 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killed_runs"],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(OPENBLAS_NUM_THREADS="1"),
-            text=True,
-        )
+        self._program = Preloaded(sys.executable, "tests.support.killed_runs:main", *_LATE)
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._program.close()
 
     def run(
         self,
@@ -109,16 +99,10 @@ class Runner:
                 path = self._folder / f"{option}.json"
                 path.write_text(json.dumps(content))
                 arguments += [f"--{option}", str(path)]
-        output, log = self._folder / "output", self._folder / "log"
         request = {"arguments": arguments, "steps": steps, "signal": sends, "now": now, "speed": speed}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request | {"output": str(output), "log": str(log)}) + "\n")
-        self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        content = output.read_bytes()
-        whole_lines = content[: content.rfind(b"\n") + 1]
-        return KilledOutput(whole_lines, code, log.read_text())
+        ended = self._program.run([json.dumps(request)], env=environment(), timeout=2 * _LONGEST_RUN_SECONDS)
+        whole_lines = ended.stdout[: ended.stdout.rfind(b"\n") + 1]
+        return KilledOutput(whole_lines, ended.returncode, ended.stderr.decode())
 
 
 class _HastyClock(Clock):
@@ -190,45 +174,25 @@ class _CountedOutput(io.FileIO):
         return len(content)
 
 
-def _main() -> None:
-    import numpy.ma  # noqa: F401 - numpy imports it late
+def main() -> None:
+    """Run the command as the one argument says it."""
+    request = json.loads(sys.argv[1])
+    faulthandler.dump_traceback_later(_LONGEST_RUN_SECONDS, exit=True)
+    steps = _Steps(request["steps"], request["signal"])
+    sys.addaudithook(steps.audit)
 
-    from tap_braze_export.fingerprints import lifecycle  # noqa: F401 - imported before the copies are made
-    from tap_braze_export.tap import TapBrazeExport
+    class CountedTap(TapBrazeExport):
+        """The tap with an output that counts writes, in place of the one that its command has installed."""
 
-    TapBrazeExport(config={}, validate_config=False, setup_mapper=False)  # imports and compiles the rest
-    gc.freeze()
-    for line in sys.stdin:
-        request = json.loads(line)
-        if child := os.fork():
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            sys.stdout.write(f"{code}\n")
-            sys.stdout.flush()
-            continue
-        for path, descriptor in ((request["output"], 1), (request["log"], 2)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        faulthandler.dump_traceback_later(_LONGEST_RUN_SECONDS, exit=True)
-        steps = _Steps(request["steps"], request["signal"])
-        sys.addaudithook(steps.audit)
+        if request["now"] is not None:
+            clock = _HastyClock(request["now"], request["speed"], TapBrazeExport.signals)
 
-        class CountedTap(TapBrazeExport):
-            """The tap with an output that counts writes, in place of the one that its command has installed."""
+        @override
+        def __init__(self, *args: Any, **options: Any) -> None:
+            sys.stdout = io.TextIOWrapper(_CountedOutput(steps, request["signal"]), write_through=True)
+            super().__init__(*args, **options)
 
-            if request["now"] is not None:
-                clock = _HastyClock(request["now"], request["speed"], TapBrazeExport.signals)
-
-            @override
-            def __init__(self, *args: Any, **options: Any) -> None:
-                output = _CountedOutput(steps, request["signal"])  # noqa: B023 - in a process of its own
-                sys.stdout = io.TextIOWrapper(output, write_through=True)
-                super().__init__(*args, **options)
-
-        try:
-            CountedTap.cli(request["arguments"])
-        except SystemExit as ended:
-            os._exit(ended.code if isinstance(ended.code, int) else 1)  # the interpreter's own end takes longer
-
-
-if __name__ == "__main__":
-    _main()
+    try:
+        CountedTap.cli(request["arguments"])
+    except SystemExit as ended:
+        os._exit(ended.code if isinstance(ended.code, int) else 1)  # the interpreter's own end takes longer

@@ -67,7 +67,8 @@ class Copy:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the copy has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -95,8 +96,11 @@ class Preloaded:
                 [python, "-P", str(_SERVER), str(theirs.fileno()), entry, *modules],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in names if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"},
-                cwd=Path(__file__).parents[2],
+                env={
+                    **{name: os.environ[name] for name in names if name in os.environ},
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                },
                 pass_fds=[theirs.fileno()],
             )
         atexit.register(self.close)

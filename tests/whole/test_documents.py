@@ -7,12 +7,12 @@ import os
 import re
 import shlex
 import subprocess
+import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
-import yaml
 
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.tap import TapBrazeExport
@@ -134,6 +134,15 @@ def test_blocks_name_their_language() -> None:
     assert {block.language for block in documents.blocks()} <= known
 
 
+def test_extras_are_explained() -> None:
+    """A table has every extra, since errors name them in a command that no index answers yet."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    table = page.partition("| extra | for |\n")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == project["optional-dependencies"].keys()
+
+
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
@@ -189,16 +198,16 @@ def sandbox_of_readme() -> Iterator[Sandbox]:
 def given_by(sandbox: Sandbox) -> dict[str, str]:
     """Placeholders of the documents for a reader's own values, and the values in this test."""
     config = sandbox.config
-    return {VALID_URL: config["api_url"], "your-segment-api-identifier": "all-users", "…": config["api_key"]}
+    return {
+        VALID_URL: config["api_url"],
+        "your-segment-api-identifier": "all-users",
+        "…": config["api_key"],
+        "target-duckdb.yaml": "target-duckdb.yaml --no-install",  # `with_loaders` has installed it
+    }
 
 
-def with_loader(project: Path) -> None:
-    """Add the loader of the documents to a project, as this repository's own project installs it."""
-    path = project / "meltano.yml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    ours = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
-    content["plugins"] = {"loaders": [each for each in ours["plugins"]["loaders"] if each["name"] == "target-duckdb"]}
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+def with_loaders(project: Path) -> None:
+    """Let a project find the loaders that this repository's own project has installed."""
     (project / ".meltano").mkdir(exist_ok=True)
     (project / ".meltano" / "loaders").symlink_to(PLUGINS / "loaders", target_is_directory=True)
 
@@ -215,7 +224,8 @@ def with_extra(project: Path, extra: str) -> None:
 @pytest.mark.external
 def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     """A new project from `meltano init` on, in the order of the documents: the rows are in DuckDB at the end."""
-    sandbox, project, database = sandbox_of_readme, tmp_path / "my-project", tmp_path / "warehouse.duckdb"
+    sandbox, project = sandbox_of_readme, tmp_path / "my-project"
+    database = project / "output" / "warehouse.duckdb"
     shell = Shell(
         tmp_path,
         [MELTANO.parent],
@@ -224,8 +234,6 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
             "NO_COLOR": "1",
             "MELTANO_SEND_ANONYMOUS_USAGE_STATS": "false",
             "MELTANO_AUTO_INSTALL": "false",
-            "TARGET_DUCKDB_FILEPATH": str(database),
-            "TARGET_DUCKDB_DEFAULT_TARGET_SCHEMA": SCHEMA,
             "TAP_BRAZE_EXPORT_SPOOL_DIR": str(tmp_path / "spool"),
         },
     )
@@ -238,7 +246,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
             with_extra(project, "fingerprints")
         logs[command] = (done := shell.run(command)).stdout + done.stderr
         if command.startswith("meltano init"):
-            with_loader(project)
+            with_loaders(project)
         if command.endswith("--test"):
             assert "Segment all-users: works" in logs[command]
             assert not sandbox.workspace.exports
@@ -247,7 +255,9 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
             assert not sandbox.workspace.exports  # it costs no export either
     counts = duckdb_counts(database, SCHEMA)
     assert counts["users"] == 300
-    assert {"segment_members", "invalid_user_ids"}.isdisjoint(counts)
+    assert "segment_members" not in counts
+    assert counts["invalid_user_ids"] == 2  # the resync selects them: nobody has its two ids
+    assert "generated" not in (project / "meltano.yml").read_text(encoding="utf-8")  # no comment of the definitions
     assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
     assert "300 of 300 users were skipped" in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]

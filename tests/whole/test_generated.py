@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,9 +15,6 @@ import yaml
 from tap_braze_export.sandbox import Sandbox
 from tests.support.loaders import ROOT
 from tests.support.runs import command, sync
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GENERATOR = ROOT / "scripts" / "generate_docs.py"
 
@@ -122,6 +120,13 @@ def test_meltano_hides_the_secrets() -> None:
     """Meltano masks settings that are marked as sensitive."""
     hidden = {setting["name"] for setting in _plugin()["settings"] if setting.get("sensitive")}
     assert hidden == {"api_key", "bucket_options"}
+
+
+def test_the_schema_of_duckdb_is_not_named_like_its_file() -> None:
+    """DuckDB names a database like its file, and would call the schema's tables ambiguous."""
+    definition = yaml.safe_load((ROOT / "deploy" / "target-duckdb.yaml").read_text(encoding="utf-8"))
+    values = {setting["name"]: setting.get("value") for setting in definition["settings"]}
+    assert Path(values["filepath"]).stem != values["default_target_schema"] == "braze"
 
 
 def test_plugin_definition_says_what_the_project_says() -> None:
