@@ -87,7 +87,7 @@ class Run:
         self._state = state
         self._send_state = send_state
         self._spool = Spool(settings.spool_dir, clock=clock)
-        self._progress = Progress(clock, parent.logger)
+        self._progress = Progress(clock, parent.plugin.logger)
         self._record = RunRecord(clock)
         self._repetitions = Repetitions()
         self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
@@ -118,7 +118,7 @@ class Run:
             rows = {name: stream.emitted for name, stream in self._streams.items()}
             facts = self._summary.facts(self._progress, rows, retries=self._repetitions.count)
             if ending.is_done or not self._summary.is_empty:
-                log_table(self._parent.logger, facts, done=ending.is_done, pace=self._progress.pace())
+                log_table(self._parent.plugin.logger, facts, done=ending.is_done, pace=self._progress.pace())
             write_run(self._settings, ending, facts, self._record, self._state)
 
     def _emit_all(self) -> Iterator[Record]:

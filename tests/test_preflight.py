@@ -362,6 +362,8 @@ def test_no_segment_is_listed_where_other_settings_are_wrong(tmp_path: Path) -> 
 def test_help_describes_the_taps_own_test() -> None:
     """It says what is checked, that it costs nothing, and its exit code; not the SDK's record for each stream."""
     ended = command("--help")
+    assert b"--test [=schema] " in ended.stdout
+    assert b"--test TEXT" not in ended.stdout
     told = " ".join(ended.stdout.decode().split())
     assert ended.code == 0
     for words in ("starts no export", "costs nothing", "exit code", "--test=schema", "permissions", "bucket"):

@@ -231,7 +231,7 @@ class Exports:
             if self._clock.stopped:
                 raise Interruption from None
             self._requests.remove(request)
-            self._fail(request.source, str(error) if isinstance(error, BrazeError) else f"{request.source}: {error}")
+            self._fail(request.source, str(error))
         else:
             if known is not None:
                 self._follow(request, known)
@@ -248,7 +248,7 @@ class Exports:
         except ExportError as error:
             if not isinstance(error, InterruptedExportError):
                 journal.forget()
-            self._fail(source, f"{source}: export {bookmark.export_id}: {error}")
+            self._fail(source, f"export {bookmark.export_id}: {error}")
             return
         self.bookmarks[bookmark.key] = bookmark
         self._completeness.begun(bookmark)
@@ -332,7 +332,7 @@ class Exports:
         self._running.remove(export)
         is_damaged = isinstance(error, DamagedFileError) and not export.is_late
         remedy = "; run again for a new export" if is_damaged else ""
-        self._fail(export.source, f"{export.source}: export {bookmark.export_id}: {error}{remedy}")
+        self._fail(export.source, f"export {bookmark.export_id}: {error}{remedy}")
         if isinstance(error, InterruptedExportError):
             return  # bookmark and journal stay: the next run continues it
         if not export.is_late:
@@ -344,6 +344,6 @@ class Exports:
         journal.clear(bookmark.export_id)
 
     def _fail(self, source: Source, reason: str) -> None:
-        self.failures.append(reason)
+        self.failures.append(reason if str(source) in reason else f"{source}: {reason}")
         if self._requests or self._running:
             _log.warning("The export of %s is given up, the others go on; the end of this log says why", source)

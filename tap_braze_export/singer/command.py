@@ -64,6 +64,8 @@ _HELP = {
     "state": "Singer STATE of an earlier run, which this one continues.",
 }
 """Help of the SDK's options, in the words of this tap."""
+_METAVARS = {"test": "[=schema]", "config": "FILENAME"}
+"""Values of options as --help shows them, where the SDK shows any text."""
 DROPPED_MESSAGES = (
     "Added '%s' as child stream to '%s'",
     "Parsing env var for settings config...",
@@ -97,6 +99,7 @@ class Command(click.Command):
         for option in made.params:
             if option.name in _HELP and isinstance(option, click.Option):
                 option.help = _HELP[option.name]
+                option.metavar = _METAVARS.get(option.name, option.metavar)
         made.signals = tap.signals  # type: ignore[attr-defined]
         made.logger = tap.logger
         return made
@@ -155,7 +158,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, ConfigValidationError):
         text = f"Configuration: {'; '.join(error.errors)}"
     elif isinstance(error, (MapExpressionError, StreamMapConfigError)):
-        text = f"stream_maps: {error}"
+        text = f"stream_maps: {str(error).removesuffix('.')}"
     elif isinstance(error, (TapError, SingerSDKError, NotImplementedError)):
         text = str(error)
     elif isinstance(error, click.ClickException):

@@ -118,8 +118,10 @@ class FileStream(Stream):
         """Apply stream maps and flattening to a row."""
         try:
             return [self._finished(message) for message in self._generate_record_messages(record)]
-        except MapExpressionError:
-            raise
+        except MapExpressionError as error:
+            raise TapError(
+                f"stream_maps: an expression for {self.name} fails: {str(error).removesuffix('.')}"
+            ) from None
         except Exception as error:  # noqa: BLE001 - expressions may raise anything, and errors may quote the row
             raise TapError(
                 f"stream_maps: an expression for {self.name} fails on a row with {type(error).__name__}: "

@@ -41,6 +41,7 @@ from tap_braze_export.singer.config_errors import (
     read_config_file,
     read_environment,
     unknown_settings,
+    unreadable_expression,
 )
 from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.flattening import Flattening
@@ -127,10 +128,10 @@ class Plugin(Tap):
         catalog = Catalog({name: _selected(entry) for name, entry in self.catalog.items()})
         try:
             self.mapper.register_raw_streams_from_catalog(catalog)
-        except SingerSDKError:
-            raise
         except Exception as error:
-            if not self.config.get("stream_maps"):
+            if problem := unreadable_expression(self.config.get("stream_maps")):
+                raise ConfigError(problem) from None
+            if isinstance(error, SingerSDKError) or not self.config.get("stream_maps"):
                 raise
             raise ConfigError(
                 f"stream_maps cannot be read ({type(error).__name__}): each stream needs an object of column names and"

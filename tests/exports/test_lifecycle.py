@@ -128,6 +128,7 @@ def test_answers_that_are_lost_again_and_again(tmp_path: Path) -> None:
     assert [seen.path for seen in server.seen] == [STARTED] * 8
     assert "response was lost" in run.error
     assert "8 times in a row" in run.error
+    assert run.error.count("segment all-users") == 1
     (journal,) = journals(tmp_path)
     assert journal["bookmark"]["export_id"] == ""
 

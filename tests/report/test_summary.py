@@ -111,6 +111,14 @@ def test_members_that_braze_adds_are_counted_as_rescued(tmp_path: Path, sandbox:
     assert row(table(run), "users") == [500, 500]
 
 
+@pytest.mark.sandbox(users=12, odd_users=False)
+def test_the_table_of_all_streams_is_logged_by_the_tap(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Not by one of its streams."""
+    run = sync(settings(sandbox, tmp_path), catalog=selecting(["users"]))
+    shown = ("Done in", "  segment all-users", "  users")
+    assert {record.name for record in run.log if record.getMessage().startswith(shown)} == {"tap-braze-export"}
+
+
 def test_a_duplicate_is_explained(tmp_path: Path) -> None:
     """Whoever expects 2,000 users and finds 1,999 reads why."""
     with Sandbox(users=2000) as sandbox:

@@ -102,7 +102,22 @@ def test_file_of_odd_json_is_one_line(folder: Path, text: str) -> None:
         ({"export_timeout_minutes": 10**400}, "export_timeout_minutes must be at most 1000000000"),
         ({"workers": 1e300}, "workers must be at most 1000000000"),
         ({"poll_interval_seconds": float("nan")}, "poll_interval_seconds holds NaN or an infinite number"),
-        ({"stream_maps": {"users": {"mail": ""}}}, "stream_maps cannot be read (IndexError)"),
+        (
+            {"stream_maps": {"users": {"a": "1", "mail": ""}}},
+            "the expression of mail for users cannot be read (it is empty)",
+        ),
+        (
+            {"stream_maps": {"users": {"mail": "email.lower("}}},
+            "stream_maps: the expression of mail for users cannot be read ('(' was never closed)",
+        ),
+        (
+            {"stream_maps": {"dev*": {"__filter__": "= 1"}}},
+            "stream_maps: the expression of __filter__ for dev* cannot be read (invalid syntax)",
+        ),
+        (
+            {"stream_maps": {"users": {"__alias__": "a b", "__key_properties__": ["x"]}}},
+            "stream_maps: Failed to evaluate simpleeval expressions a b",
+        ),
         ({"bucket_options": {"x": [float("inf")]}}, "bucket_options holds NaN or an infinite number"),
     ],
 )
