@@ -47,6 +47,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Give them back: libraries in C complain of objects that outlive them."""
+    gc.unfreeze()
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name long bytes after their parameter: an archive holds the time, and all processes need the same names."""
     return argname if isinstance(val, bytes) and len(val) > LONGEST_NAMED_BYTES else None
