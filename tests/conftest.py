@@ -15,7 +15,6 @@ from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.sessions import Session
 from tests.support import clouds
 from tests.support.braze_calls import KEY
-from tests.support.dask import ANY_PORT
 from tests.support.fakes import FakeClock, Server
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.s3 import SECRET, ScriptedS3
@@ -161,6 +160,8 @@ def cluster() -> Iterator[LocalCluster]:
     """A Dask cluster of two processes with a thread each; a task that killed two is not given to a third."""
     import dask
     from distributed import LocalCluster
+
+    from tests.support.dask import ANY_PORT
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
