@@ -44,11 +44,10 @@ def certificate_problem(error: BaseException, server: str, variables: Sequence[s
     # What a library raises for a file that it cannot load has no sign of its own, but the file has the fault still.
     if not told and not any(_may_be_loading(link) for link in chain):
         return ""
-    fault = variable_fault(variables)
-    if not told and not fault:
-        return ""
-    if fault:
+    if fault := variable_fault(variables):
         return fault
+    if not told:
+        return ""
     found = _REASON.search(told)
     reason = f" ({foreign_text(found[1]).rstrip('. ')})" if found else ""
     if variable := trusted_by_environment(variables):

@@ -21,11 +21,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.support.preloaded_server import NUMBER_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SERVER = Path(__file__).with_name("preloaded_server.py")
-_ENDED_BYTES = 64
 
 
 class Copy:
@@ -38,7 +39,7 @@ class Copy:
 
     def __init__(self, report: int, stdout: int) -> None:
         self._report = report
-        self.pid = int(os.read(report, _ENDED_BYTES))
+        self.pid = _number(report)
         self.stdout = os.fdopen(stdout, "rb")
         self.returncode: int | None = None
 
@@ -60,7 +61,7 @@ class Copy:
         if self.returncode is None:
             if not select.select([self._report], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            self.returncode = int(os.read(self._report, _ENDED_BYTES))
+            self.returncode = _number(self._report)
             os.close(self._report)
         return self.returncode
 
@@ -75,6 +76,11 @@ class Copy:
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
+
+
+def _number(report: int) -> int:
+    """The next number of a report; the server writes each with as many bytes."""
+    return int.from_bytes(os.read(report, NUMBER_BYTES), signed=True)
 
 
 class Preloaded:

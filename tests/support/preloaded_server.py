@@ -18,6 +18,8 @@ from operator import attrgetter
 from typing import Any
 
 _MOST_BYTES = 1 << 18
+NUMBER_BYTES = 4
+"""Of each number of a report, so that two that come at once are two."""
 
 
 def _function(entry: str) -> Any:
@@ -37,9 +39,9 @@ def _is_copy(report: int, standard: list[int]) -> bool:
         return True
     for descriptor in standard:
         os.close(descriptor)
-    os.write(report, str(child).encode())
+    os.write(report, child.to_bytes(NUMBER_BYTES))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.write(report, str(code).encode())
+    os.write(report, code.to_bytes(NUMBER_BYTES, signed=True))
     os._exit(0)
 
 
