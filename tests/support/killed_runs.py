@@ -57,7 +57,7 @@ class Runner:
     """Makes runs; a context manager.
 
     Args:
-        folder: Receives their configuration and output.
+        folder: Receives their configuration, catalog and STATE.
     """
 
     def __init__(self, folder: Path) -> None:
