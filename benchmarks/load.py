@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import duckdb
 import msgspec
 
 from benchmarks.cases import LOADERS, ROOT, tap_command
 from benchmarks.export import braze, make, path_of
+from benchmarks.measure import MIB
 
 KEYS = {
     "devices": ("device_id",),
@@ -60,16 +62,32 @@ def count_rows(users: int) -> dict[str, int]:
     return counts
 
 
-def run(users: int, config: dict[str, Any], loader: list[str], folder: Path) -> tuple[float, float]:
-    """Run the tap, then the loader with its messages; returns the seconds of each."""
+class Taken(NamedTuple):
+    """What a command took: seconds on the clock, and the most memory in MiB."""
+
+    seconds: float
+    peak_mib: float
+
+
+def take(words: list[str], stdin: IO[bytes] | int, stdout: IO[bytes] | int) -> Taken:
+    """Run a command that succeeds."""
+    began = time.monotonic()
+    process = subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    taken = Taken(time.monotonic() - began, used.ru_maxrss * 1024 / MIB)
+    sys.stderr.write(f"{Path(words[0]).name}: {taken.seconds:.1f} s, {taken.peak_mib:.0f} MiB\n")
+    return taken
+
+
+def run(users: int, config: dict[str, Any], loader: list[str], folder: Path) -> tuple[Taken, Taken]:
+    """Run the tap, then the loader with its messages."""
     with braze(users) as url, (folder / "messages").open("wb") as messages:
-        words = tap_command(folder, url, None, config)
-        began = time.monotonic()
-        subprocess.run(words, check=True, stdout=messages, stderr=subprocess.DEVNULL)
-    read = time.monotonic()
+        tap = take(tap_command(folder, url, None, config), subprocess.DEVNULL, messages)
     with (folder / "messages").open("rb") as messages:
-        subprocess.run(loader, check=True, stdin=messages, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return read - began, time.monotonic() - read
+        return tap, take(loader, messages, subprocess.DEVNULL)
 
 
 def tables(python: Path, database: Path) -> dict[str, int]:
@@ -101,12 +119,11 @@ def main() -> None:
         print(
             f"{stream}: {counted.get(stream, 'not counted')} in, {number} by SQL, {others.get(stream)} by target-duckdb"
         )
-    for way, (tap, loader) in {"Parquet and SQL": fast, "target-duckdb": slow}.items():
-        print(f"{way}: tap {tap:.1f} s, loading {loader:.1f} s")
-    print(
-        f"DuckDB {duckdb.__version__}: loading {slow[1] / fast[1]:.1f} times as fast,"
-        f" with the tap {sum(slow) / sum(fast):.1f} times"
-    )
+    for way, took in {"Parquet and SQL": fast, "target-duckdb": slow}.items():
+        tap, loader = (f"{each.seconds:.1f} s and {each.peak_mib:.0f} MiB" for each in took)
+        print(f"{way}: tap {tap}, loading {loader}")
+    loading, together = (slow[1].seconds / fast[1].seconds, sum(t.seconds for t in slow) / sum(t.seconds for t in fast))
+    print(f"DuckDB {duckdb.__version__}: loading {loading:.1f} times as fast, with the tap {together:.1f} times")
     sys.exit(0 if all(rows[stream] == counted[stream] for stream in counted) and rows == others else 1)
 
 
