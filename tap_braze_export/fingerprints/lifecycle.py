@@ -202,7 +202,7 @@ class Fingerprints:
         included = set(self._last[0].facts.get("includes", ())) if self._last else set()
         names = set(self._found)
         others = sorted(names - included - {*self._confirmed.names})
-        reason = reason or _gap(names | included | {*self._confirmed.names})
+        reason = reason or _gap(names | {*self._confirmed.names}, included)
         for name in others:
             if name.endswith("/running"):
                 continue
@@ -281,13 +281,24 @@ def _files_needed() -> Iterator[None]:
         raise lost_error("a file of this run") from None
 
 
-def _gap(names: Iterable[str]) -> str:
-    """Which part of a run is missing, although a later one is there; empty if none is."""
-    numbers: dict[str, list[int]] = {}
-    for name in names:
-        if name.endswith(".part"):
-            numbers.setdefault(run_of(name), []).append(part_number(name))
-    for run_id, found in numbers.items():
-        if missing := {*range(max(found) + 1)} - {*found}:
+def _gap(names: Iterable[str], included: Iterable[str]) -> str:
+    """Which part of a run is missing, although a later one is there; empty if none is.
+
+    Parts before one that the version includes are not missed: it knows of them, or its run emitted everybody. A run
+    that was killed may have removed some of them and not the others.
+    """
+    found, known = _parts_of_runs(names), _parts_of_runs(included)
+    for run_id, numbers in found.items():
+        first_unknown = max(known.get(run_id, {-1})) + 1
+        if missing := {*range(first_unknown, max(numbers) + 1)} - numbers:
             return f"{part_name(run_id, min(missing))} is missing at fingerprints_url"
     return ""
+
+
+def _parts_of_runs(names: Iterable[str]) -> dict[str, set[int]]:
+    """The numbers of the parts of each run."""
+    numbers: dict[str, set[int]] = {}
+    for name in names:
+        if name.endswith(".part"):
+            numbers.setdefault(run_of(name), set()).add(part_number(name))
+    return numbers

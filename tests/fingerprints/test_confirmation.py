@@ -339,6 +339,34 @@ def test_damaged_parts_that_a_version_includes_do_not_matter(nights: Nights) -> 
     assert emitted(nights.run({"s": [A, B]})) == {}
 
 
+def test_a_removal_that_was_killed_is_finished(nights: Nights) -> None:
+    """Also if the next run emits everybody: its version does not know the part that is gone already."""
+    users = {"s": [A, B], "t": [B]}
+    nights.run(users)
+    first, *_ = nights.files("000000.part")
+    first.unlink()  # what the version includes is removed by the next run, part by part
+
+    found = [emitted(nights.run(users, extra_export_fields=["more"])).get("users") for _ in range(3)]
+
+    assert found == [["a", "b"], None, None]
+    assert not first.parent.exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+@pytest.mark.parametrize(
+    ("unconfirmed", "number"), [*((False, number) for number in range(3)), *((True, number) for number in range(4))]
+)
+def test_two_nights_heal_any_damage(nights: Nights, number: int, damage: str, *, unconfirmed: bool) -> None:
+    """Whichever file it was, of a version or a part, confirmed or not: the third night emits nobody."""
+    users = {"s": [A, B], "t": [B]}
+    nights.run(users)
+    if unconfirmed:
+        nights.run(users, confirms=False)
+    _damage(nights.files()[number], damage, 3)
+
+    assert [emitted(nights.run(users)).get("users") for _ in range(3)][2] is None
+
+
 def _damage(path: Path, what: str, position: int) -> None:
     content = bytearray(path.read_bytes())
     if what == "flip":
