@@ -36,7 +36,7 @@ def sends(pieces: Callable[[], Iterator[bytes]]) -> Callable[[BaseHTTPRequestHan
 
 
 def slowly(start: bytes, line: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
-    """What comes after the start comes byte by byte, each in good time, and never ends."""
+    """A response that after its start comes byte by byte, each in good time, and never ends."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True

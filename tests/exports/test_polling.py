@@ -16,9 +16,7 @@ from typing_extensions import override
 from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import ExportError
 from tap_braze_export.exports.bucket_polling import BucketExport
-from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.state import Bookmark
 from tap_braze_export.threads import DaemonThreads
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from tap_braze_export.files.objects import BucketObject, DeliveredFile
     from tap_braze_export.files.prefetch import Fetched
     from tap_braze_export.sandbox import Sandbox
-    from tap_braze_export.sessions import Session
-    from tests.support.fakes import Server
 
 SECONDS = 30
 USERS = selecting(["users", "export_files"])
@@ -421,31 +417,6 @@ def test_files_that_come_after_the_deadline(tmp_path: Path) -> None:
 
 
 # Behind a URL
-
-
-def test_download_that_never_ends_is_given_up(server: Server, session: Session, tmp_path: Path) -> None:
-    """Each of its steps has a limit, but redirects, for example, may be thirty steps."""
-    clock, may_end, path = FakeClock(), threading.Event(), tmp_path / "download"
-    deadline = clock.time + 60
-    server.answers = [lambda handler: setattr(handler, "close_connection", may_end.wait(SECONDS))]
-    export = HostedExport(
-        Bookmark("segment", "seg", EXPORT, clock.time, (), ""),
-        Download(f"{server.url}/users.zip", path=path, session=session, clock=clock, deadline=deadline),
-        path,
-        timer=PollTimer(clock, 10),
-        threads=DaemonThreads(1),
-        clock=clock,
-        deadline=deadline,
-    )
-    assert not export.poll()
-    clock.time = deadline + 599
-    assert not export.poll()
-    clock.time = deadline + 601
-    with pytest.raises(
-        ExportError, match=r"users\.zip was still awaited 10 min after export_timeout_minutes were over"
-    ):
-        export.poll()
-    may_end.set()
 
 
 def test_damaged_download_is_fetched_once_more(tmp_path: Path) -> None:
