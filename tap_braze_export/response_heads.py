@@ -1,9 +1,10 @@
-"""Limits the head of an HTTP response: what comes before its body, interim responses included."""
+"""Limits what is not body in an HTTP response: its head, interim responses included, and the lines around chunks."""
 
 from __future__ import annotations
 
 import http.client
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
@@ -14,6 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 if TYPE_CHECKING:
     import io
     import socket
+    from collections.abc import Iterator
 
     from urllib3 import PoolManager
 
@@ -23,7 +25,7 @@ _TIMEOUTS_PER_HEAD = 2
 
 
 class LimitedHeadAdapter(HTTPAdapter):
-    """A transport whose responses fail like broken connections if their heads are too long or take too long."""
+    """A transport whose responses fail like broken connections if what is not body is too long or takes too long."""
 
     @override
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -38,7 +40,7 @@ class LimitedHeadAdapter(HTTPAdapter):
 
 
 class _Head:
-    """The lines of a head, within limits.
+    """The lines of a head, or around a chunk, within limits.
 
     Args:
         file: The connection.
@@ -55,7 +57,7 @@ class _Head:
         """Read a line of at most so many bytes; empty at the end.
 
         Raises:
-            HTTPException: The head is too long, or is still coming in.
+            HTTPException: They are too long, or are still coming in.
         """
         line = bytearray()
         while len(line) < limit and not line.endswith(b"\n"):
@@ -64,7 +66,9 @@ class _Head:
             length = buffered.find(b"\n") + 1 or len(buffered)
             line += self._file.read(min(length, limit - len(line)))
             if len(line) > self._bytes_left or (self._end is not None and time.monotonic() > self._end):
-                raise http.client.HTTPException("the head of the response is too long, or takes too long")
+                raise http.client.HTTPException(
+                    "the head of the response, or of a chunk, is too long, or takes too long"
+                )
         self._bytes_left -= len(line)
         return bytes(line)
 
@@ -77,11 +81,27 @@ class _Response(http.client.HTTPResponse):
 
     @override
     def begin(self) -> None:
+        with self._limited():
+            super().begin()
+
+    # `http.client` reads each line of a chunked body in one of these two.
+
+    def _read_next_chunk_size(self) -> int:
+        with self._limited():
+            return super()._read_next_chunk_size()  # type: ignore[misc, no-any-return]
+
+    def _read_and_discard_trailer(self) -> None:
+        with self._limited():
+            super()._read_and_discard_trailer()  # type: ignore[misc]
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Read lines within limits."""
         file: Any = self.fp
         head: Any = _Head(file, self._timeout)
         self.fp = head
         try:
-            super().begin()
+            yield
         finally:
             if self.fp is head:  # else it was closed
                 self.fp = file

@@ -6,6 +6,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import requests
 import urllib3.exceptions
@@ -102,7 +103,7 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
     if isinstance(error, ValueError):
-        return BrazeError(f"{endpoint} cannot be sent ({name}): api_url is no proper address")
+        return BrazeError(f"{endpoint} cannot be sent ({name}): {_improper_address()}")
     if problem := certificate_problem(error, "the host of api_url", OVER_REQUESTS):
         return BrazeError(f"{endpoint} ({what}) cannot be sent: {problem}")
     if isinstance(error, OversizedBodyError) and not endpoint.starts_export:
@@ -157,6 +158,17 @@ def _reason(error: OSError) -> str:
         return "there is no host of this name, or no name server can be reached"
     refused = isinstance(cause, urllib3.exceptions.NewConnectionError) and "refused" in str(cause).lower()
     return "connection refused" if refused else ""
+
+
+def _improper_address() -> str:
+    """The address that is at fault if no request can be made with it."""
+    variables = ", ".join(f"{name}_proxy" for name in sorted(getproxies()) if name != "no")
+    if not variables:
+        return "api_url is no proper address"
+    return (
+        f"the environment sets {variables}, which must be like http://host:port (socks5:// needs the package PySocks);"
+        " no_proxy names hosts that are reached without a proxy"
+    )
 
 
 def _message(body: bytes, secrets: Iterable[str], *, personal: bool) -> str:

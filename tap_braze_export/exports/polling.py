@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tap_braze_export.files.objects import StoredObject
     from tap_braze_export.state import Bookmark
 
+_LAST_SECONDS = 600.0
+"""Time that an attempt may take although the deadline has passed: each of its steps is limited, and there are many."""
 _log = logging.getLogger(__name__)
 
 
@@ -168,6 +170,11 @@ class HostedExport:
                 raise ExportError(self._overdue())
             if self.timer.due:
                 self._attempt = self._threads.submit(self._download.attempt)
+        if self._attempt and self._clock.now() > self._deadline + _LAST_SECONDS:
+            raise ExportError(
+                f"{self._download.name} was still awaited {duration(_LAST_SECONDS)} after export_timeout_minutes were"
+                " over: check the way from this machine to the store, and run again for a new export"
+            )
         return (self._files or [])[: self._max_files]
 
     def done(self, file: DeliveredFile, users: int) -> None:
@@ -200,6 +207,11 @@ class HostedExport:
 
     def _overdue(self) -> str:
         waited = duration(self._clock.now() - self.bookmark.requested_at)
+        if problem := self._download.problem:
+            return (
+                f"{waited} after it was requested its download still fails, the last time because of: {problem}. Check"
+                " the way from this machine to the store, or raise export_timeout_minutes"
+            )
         return (
             f"{waited} after it was requested its download is still not there (403 or 404). Braze may need longer: "
             "raise export_timeout_minutes. Or the export failed, or its file became too large (Braze sends an e-mail "

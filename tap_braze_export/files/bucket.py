@@ -22,7 +22,7 @@ from tap_braze_export.files.spool import file_name, private_file
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
@@ -96,15 +96,16 @@ class Bucket:
             export_id: The export's `object_prefix`.
             segment_id: Its segment; None searches all, for the control group, whose segment is not known.
         """
-        objects = []
+        objects: list[BucketObject] = []
         dates = self._storage.retrying("listed", lambda: self._dates(segment_id))
-        for date in dates:
+        for date in sorted(dates):
             skipped = self._dates_without_files.setdefault(export_id, set())
             if date in skipped and len(dates) > _MAX_DATES_ALWAYS_LISTED:
                 continue
             infos = [info for info in self._list(f"{date}/{export_id}") if info["type"] == "file" and info["size"]]
+            taken = {found.name for found in objects}
             objects += [
-                BucketObject(file_name(info["name"]), info["name"], info["size"], _version(info))
+                BucketObject(_name(info["name"], date, taken), info["name"], info["size"], _version(info))
                 for info in infos
                 if not self._is_unfinished(info["name"])
             ]
@@ -313,6 +314,12 @@ def _followed(info: dict[str, Any]) -> dict[str, Any]:
         return info  # to nowhere, or in a circle
     kind = "directory" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "other"
     return {**info, "type": kind, "size": found.st_size, "mtime": found.st_mtime}
+
+
+def _name(path: str, date: str, taken: Collection[str]) -> str:
+    """The name of a file, with its date where a file of an earlier date has that name: it may be another one."""
+    name = file_name(path)
+    return f"{file_name(date)}-{name}" if name in taken else name
 
 
 def _version(info: Mapping[str, Any]) -> str:

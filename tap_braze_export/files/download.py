@@ -51,6 +51,7 @@ class Download:
     Attributes:
         received: Bytes that have come, of the transfer under way or the last one.
         expected: Bytes of the whole file; None if the store does not announce them.
+        problem: Why the last attempt failed; empty if the store said that the file is not there yet.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Download:
         self._failures = 0
         self.received = 0
         self.expected: int | None = None
+        self.problem = ""
         self._part = path.with_name(f"{path.name}.part")
         self._sidecar = path.with_name(f"{path.name}.part.json")
 
@@ -125,7 +127,7 @@ class Download:
             self._part.unlink(missing_ok=True)
             return self.attempt()
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
-            self._failures = 0
+            self._failures, self.problem = 0, ""
             # Braze's store gives 403 before the file is there, and 403 again when the link has expired.
             if self._sidecar.exists() or self._says_expired(response):
                 raise ExportError(
@@ -150,6 +152,7 @@ class Download:
     def _failed(self, problem: str) -> bool:
         """Count a failure; False, as the file is not complete."""
         self._failures += 1
+        self.problem = problem
         if self._failures >= _MAX_FAILURES_IN_A_ROW:
             raise InterruptedExportError(
                 f"{self.name} could not be fetched {self._failures} times in a row, the last time because of:"

@@ -249,7 +249,10 @@ def free_bytes(directory: Path) -> int:
 
 def disk_full_error(directory: Path) -> DiskFullError:
     """The error of a disk without room."""
-    return DiskFullError(f"the disk of {directory} is full: free some space there, or set spool_dir to a larger disk")
+    return DiskFullError(
+        f"the disk of {directory} is full: free some space there, or set spool_dir, or fingerprints_url if that is what"
+        " it holds, to a larger disk"
+    )
 
 
 def file_name(text: str) -> str:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Signals
 
 _QUIETED_LOGGERS = (
-    "urllib3",
     "fsspec",
     "s3fs",
     "botocore",
@@ -35,6 +34,8 @@ _QUIETED_LOGGERS = (
     "singer_sdk.mapper",
 )
 """Loggers that write signed URLs, keys or values of a stream map's filter at level DEBUG."""
+_SILENT_LOGGER = "urllib3"
+"""It warns of a header that it cannot read, with the whole URL and a traceback."""
 _SUMMARY = """Write the users of Braze's segments to standard output, as Singer messages.
 
 The log goes to standard error.
@@ -113,6 +114,7 @@ class Command(click.Command):
         self.logger.addFilter(lambda record: record.msg not in DROPPED_MESSAGES)
         for name in _QUIETED_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(_SILENT_LOGGER).setLevel(logging.ERROR)
         self.signals.install()
         try:
             code = self._exit_code(*args, **extra)

@@ -34,6 +34,8 @@ _NOT_JSON = re.compile(r"#|---|[\w.-]+\s*[:=]")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _MAX_LEVELS = 100
 """Lists and objects inside each other in a setting or a file: more make other programs fail."""
+_STATE_WRAPPINGS = ("value", "singer_state")
+"""Members that hold the STATE in a STATE message, and in what `meltano state get` prints."""
 _NAMES_OF_ORCHESTRATORS = ("_", "MELTANO_")
 
 
@@ -132,6 +134,11 @@ def checked_state(file: IO[str] | None) -> IO[str] | None:
     if file is None:
         return None
     text, state = _read(file, "--state")
+    wrapping = next((name for name in _STATE_WRAPPINGS if isinstance(state.get(name), dict)), "")
+    if wrapping and "bookmarks" not in state:
+        raise ConfigError(
+            f"--state: {file.name} has the STATE in its member {wrapping}: make a file of that member alone"
+        )
     bookmarks = state.get("bookmarks", {})
     if not isinstance(bookmarks, dict) or not all(isinstance(bookmark, dict) for bookmark in bookmarks.values()):
         raise ConfigError(f"--state: {file.name} is no Singer state: its bookmarks must be an object for each stream")

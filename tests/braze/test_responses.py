@@ -118,6 +118,32 @@ def test_redirect_is_not_followed(server: Server, braze: Braze, call: Callable[[
         assert other.seen == []
 
 
+PROXIES = [name for scheme in ("all", "http", "https", "no") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())]
+
+
+@pytest.fixture
+def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine that runs the tests."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("without_proxies")
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+@pytest.mark.parametrize("proxy", ["http://secret:word@[::1", "socks5://secret:word@127.0.0.1:9", "http://", " "])
+@pytest.mark.fault("Braze's answers", "a proxy's address in the environment that is none", "one line")
+def test_impossible_proxy_is_told(monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str) -> None:
+    """It is the environment's fault, not that of api_url."""
+    monkeypatch.setenv(variable, proxy)
+
+    told = refused(start, Braze("http://braze.example", KEY, clock=FakeClock()), BrazeError)
+
+    assert f"the environment sets {variable.lower()}, which must be like http://host:port" in told
+    assert "api_url" not in told
+    assert "word" not in told
+
+
+@pytest.mark.usefixtures("without_proxies")
 @pytest.mark.parametrize("api_url", ["rest.iad-01.braze.com", "https://", "ftp://example.org"])
 def test_impossible_api_url_is_told(api_url: str) -> None:
     assert "api_url is no proper address" in refused(start, Braze(api_url, KEY, clock=FakeClock()), BrazeError)

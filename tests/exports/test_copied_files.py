@@ -52,6 +52,32 @@ def zipped(*contents: bytes) -> bytes:
     return written.getvalue()
 
 
+# Equal names
+
+
+@pytest.mark.parametrize("between", [[], [nothing, nothing]])
+@pytest.mark.fault("Bucket", "two files of one name in the folders of two dates", "the rows of both")
+def test_files_of_one_name_in_two_dates(tmp_path: Path, between: list[Any]) -> None:
+    """Both are there at once, or the first one is read before the second one comes."""
+    clock = Steps()
+    with braze(clock, tmp_path, hold=True) as sandbox:
+
+        def put(date: str, braze_id: str) -> None:
+            first = next((tmp_path / "bucket").glob("segment-export/*/*/*"))
+            folder = first.parents[1] / date / first.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "part.gz").write_bytes(gzip.compress(f'{{"braze_id":"{braze_id}"}}\n'.encode()))
+
+        def second() -> None:
+            put("2999-01-02", "second")
+
+        clock.steps = [sandbox.deliver_next_file, lambda: put("2999-01-01", "first"), *between, second, nothing]
+        run = sync(in_bucket(sandbox, tmp_path), clock=clock, catalog=USERS)
+
+    assert {"first", "second"} <= {*run.ids()}
+    assert len(run.ids()) == 3 + 2
+
+
 # Temporary names
 
 

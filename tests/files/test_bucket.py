@@ -41,6 +41,14 @@ def test_files_of_an_export_are_found_in_any_date_folder(bucket: Bucket, tmp_pat
     assert found[0].path == str(tmp_path / f"segment-export/seg/somewhen/{EXPORT}/a.gz")
 
 
+def test_files_of_one_name_in_several_date_folders_are_told_apart(bucket: Bucket, tmp_path: Path) -> None:
+    """Names say which files were read; the first of these keeps its own whether others have come or not."""
+    for date in ("2026-01-02", "2026-01-01", "2026-01-03"):
+        deliver(tmp_path, f"seg/{date}/{EXPORT}/a.zip")
+
+    assert names(bucket.objects(EXPORT, "seg")) == ["2026-01-02-a.zip", "2026-01-03-a.zip", "a.zip"]
+
+
 def test_what_is_not_of_the_export_is_left_alone(bucket: Bucket, tmp_path: Path) -> None:
     deliver(tmp_path, f"seg/2026-01-02/{OTHER}/a.zip")
     deliver(tmp_path, "seg/2026-01-02/users-x.zip")

@@ -204,6 +204,18 @@ def test_catalog_that_cannot_be_used(tmp_path: Path, content: str | None) -> Non
     assert "broken.json" in error
 
 
+@pytest.mark.parametrize("wrapping", ['{"type": "STATE", "value": %s}', '{"singer_state": %s}'])
+def test_state_inside_something_else(tmp_path: Path, wrapping: str) -> None:
+    """A whole STATE message, and what `meltano state get` prints: as STATE it would say nothing, and cost an export."""
+    (tmp_path / "state.json").write_text(wrapping % '{"bookmarks": {}}')
+
+    error = refusal("--config", config(tmp_path), "--state", str(tmp_path / "state.json"))
+
+    assert error.endswith(
+        f"has the STATE in its member {wrapping.split(chr(34))[-2]}: make a file of that member alone"
+    )
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"bookmarks": []}', '{"bookmarks": {"export_files": 1}}', None])
 @pytest.mark.fault("STATE", "a file that holds no STATE", "one line")
 def test_state_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:

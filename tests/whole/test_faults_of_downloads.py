@@ -144,6 +144,13 @@ def test_download_that_succeeds_at_last(tmp_path: Path, spoil: Spoil) -> None:
         trial.delivers()
 
 
+def at_the_same_byte(exchange: Exchange) -> None:
+    """The store always sends the file from its beginning, and never to its end."""
+    if exchange.is_download:
+        exchange.reply(200, GOOD_ZIP, ETag='"same"')
+        cut(0.8)(exchange)
+
+
 def broken_then(*reply: object) -> Spoil:
     """The first download breaks off, all others get this response."""
     return download(lambda e: cut(0.8)(e) if e.number == 1 else e.reply(*reply))  # type: ignore[arg-type]
@@ -159,6 +166,13 @@ def broken_then(*reply: object) -> Spoil:
             LINE,
             download(replies(403, PAGE)),
             "still not there",
+        ),
+        row(
+            DOWNLOAD,
+            "connection reset in every response, at the same byte, until export_timeout_minutes are over",
+            LINE,
+            at_the_same_byte,
+            "still fails, the last time because of: broken after",
         ),
         row(DOWNLOAD, "403 because the link has expired", LINE, download(replies(403, EXPIRED)), "expired"),
         row(DOWNLOAD, "403 in the middle", LINE, broken_then(403, PAGE), "expired"),

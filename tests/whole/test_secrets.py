@@ -168,6 +168,7 @@ class Watched:
         pytest.param(lambda _: None, 0, id="nothing fails"),
         pytest.param(first_download(cut(0.5)), 0, id="download breaks off"),
         pytest.param(first_download(replies(503, PAGE)), 0, id="store fails once"),
+        pytest.param(lambda exchange: exchange.headers.update({"no header\r\nX": "x"}), 0, id="line that is no header"),
         pytest.param(download(replies(200, PAGE)), 1, id="page in place of the file"),
         pytest.param(download(replies(400, PAGE)), 1, id="store refuses"),
         pytest.param(start(replies(400, PAGE)), 1, id="request is refused"),
@@ -241,6 +242,7 @@ def watch(folder: Path, spoil: Spoil, files: list[Any], code: int, *, bucket: Pa
     leaks.look_at_page(folder / "page.html")
     assert not leaks.found
     assert "DEBUG" in tap.log.read_text()
+    assert "Traceback" not in tap.log.read_text()
     assert all(KEY in seen.headers["Authorization"] for seen in hosts[urlsplit(rest.url).netloc])
     assert not [seen for seen in hosts[urlsplit(store.url).netloc] if "Authorization" in seen.headers]
 
