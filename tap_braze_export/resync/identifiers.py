@@ -65,7 +65,7 @@ class Identifier(NamedTuple):
 
 
 class _Fault(StrEnum):
-    """Why a row gives no identifier."""
+    """Why a row, or a cell of it, gives no identifier."""
 
     EMPTY = "empty"
     DUPLICATE = "duplicate"
@@ -113,10 +113,9 @@ class Identifiers:
         seen: set[bytes] = set()
         left_out = _LeftOutRows()
         for setting, row, cells in itertools.chain(self._from_settings(), self._from_file()):
-            found = _identifiers(cells, setting, row)
-            if isinstance(found, _Fault):
-                left_out.add(setting, found, row)
-                continue
+            found, fault = _identifiers(cells, setting, row)
+            if fault:
+                left_out.add(setting, fault, row)
             for identifier in found:
                 if (key := digest(*identifier.key)) in seen:
                     left_out.add(setting, _Fault.DUPLICATE, row)
@@ -139,23 +138,25 @@ class Identifiers:
                 yield "identifiers_url", row, _Fault.MALFORMED if cells is None else cells
 
 
-def _identifiers(cells: _Cells, setting: str, row: int) -> list[Identifier] | _Fault:
-    """A row's identifiers, or why there are none."""
+def _identifiers(cells: _Cells, setting: str, row: int) -> tuple[list[Identifier], _Fault | None]:
+    """Return a row's usable identifiers, and its fault: a malformed cell leaves out none of the others."""
     if isinstance(cells, _Fault):
-        return cells
-    found = []
+        return [], cells
+    found, is_malformed = [], False
     for kind in PLAIN_KINDS:
         value = _text(cells.get(kind), strip=kind != EXTERNAL_ID)
         if value is None or (value and not _is_plausible(kind, value)):
-            return _Fault.MALFORMED
-        if value:
+            is_malformed = True
+        elif value:
             found.append(Identifier(kind, value, "", setting, row))
     name, label = (_text(cells.get(column)) for column in ALIAS_COLUMNS)
-    if name is None or label is None or bool(name) != bool(label):
-        return _Fault.MALFORMED
     if name and label:
         found.append(Identifier(USER_ALIAS, name, label, setting, row))
-    return found or _Fault.EMPTY
+    elif name != label or name is None:
+        is_malformed = True
+    if is_malformed:
+        return found, _Fault.MALFORMED
+    return found, None if found else _Fault.EMPTY
 
 
 def _text(value: object, *, strip: bool = False) -> str | None:
@@ -180,7 +181,7 @@ def _is_plausible(kind: str, value: str) -> bool:
 
 
 class _LeftOutRows:
-    """Rows that give no identifier, counted by setting and fault."""
+    """Rows of which something gives no identifier, counted by setting and fault."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, _Fault]] = Counter()

@@ -187,6 +187,29 @@ def test_rows_left_out_are_logged_by_number_never_by_value(tmp_path: Path, caplo
     ]
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"email": "unknown"},
+        {"phone": "n/a"},
+        {"device_id": "x" * 2_001},
+        {"braze_id": "tab\there"},
+        {"alias_name": "a name without label"},
+        {"alias_label": "a label without name"},
+        {"alias_name": ["no text"], "alias_label": "label"},
+        {"alias_name": {}, "alias_label": []},
+    ],
+)
+def test_a_malformed_cell_leaves_out_none_of_the_others(
+    tmp_path: Path, caplog: LogCaptureFixture, cells: dict[str, Any]
+) -> None:
+    """A placeholder in the phone's column must not cost the person whose external id is known."""
+    row = {"external_id": "known"} | cells
+
+    assert from_file(tmp_path / "people.jsonl", json.dumps(row)) == externals("known")
+    assert caplog.messages == ["Identifiers left out: identifiers_url: 1 malformed (row 1)"]
+
+
 def test_malformed_json_lines(tmp_path: Path, caplog: LogCaptureFixture) -> None:
     """Neither broken JSON nor other types end the reading."""
     content = b'"first"\n{"external_id": \n[1]\ntrue\n1.5\n{"external_id": {}}\n"\\ud800"\n"\xff"\n\n{}\n"last"\n'
