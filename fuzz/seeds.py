@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
+import hashlib
 import io
 import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fuzz.targets import TOKEN, discovered_catalog
+from fuzz.targets import KEY, TOKEN, discovered_catalog
 from tap_braze_export.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -67,8 +68,21 @@ def _answers() -> Iterator[bytes]:
     yield b"\x02 200\nContent-Encoding: gzip\n\n" + gzip.compress(bodies[2], mtime=0)
 
 
-def _state() -> Iterator[bytes]:
-    export = {
+def _downloads() -> Iterator[bytes]:
+    half = b'\x00 200\nETag: "v"\nContent-Length: 10\n\n01234'
+    between = b"\n\x1e\n"
+    yield b"\x00 403\n\n<Error/>" + between + b"\x00 200\nContent-Length: 10\n\n0123456789"
+    yield half + between + b'\x00 206\nETag: "v"\nContent-Range: bytes 5-9/10\nContent-Length: 5\n\n56789'
+    yield half + between + b"\x00 416\n\n" + between + b"\x00 200\n\n0123456789"
+    yield half + between + b"\x00 403\n\n<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+    yield b"\x00 302\nLocation: /there\n\n" + between + b"\x00 200\nTransfer-Encoding: chunked\n\n01"
+    yield b"\x00 307\nLocation: http://[::1\nSet-Cookie: a=b\n\n"
+    yield b"\x00 503\nRetry-After: 9\nContent-Encoding: gzip\n\n" + gzip.compress(b"<html>", mtime=0)
+
+
+def _export() -> dict[str, Any]:
+    """An export that STATE or the journal names."""
+    return {
         "source": "segment",
         "segment_id": "seg",
         "export_id": "a-1800000000",
@@ -82,6 +96,43 @@ def _state() -> Iterator[bytes]:
         "files": 1,
         "emitted": base64.urlsafe_b64encode(b"12345678").decode(),
     }
+
+
+def _journal() -> Iterator[bytes]:
+    digest = hashlib.blake2b(b'{"exports": [], "resync": null, "version": 1}', digest_size=12).hexdigest()
+    record = {"bookmark": _export(), "url": None, "token": "token", "given_state": digest, "proven": True}
+    hosted = {**_export(), "in_bucket": False}
+    yield json.dumps(record).encode()
+    yield json.dumps({**record, "bookmark": {**_export(), "running": False}}).encode()
+    yield json.dumps({**record, "bookmark": {**_export(), "export_id": ""}}).encode()
+    yield json.dumps({**record, "bookmark": hosted, "url": "https://store.invalid/a.zip?Signature=x"}).encode()
+
+
+def _configuration() -> Iterator[bytes]:
+    config: dict[str, Any] = {"api_url": "https://rest.iad-01.braze.com", "api_key": KEY, "segment_ids": ["seg"]}
+    yield json.dumps(config).encode()
+    yield json.dumps({**config, "segment_ids": "a,b", "workers": "2", "global_control_group": "yes"}).encode("utf-16")
+    yield json.dumps(
+        {
+            **config,
+            "custom_attributes": {"plan": "string"},
+            "user_aliases": [{"alias_name": "n", "alias_label": "l"}],
+            "bucket_url": "s3://bucket/prefix",
+            "bucket_options": {"key": "k"},
+            "callback_url": "https://tap.invalid/braze",
+            "callback_listen": "127.0.0.1:9",
+            "spool_dir": "spool",
+            "batch_config": {"encoding": {"format": "jsonl"}, "storage": {"root": "out"}, "batch_size": 5},
+        }
+    ).encode()
+    maps = {"users": {"mail": "email", "__filter__": "email != None", "__else__": None}, "dev*": {"__alias__": "d"}}
+    yield json.dumps(
+        {**config, "stream_maps": maps, "flattening_enabled": True, "flattening_max_depth": 2, "faker_config": None}
+    ).encode()
+
+
+def _state() -> Iterator[bytes]:
+    export = _export()
     resync = {"export_id": "ids-a-1", "source": "1-x", "rows_signature": "shape", "requests": 1}
     fingerprints = {"version": "v/version", "parts": [["run", 2]]}
     value = {"version": 1, "exports": [export], "resync": resync, "fingerprints": fingerprints}
@@ -131,6 +182,9 @@ _SEEDS: Mapping[str, Callable[[], Iterator[bytes]]] = {
     "archives": _archives,
     "lines": _lines,
     "answers": _answers,
+    "downloads": _downloads,
+    "journal": _journal,
+    "configuration": _configuration,
     "state": _state,
     "catalog": _catalog,
     "identifiers": _identifiers,
@@ -146,6 +200,15 @@ WORDS: Mapping[str, tuple[bytes, ...]] = {
     "answers": (
         *(b"Retry-After: ", b"X-RateLimit-Reset: ", b"nan", b"inf", b"1e308", b"-1", b"Content-Length: ", b"Link: "),
         *(b"Location: ", b'"object_prefix":', b'"url":', b'"users":[', b'"invalid_user_ids":[', b"\\ud800", b"{}"),
+    ),
+    "downloads": (
+        *(b"Content-Length: ", b"Content-Range: bytes ", b'ETag: "v"', b"Transfer-Encoding: ", b"Location: "),
+        *(b"\n\x1e\n\x00 206\n", b"\n\x1e\n\x00 200\n", b"http://[", b"\xff", b"W/"),
+    ),
+    "journal": (b"null", b"{}", b"[]", b"-1", b"1e400", b"\\ud800", b"true", b'"url":', b'"running":', b"http://["),
+    "configuration": (
+        *(b"null", b"{}", b"[]", b"NaN", b"1e400", b"\\ud800", b"\\u0000", b'"api_url":', b'"__alias__":', b'"__else__":'),
+        *(b'"__key_properties__":', b"http://[", b"~nosuchuser", b"*", b"9" * 40),
     ),
     "state": (b"Infinity", b"NaN", b"null", b"{}", b"[]", b"-1", b"1e400", b"\\ud800", b"true", b'"partitions":'),
     "catalog": (b"null", b"{}", b"[]", b'"breadcrumb":', b'"selected":', b'"key_properties":', b'"type":', b"\\ud800"),

@@ -19,12 +19,26 @@ if TYPE_CHECKING:
     from tap_braze_export.braze.callback import Callbacks
 
 _WAITS = 6
-_PAGES = 30
+_REQUESTS = 30
 _STATUS = re.compile("[0-9]{3}")
+_BETWEEN_ANSWERS = b"\n\x1e\n"
+
+
+class _Answer:
+    """An answer that is written as text: a number and a status, headers, an empty line, and the body."""
+
+    def __init__(self, data: bytes) -> None:
+        head, _, self.body = data.partition(b"\n\n")
+        first, *lines = head.decode("latin-1").split("\n")
+        number, _, status = first.partition(" ")
+        self.number = sum(number.encode("latin-1"))
+        self.status = int(status) if _STATUS.fullmatch(status) else 200
+        pairs = (line.partition(":") for line in lines)
+        self.headers = {name: value.strip() for name, _, value in pairs if name.isascii() and name.isprintable()}
 
 
 class ScriptedAnswers(requests.adapters.HTTPAdapter):
-    """Gives every request the same answer, which is written as text; the pages of a list end after some.
+    """Gives requests these answers in order, then the last one again and again, and 404 after thirty requests.
 
     Attributes:
         number: The number in the first line, which the target uses.
@@ -33,13 +47,8 @@ class ScriptedAnswers(requests.adapters.HTTPAdapter):
     def __init__(self, data: bytes) -> None:
         super().__init__()
         self._requests = 0
-        head, _, self._body = data.partition(b"\n\n")
-        first, *lines = head.decode("latin-1").split("\n")
-        number, _, status = first.partition(" ")
-        self.number = sum(number.encode("latin-1"))
-        self._status = int(status) if _STATUS.fullmatch(status) else 200
-        pairs = (line.partition(":") for line in lines)
-        self._headers = {name: value.strip() for name, _, value in pairs if name.isascii() and name.isprintable()}
+        self._answers = [_Answer(part) for part in data.split(_BETWEEN_ANSWERS)]
+        self.number = self._answers[0].number
 
     def mount(self, session: requests.Session) -> None:
         """Let a session send everything here."""
@@ -48,16 +57,17 @@ class ScriptedAnswers(requests.adapters.HTTPAdapter):
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        answer = self._answers[min(self._requests, len(self._answers) - 1)]
         self._requests += 1
-        goes_on = self._requests <= _PAGES
-        answer = urllib3.HTTPResponse(
-            body=io.BytesIO(self._body),
-            headers=self._headers if goes_on else {},
-            status=self._status if goes_on else HTTPStatus.NOT_FOUND,
+        goes_on = self._requests <= _REQUESTS
+        response = urllib3.HTTPResponse(
+            body=io.BytesIO(answer.body),
+            headers=answer.headers if goes_on else {},
+            status=answer.status if goes_on else HTTPStatus.NOT_FOUND,
             preload_content=False,
             request_method=request.method,
         )
-        return self.build_response(request, answer)
+        return self.build_response(request, response)
 
 
 class StoppedAfterWaits(FakeClock):

@@ -20,9 +20,11 @@ from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import DamagedFileError, TapError, texts_in
+from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.request import sources_of
 from tap_braze_export.files import archive
+from tap_braze_export.files.download import Download
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.fingerprints.lifecycle import Confirmed
 from tap_braze_export.report.progress import Progress
@@ -33,7 +35,7 @@ from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.sessions import Session
 from tap_braze_export.settings import Settings
 from tap_braze_export.singer.command import describe
-from tap_braze_export.singer.config_errors import checked_catalog, checked_state
+from tap_braze_export.singer.config_errors import checked_catalog, checked_state, read_config_file
 from tests.support.fakes import FakeClock
 from tests.support.rows import both_paths, selected
 from tests.support.runs import tap_class
@@ -48,9 +50,13 @@ if TYPE_CHECKING:
 
 KEY = "5f0c-secret-key-77aa"
 TOKEN = "token-of-a-running-export"  # noqa: S105 - of these targets only
+_LINK = f"https://store.invalid/users.zip?Signature={KEY}"
 _MAX_WAIT_SECONDS = 3_800.0
 """Braze's longest window is an hour."""
 _CONFIG = {"api_url": "https://rest.invalid", "api_key": KEY, "segment_ids": ["seg"]}
+_ENDED: dict[str, Any] = {"version": 1, "exports": [], "resync": None}
+"""STATE of a run after which nothing runs."""
+_ATTEMPTS = 30
 _BLOCK_BYTES = 64
 _FEWEST_BLANK_LINES = 1_000
 """Blank lines in a row that are in no block; fewer are lines as others."""
@@ -100,6 +106,48 @@ def answers(data: bytes) -> None:
         except TapError as error:
             _check_message(error)
     assert all(0 <= seconds <= _MAX_WAIT_SECONDS for seconds in clock.slept), f"waited {clock.slept}"
+
+
+def downloads(data: bytes) -> None:
+    """A store's responses, one for each request: the file as long as was announced, another attempt, or one line."""
+    path = Path(_folder()) / "object"
+    for left in path.parent.glob("object*"):
+        left.unlink()
+    with Session() as session:
+        session.trust_env = False
+        ScriptedAnswers(data).mount(session)
+        download = Download(_LINK, path=path, session=session, clock=FakeClock(tick=1), deadline=2e9)
+        try:
+            is_complete = any(download.attempt() for _ in range(_ATTEMPTS))
+        except TapError as error:
+            _check_message(error)
+        else:
+            assert path.exists() == is_complete
+            assert not is_complete or path.stat().st_size == download.received
+            assert download.expected is None or not is_complete or download.expected == download.received
+
+
+def journal(data: bytes) -> None:
+    """The record of an export in `spool_dir`, up to what the next run makes of it."""
+    clock, folder = FakeClock(), Path(_folder())
+    exports = _exports(_ENDED, clock, folder)
+    record = Journal.of(_spool(clock, folder), Settings.of(_CONFIG).workspace, ("segment", "seg"), _ENDED)
+    record.path.write_bytes(data)
+    with _documented_errors(), exports:
+        json.dumps(exports.state(), allow_nan=False).encode()
+    for failure in exports.failures:
+        _check_message(TapError(failure))
+
+
+def configuration(data: bytes) -> None:
+    """A file given with --config, up to the streams of the tap that is made with it."""
+    path = Path(_folder()) / "config.json"
+    path.write_bytes(data)
+    with _documented_errors():
+        tap = tap_class(FakeClock())(config=read_config_file(str(path)), catalog=discovered_catalog())
+        for stream in tap.streams.values():
+            json.dumps(stream.schema, allow_nan=False).encode()
+        assert tap.settings.api_key
 
 
 def state(data: bytes) -> None:
@@ -158,7 +206,11 @@ def callbacks(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Target] = {
-    target.__name__: target for target in (archives, lines, answers, state, catalog, identifiers, callbacks)
+    target.__name__: target
+    for target in (
+        *(archives, lines, answers, downloads, journal),
+        *(configuration, state, catalog, identifiers, callbacks),
+    )
 }
 
 
@@ -225,15 +277,19 @@ def discovered_catalog() -> dict[str, Any]:
     return {"streams": [entry for entry in found["streams"] if entry["tap_stream_id"] in ("export_files", "users")]}
 
 
-def _exports(found: Mapping[str, Any], clock: FakeClock, folder: Path) -> Exports:
+def _spool(clock: FakeClock, folder: Path) -> Spool:
     spool = Spool(str(folder / "spool"), clock=clock)
     spool.open()
+    return spool
+
+
+def _exports(found: Mapping[str, Any], clock: FakeClock, folder: Path) -> Exports:
     settings = Settings.of({**_CONFIG, "bucket_url": str(folder)})
     return Exports(
         sources_of(settings, RequestedFields.of(()), with_memberships=False),
         client=unanswered(),
         clock=clock,
-        spool=spool,
+        spool=_spool(clock, folder),
         progress=Progress(clock, logging.getLogger("fuzz")),
         settings=settings,
         state=dict(found),
