@@ -12,7 +12,7 @@ from typing_extensions import override
 from tap_braze_export import streams
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.files.bucket_url import read_storage_url
+from tap_braze_export.files.bucket_url import check_storage_url, read_storage_url
 from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.report import page_file
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
@@ -53,6 +53,7 @@ _ADDRESSES: Mapping[str, Callable[[str], object]] = {
     "callback_url": check_callback_url,
     "bucket_url": partial(read_storage_url, setting="bucket_url"),
     "fingerprints_url": partial(read_storage_url, setting="fingerprints_url"),
+    "identifiers_url": partial(check_storage_url, setting="identifiers_url"),
 }
 """The function that reads the address in a setting; it raises a ConfigError if it is none."""
 _LARGEST_INTEGER = 10**9

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 from tap_braze_export.errors import ConfigError
 
 _CLOUD_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+_WEB_SCHEMES = frozenset({"http", "https"})
 _DIRECTORY_SCHEMES = frozenset({"file", "local"})
 _WANTED = "the bucket as s3://bucket/prefix, gs://bucket/prefix or abfs://container/prefix, or a local directory"
 _BRAZES_FOLDER = re.compile(r"(^|/+)segment-export(/+[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?)?/*$")
@@ -33,6 +34,7 @@ def read_storage_url(text: str, *, setting: str) -> str:
     Raises:
         ConfigError: It cannot be one.
     """
+    check_storage_url(text, setting=setting)
     url = text.strip()
     scheme, separator, path = url.partition("://")
     scheme = scheme.lower()
@@ -42,7 +44,7 @@ def read_storage_url(text: str, *, setting: str) -> str:
         if re.match(r"(?!file:/)[A-Za-z][\w+.-]+:", url):
             raise _refusal(setting, "has no :// after its scheme", "")
         return url
-    if scheme in {"http", "https"}:
+    if scheme in _WEB_SCHEMES:
         raise _refusal(setting, "is a web address", _form_of_web_address(url))
     if scheme in _DIRECTORY_SCHEMES:
         if not path.startswith(("/", "~")):
@@ -56,6 +58,19 @@ def read_storage_url(text: str, *, setting: str) -> str:
         if "?" in path:
             raise _refusal(setting, "holds a query: credentials go into bucket_options or the environment", "")
     return f"{scheme}://{path}"
+
+
+def check_storage_url(text: str, *, setting: str) -> None:
+    """Refuse an address that cannot be taken apart, such as one with half of the brackets of an IPv6 host.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        _ = parts.port if parts.scheme in _WEB_SCHEMES else None
+    except ValueError:
+        raise ConfigError(f"{setting} cannot be read as an address: check its host, port and brackets") from None
 
 
 def shown_bucket_url(url: str) -> str:

@@ -15,7 +15,8 @@ from fsspec.implementations.local import LocalFileSystem
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, StorageTarget
 
 from tap_braze_export.clock import Clock
-from tap_braze_export.errors import TapError
+from tap_braze_export.errors import ConfigError, TapError
+from tap_braze_export.files.bucket_url import check_storage_url
 from tap_braze_export.files.fast_zlib import fast_zlib
 from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.singer import parquet
@@ -64,7 +65,12 @@ def errors_in(given: Any) -> list[str]:
         errors.append("batch_config.encoding.format is missing: set it to jsonl or parquet")
     if file_format == "parquet" and not find_spec("pyarrow"):
         errors.append(f"batch_config.encoding.format parquet needs: pip install '{_TAP_NAME}[parquet]'")
-    if not storage.get("root"):
+    if root := storage.get("root"):
+        try:
+            check_storage_url(str(root), setting=_LABELS.url)
+        except ConfigError as error:
+            errors.append(str(error))
+    else:
         errors.append(
             "batch_config.storage.root is missing: set it to a directory or to a URL such as s3://bucket/prefix"
         )

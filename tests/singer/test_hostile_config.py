@@ -125,6 +125,25 @@ def test_odd_value_is_named(sandbox: Sandbox, folder: Path, odd: dict[str, Any],
     assert told in outcome({**settings(sandbox, folder), **odd})
 
 
+@pytest.mark.parametrize(
+    "odd", ["http://[", "https://h:x/", "https://h:99999/", "s3://[b/p", "//[", "sftp://[::1", "s3://\u2100/", "a://]b"]
+)
+@pytest.mark.parametrize(
+    "setting",
+    ["api_url", "callback_url", "bucket_url", "fingerprints_url", "identifiers_url", "batch_config"],
+)
+def test_address_that_cannot_be_taken_apart_is_one_line(
+    sandbox: Sandbox, folder: Path, setting: str, odd: str
+) -> None:
+    """Before anything is asked of Braze."""
+    value = {"encoding": {"format": "jsonl"}, "storage": {"root": odd}} if setting == "batch_config" else odd
+    told = outcome({**settings(sandbox, folder), setting: value})
+
+    assert setting in told
+    assert "Unforeseen" not in told
+    assert not [call for call in sandbox.calls if call.path.startswith("/users/export")]
+
+
 def test_odd_identifiers_are_left_out(sandbox: Sandbox, folder: Path) -> None:
     """They are people's data, and one of a million."""
     run = sync({**settings(sandbox, folder), "external_ids": ["a\x00b", "\ud800", "nobody"]}, clock=FakeClock())
