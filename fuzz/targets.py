@@ -109,7 +109,7 @@ def answers(data: bytes) -> None:
 
 
 def downloads(data: bytes) -> None:
-    """A store's responses, one for each request: the file as long as was announced, another attempt, or one line."""
+    """A store's responses, one for each request: a file of the announced length, another attempt, or one line."""
     path = Path(_folder()) / "object"
     for left in path.parent.glob("object*"):
         left.unlink()
