@@ -207,8 +207,8 @@ WORDS: Mapping[str, tuple[bytes, ...]] = {
     ),
     "journal": (b"null", b"{}", b"[]", b"-1", b"1e400", b"\\ud800", b"true", b'"url":', b'"running":', b"http://["),
     "configuration": (
-        *(b"null", b"{}", b"[]", b"NaN", b"1e400", b"\\ud800", b"\\u0000", b'"api_url":', b'"__alias__":', b'"__else__":'),
-        *(b'"__key_properties__":', b"http://[", b"~nosuchuser", b"*", b"9" * 40),
+        *(b"null", b"{}", b"[]", b"NaN", b"1e400", b"\\ud800", b"\\u0000", b'"api_url":', b'"__alias__":'),
+        *(b'"__else__":', b'"__key_properties__":', b"http://[", b"~nosuchuser", b"*", b"9" * 40),
     ),
     "state": (b"Infinity", b"NaN", b"null", b"{}", b"[]", b"-1", b"1e400", b"\\ud800", b"true", b'"partitions":'),
     "catalog": (b"null", b"{}", b"[]", b'"breadcrumb":', b'"selected":', b'"key_properties":', b'"type":', b"\\ud800"),

@@ -132,9 +132,7 @@ def test_odd_value_is_named(sandbox: Sandbox, folder: Path, odd: dict[str, Any],
     "setting",
     ["api_url", "callback_url", "bucket_url", "fingerprints_url", "identifiers_url", "batch_config"],
 )
-def test_address_that_cannot_be_taken_apart_is_one_line(
-    sandbox: Sandbox, folder: Path, setting: str, odd: str
-) -> None:
+def test_address_that_cannot_be_taken_apart_is_one_line(sandbox: Sandbox, folder: Path, setting: str, odd: str) -> None:
     """Before anything is asked of Braze."""
     value = {"encoding": {"format": "jsonl"}, "storage": {"root": odd}} if setting == "batch_config" else odd
     told = outcome({**settings(sandbox, folder), setting: value})
