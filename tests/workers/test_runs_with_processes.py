@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import sys
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from tests.support.preloaded import Copy
 
+HALF_OF_A_PIPE_BYTES = 2**15
 # A workspace with twelve files.
 pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)]
 
@@ -127,10 +131,19 @@ def test_damaged_file(tmp_path: Path, fault: str) -> None:
     assert several.error.partition(".txt")[2] == one.error.partition(".txt")[2]
 
 
-def two_processes(run: Copy) -> list[int]:
-    """The processes of a run with three workers, of which the run is one."""
-    found: list[int] = wait_for(lambda: len(found := children(run.pid)) == 2 and found)
-    return found
+def reading_processes(run: Copy) -> list[int]:
+    """The processes of a run with three workers, of which the run is one: two, or one that read all before the other.
+
+    The run starts no more once nobody takes its output.
+    """
+
+    def found() -> list[int]:
+        waiting = int.from_bytes(fcntl.ioctl(run.stdout, termios.FIONREAD, bytes(4)), sys.byteorder)
+        pids = children(run.pid)
+        return pids if len(pids) == 2 or waiting > HALF_OF_A_PIPE_BYTES else []
+
+    pids: list[int] = wait_for(found)
+    return pids
 
 
 @pytest.mark.slow
@@ -140,7 +153,7 @@ def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     """To the whole group, as from a terminal: whole lines, the signal's code, no traceback, nobody left behind."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        pids = two_processes(process)
+        pids = reading_processes(process)
         assert process.stdout
         before = [process.stdout.readline()]
         while not before[-1].startswith(b'{"type":"RECORD"'):
@@ -164,7 +177,7 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """Its processes see that the pipe is closed."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        pids = two_processes(process)
+        pids = reading_processes(process)
         process.kill()
         ended(process, tmp_path)
         wait_for(lambda: have_ended(pids))
@@ -176,7 +189,7 @@ def test_killed_process_is_told_of(tmp_path: Path) -> None:
     """One line says what happened and what to do; the next run continues."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        first, *_ = pids = two_processes(process)
+        first, *_ = pids = reading_processes(process)
         os.kill(first, signal.SIGKILL)
         done = ended(process, tmp_path)
         assert "a process that reads files was killed by signal 9" in done.error
