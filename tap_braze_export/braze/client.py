@@ -229,7 +229,10 @@ class Braze:
                 " again; if it stays so, check that api_url is the REST endpoint and that no proxy changes responses"
             ) from None
         except NoUsersError:
-            raise BrazeError(f"{endpoints.IDS} responded {response.status_code} without users") from None
+            raise BrazeError(
+                f"{endpoints.IDS} responded {response.status_code} without users: run again later; if that happens"
+                " again, check that api_url is the REST endpoint of your instance"
+            ) from None
         return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:

@@ -244,7 +244,10 @@ def test_ids_response_may_be_empty(server: Server, braze: Braze, body: object) -
 def test_ids_response_without_users_is_an_error(server: Server, braze: Braze) -> None:
     server.answers = [as_json({"message": "queued"}, 202)]
 
-    assert refused(export_ids, braze, BrazeError) == "POST /users/export/ids responded 202 without users"
+    assert refused(export_ids, braze, BrazeError) == (
+        "POST /users/export/ids responded 202 without users: run again later; if that happens again, check that api_url"
+        " is the REST endpoint of your instance"
+    )
 
 
 def test_ids_response_does_not_show_users() -> None:

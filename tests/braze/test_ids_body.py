@@ -172,7 +172,10 @@ def test_unreadable_json_is_told_as_such(server: Server, braze: Braze, content: 
 def test_json_without_users_is_told_as_such(server: Server, braze: Braze, content: bytes) -> None:
     server.answers = [(201, {}, content)]
 
-    assert refused(export_ids, braze, BrazeError) == "POST /users/export/ids responded 201 without users"
+    assert refused(export_ids, braze, BrazeError) == (
+        "POST /users/export/ids responded 201 without users: run again later; if that happens again, check that api_url"
+        " is the REST endpoint of your instance"
+    )
 
 
 def test_a_byte_order_mark_is_no_part_of_the_body(server: Server, braze: Braze) -> None:
