@@ -6,11 +6,12 @@ import gzip
 import io
 import struct
 import zipfile
-from itertools import combinations, pairwise
+import zlib
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tap_braze_export.errors import DamagedFileError
@@ -91,11 +92,6 @@ GZIPS = {
     "gzip of three members": b"".join(gzip.compress(content, mtime=0) for content in CONTENTS),
     "padded gzip": gzip.compress(b"".join(CONTENTS), mtime=0) + bytes(32),
 }
-WHOLE_GZIPS = {
-    b"".join(gzip.compress(content, mtime=0) for content in some).rstrip(b"\0")
-    for count in (1, 2)
-    for some in combinations(CONTENTS, count)
-}
 ARCHIVES = ZIPS | GZIPS
 
 
@@ -105,6 +101,14 @@ def lines_or_refusal(content: bytes) -> list[bytes]:
         return lines_of(content)
     except DamagedFileError as error:
         assert "\n" not in str(error)  # noqa: PT017 - the other end is as good
+        return LINES
+
+
+def lines_of_whole_gzip(content: bytes) -> list[bytes]:
+    """The lines of gzip members that are whole, checksums included, for the standard library; else all."""
+    try:
+        return gzip.decompress(content).splitlines() or LINES
+    except (OSError, EOFError, zlib.error):
         return LINES
 
 
@@ -162,8 +166,7 @@ def test_changed_bytes_never_give_fewer_lines(kind: str, data: st.DataObject) ->
     at = data.draw(st.integers(0, len(content)))
     replaced = content[:at] + data.draw(st.binary(max_size=8)) + content[at + data.draw(st.integers(0, 40)) :]
 
-    assume(replaced.rstrip(b"\0") not in WHOLE_GZIPS)
-    assert lines_or_refusal(replaced) == LINES
+    assert lines_or_refusal(replaced) in (LINES, lines_of_whole_gzip(replaced))
 
 
 @given(st.binary(max_size=200), st.sampled_from([LOCAL, END, b"\x1f\x8b\x08", b""]))
