@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
-import sys
-import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,11 +22,9 @@ from tests.support.workers import children, have_ended, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.preloaded import Copy
 
-HALF_OF_A_PIPE_BYTES = 2**15
 # A workspace with twelve files.
 pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)]
 
@@ -131,19 +127,24 @@ def test_damaged_file(tmp_path: Path, fault: str) -> None:
     assert several.error.partition(".txt")[2] == one.error.partition(".txt")[2]
 
 
-def reading_processes(run: Copy) -> list[int]:
-    """The processes of a run with three workers, of which the run is one: two, or one that read all before the other.
+def has_begun(pid: int) -> bool:
+    """True if a process of a run has its own program, for whose beginning the run waits."""
+    try:
+        return b"tap_braze_export.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
 
-    The run starts no more once nobody takes its output.
+
+def two_processes(run: Copy) -> list[int]:
+    """The processes of a run with three workers, of which the run is one.
+
+    The first is stopped until there is a second: a fast one would make it needless.
     """
-
-    def found() -> list[int]:
-        waiting = int.from_bytes(fcntl.ioctl(run.stdout, termios.FIONREAD, bytes(4)), sys.byteorder)
-        pids = children(run.pid)
-        return pids if len(pids) == 2 or waiting > HALF_OF_A_PIPE_BYTES else []
-
-    pids: list[int] = wait_for(found)
-    return pids
+    first, *_ = wait_for(lambda: [pid for pid in children(run.pid) if has_begun(pid)])
+    os.kill(first, signal.SIGSTOP)
+    found: list[int] = wait_for(lambda: len(found := children(run.pid)) == 2 and found)
+    os.kill(first, signal.SIGCONT)
+    return found
 
 
 @pytest.mark.slow
@@ -153,7 +154,7 @@ def test_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     """To the whole group, as from a terminal: whole lines, the signal's code, no traceback, nobody left behind."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        pids = reading_processes(process)
+        pids = two_processes(process)
         assert process.stdout
         before = [process.stdout.readline()]
         while not before[-1].startswith(b'{"type":"RECORD"'):
@@ -177,7 +178,7 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """Its processes see that the pipe is closed."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        pids = reading_processes(process)
+        pids = two_processes(process)
         process.kill()
         ended(process, tmp_path)
         wait_for(lambda: have_ended(pids))
@@ -189,7 +190,7 @@ def test_killed_process_is_told_of(tmp_path: Path) -> None:
     """One line says what happened and what to do; the next run continues."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        first, *_ = pids = reading_processes(process)
+        first, *_ = pids = two_processes(process)
         os.kill(first, signal.SIGKILL)
         done = ended(process, tmp_path)
         assert "a process that reads files was killed by signal 9" in done.error
