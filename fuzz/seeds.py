@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
-import hashlib
 import io
 import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fuzz.targets import KEY, TOKEN, discovered_catalog
+from fuzz.stand_ins import BETWEEN_ANSWERS
+from fuzz.targets import KEY, TOKEN, discovered_catalog, journal_of_segment
 from tap_braze_export.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _answers() -> Iterator[bytes]:
 
 def _downloads() -> Iterator[bytes]:
     half = b'\x00 200\nETag: "v"\nContent-Length: 10\n\n01234'
-    between = b"\n\x1e\n"
+    between = BETWEEN_ANSWERS
     yield b"\x00 403\n\n<Error/>" + between + b"\x00 200\nContent-Length: 10\n\n0123456789"
     yield half + between + b'\x00 206\nETag: "v"\nContent-Range: bytes 5-9/10\nContent-Length: 5\n\n56789'
     yield half + between + b"\x00 416\n\n" + between + b"\x00 200\n\n0123456789"
@@ -99,8 +99,8 @@ def _export() -> dict[str, Any]:
 
 
 def _journal() -> Iterator[bytes]:
-    digest = hashlib.blake2b(b'{"exports": [], "resync": null, "version": 1}', digest_size=12).hexdigest()
-    record = {"bookmark": _export(), "url": None, "token": "token", "given_state": digest, "proven": True}
+    given_state = journal_of_segment().given_state
+    record = {"bookmark": _export(), "url": None, "token": "token", "given_state": given_state, "proven": True}
     hosted = {**_export(), "in_bucket": False}
     yield json.dumps(record).encode()
     yield json.dumps({**record, "bookmark": {**_export(), "running": False}}).encode()
@@ -203,7 +203,7 @@ WORDS: Mapping[str, tuple[bytes, ...]] = {
     ),
     "downloads": (
         *(b"Content-Length: ", b"Content-Range: bytes ", b'ETag: "v"', b"Transfer-Encoding: ", b"Location: "),
-        *(b"\n\x1e\n\x00 206\n", b"\n\x1e\n\x00 200\n", b"http://[", b"\xff", b"W/"),
+        *(BETWEEN_ANSWERS + b"\x00 206\n", BETWEEN_ANSWERS + b"\x00 200\n", b"http://[", b"\xff", b"W/"),
     ),
     "journal": (b"null", b"{}", b"[]", b"-1", b"1e400", b"\\ud800", b"true", b'"url":', b'"running":', b"http://["),
     "configuration": (

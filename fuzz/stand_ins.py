@@ -18,10 +18,11 @@ from tests.support.fakes import FakeClock
 if TYPE_CHECKING:
     from tap_braze_export.braze.callback import Callbacks
 
+BETWEEN_ANSWERS = b"\n\x1e\n"
+"""Stands between two answers of `ScriptedAnswers`."""
 _WAITS = 6
 _REQUESTS = 30
 _STATUS = re.compile("[0-9]{3}")
-_BETWEEN_ANSWERS = b"\n\x1e\n"
 
 
 class _Answer:
@@ -47,7 +48,7 @@ class ScriptedAnswers(requests.adapters.HTTPAdapter):
     def __init__(self, data: bytes) -> None:
         super().__init__()
         self._requests = 0
-        self._answers = [_Answer(part) for part in data.split(_BETWEEN_ANSWERS)]
+        self._answers = [_Answer(part) for part in data.split(BETWEEN_ANSWERS)]
         self.number = self._answers[0].number
 
     def mount(self, session: requests.Session) -> None:

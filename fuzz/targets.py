@@ -129,10 +129,8 @@ def downloads(data: bytes) -> None:
 
 def journal(data: bytes) -> None:
     """The record of an export in `spool_dir`, up to what the next run makes of it."""
-    clock, folder = FakeClock(), Path(_folder())
-    exports = _exports(_ENDED, clock, folder)
-    record = Journal.of(_spool(clock, folder), Settings.of(_CONFIG).workspace, ("segment", "seg"), _ENDED)
-    record.path.write_bytes(data)
+    journal_of_segment().path.write_bytes(data)
+    exports = _exports(_ENDED, FakeClock(), Path(_folder()))
     with _documented_errors(), exports:
         json.dumps(exports.state(), allow_nan=False).encode()
     for failure in exports.failures:
@@ -275,6 +273,12 @@ def discovered_catalog() -> dict[str, Any]:
     tap = tap_class(Clock())(config=_CONFIG)
     found: dict[str, Any] = tap.catalog_dict
     return {"streams": [entry for entry in found["streams"] if entry["tap_stream_id"] in ("export_files", "users")]}
+
+
+def journal_of_segment() -> Journal:
+    """The journal of the one segment, of a run that was handed a STATE after which nothing runs."""
+    spool = _spool(FakeClock(), Path(_folder()))
+    return Journal.of(spool, Settings.of(_CONFIG).workspace, ("segment", "seg"), _ENDED)
 
 
 def _spool(clock: FakeClock, folder: Path) -> Spool:
