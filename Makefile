@@ -44,7 +44,7 @@ DEMO_CHANGED := 0
 demo: setup ## load 20,000 made-up users into DuckDB; again with DEMO_CHANGED=5
 	@.venv/bin/python demo/run.py --changed "$(DEMO_CHANGED)"
 
-check: lint ## lint, and run the tests that need no server: under a minute
+check: lint ## lint, and run the tests that need no server
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
 test: setup .cache/azurite/.installed ## run every test; installs missing Debian packages
