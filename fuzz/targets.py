@@ -54,7 +54,7 @@ _LINK = f"https://store.invalid/users.zip?Signature={KEY}"
 _MAX_WAIT_SECONDS = 3_800.0
 """Braze's longest window is an hour."""
 _CONFIG = {"api_url": "https://rest.invalid", "api_key": KEY, "segment_ids": ["seg"]}
-_ENDED: dict[str, Any] = {"version": 1, "exports": [], "resync": None}
+_ENDED: dict[str, Any] = {"version": 1, "exports": [], "resync": []}
 """STATE of a run after which nothing runs."""
 _ATTEMPTS = 30
 _BLOCK_BYTES = 64

@@ -1,6 +1,6 @@
 """STATE's record of an export: enough to adopt it in Braze and to skip the files that the target has.
 
-`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": ...}`. No secret, no URL, no user data.
+`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": [...]}`. No secret, no URL, no user data.
 """
 
 from __future__ import annotations
@@ -187,11 +187,21 @@ class ResyncProgress(msgspec.Struct):
 
     @classmethod
     def of(cls, found: Any) -> Self | None:
-        """Read the member `resync`; None if it is none of the tap's own."""
+        """Read an entry of the member `resync`; None if it is none of the tap's own."""
         try:
             return msgspec.convert(found, cls)
         except msgspec.ValidationError:
             return None
+
+
+def resync_entries(found: Any) -> list[dict[str, Any]]:
+    """The member `resync` in the form that it has in every STATE: a list with the unfinished resync, or empty.
+
+    A list, since orchestrators merge one STATE into another and fail where null meets an object, which earlier
+    versions of the tap wrote.
+    """
+    entries = found if isinstance(found, list) else [found]
+    return [entry for entry in entries if isinstance(entry, dict)][-1:]
 
 
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:

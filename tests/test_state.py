@@ -30,7 +30,7 @@ JUNK: list[Any] = [{}, [1], 1.5, float("inf"), -1, 2**80]
 
 
 def state(**more: Any) -> dict[str, Any]:
-    return {"version": VERSION, "exports": [ENTRY], "resync": None, **more}
+    return {"version": VERSION, "exports": [ENTRY], "resync": [], **more}
 
 
 def bookmark() -> Bookmark:

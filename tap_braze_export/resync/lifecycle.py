@@ -20,7 +20,7 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
-from tap_braze_export.state import VERSION, ResyncProgress
+from tap_braze_export.state import VERSION, ResyncProgress, resync_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -147,7 +147,7 @@ class Resync:
         self._clock = clock
         self._spool = spool
         self._settings = settings
-        self._state = {"version": VERSION, "exports": [], "resync": None, **state}
+        self._state = {"version": VERSION, "exports": [], **state, "resync": resync_entries(state.get("resync"))}
         self._rows_signature = rows_signature
         self._lists_misses = lists_misses
         self._threads = threads or RequestThreads(settings.concurrent_requests)
@@ -216,7 +216,8 @@ class Resync:
     def done(self, group: Group) -> None:
         """Note that a group's rows are written."""
         self._emitted.save(group.digests, group.end)
-        self._state["resync"] = {**self._state["resync"], "requests": group.end}
+        (entry,) = self._state["resync"]
+        self._state["resync"] = [{**entry, "requests": group.end}]
         group.is_settled = True
 
     def failed(self, group: Group, error: ExportError) -> None:
@@ -246,14 +247,15 @@ class Resync:
         """The id of this resync, and how many of its requests an earlier run has done."""
         source = {"source": f"{_PLAN_VERSION}-{fingerprint}", "rows_signature": self._rows_signature}
         earlier = self._state["resync"]
-        if (found := ResyncProgress.of(earlier)) and source.items() <= earlier.items():
-            _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
-            return found.export_id, found.requests
+        for entry in earlier:
+            if (found := ResyncProgress.of(entry)) and source.items() <= entry.items():
+                _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
+                return found.export_id, found.requests
         # Random, as another run may begin the same resync in the same second, for another loader.
         export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}-{secrets.token_hex(4)}"
         dropped = "; an unfinished one of other identifiers is dropped" if earlier else ""
         _log.info("Resync %s begins%s", export_id, dropped)
-        self._state["resync"] = {"export_id": export_id, **source, "requests": 0}
+        self._state["resync"] = [{"export_id": export_id, **source, "requests": 0}]
         return export_id, 0
 
     def _fill(self, group: Group) -> None:
@@ -313,7 +315,7 @@ class Resync:
             shown = ", ".join(self._refused_rows[:_MAX_LOGGED_REFUSALS])
             more = ", …" if count > _MAX_LOGGED_REFUSALS else ""
             self.failures.append(f"{count} requests were left out ({shown}{more}): {self._last_refusal}")
-        self._state["resync"] = None
+        self._state["resync"] = []
         self._spool.clear(export_id)
         self._finished = True
 

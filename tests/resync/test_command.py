@@ -115,7 +115,7 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, seed: int)
         rest = command(*files, *_given(state, tmp_path))
 
     assert _plain_rows([*records, *rest.of_type("RECORD")]) == expected
-    assert rest.states[-1]["bookmarks"]["export_files"]["resync"] is None
+    assert rest.states[-1]["bookmarks"]["export_files"]["resync"] == []
 
 
 def _given(state: dict[str, Any] | None, folder: Path) -> list[str]:
@@ -125,4 +125,4 @@ def _given(state: dict[str, Any] | None, folder: Path) -> list[str]:
 
 def _position(state: dict[str, Any] | None) -> int:
     resync = state["bookmarks"]["export_files"]["resync"] if state else None
-    return int(resync["requests"]) if resync else 0
+    return int(resync[0]["requests"]) if resync else 0

@@ -29,7 +29,7 @@ def test_failing_call_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
 
     assert run.error == "BrazeError: POST /users/export/ids failed"
     assert [name for name, _, _ in run.files] == ["requests 0-49", "requests 50-69"]
-    assert run.state["resync"]["requests"] == 70
+    assert run.state["resync"][0]["requests"] == 70
 
 
 def test_request_that_braze_refuses_is_left_out_and_reported(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_request_that_braze_refuses_is_left_out_and_reported(tmp_path: Path) -> 
 
     assert [user["braze_id"] for user in run.users] == ["b-0@example.org", "b-2@example.org"]
     assert run.resync.failures == ["1 requests were left out (emails row 2): refused with 400, for emails row 2"]
-    assert run.state["resync"] is None
+    assert run.state["resync"] == []
 
 
 @pytest.mark.parametrize("count", [3, 300])

@@ -127,7 +127,7 @@ def test_no_request_without_identifiers(sandbox: Sandbox, tmp_path: Path) -> Non
     run = resync(sandbox, tmp_path, identifiers_url=str(path))
 
     assert bodies(sandbox) == []
-    assert run.states[-1]["bookmarks"]["export_files"]["resync"] is None
+    assert run.states[-1]["bookmarks"]["export_files"]["resync"] == []
 
 
 def test_no_segment_is_exported_in_a_resync(sandbox: Sandbox, tmp_path: Path) -> None:

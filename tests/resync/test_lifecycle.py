@@ -49,7 +49,7 @@ def test_rows_of_a_group_carry_the_time_of_its_first_response(tmp_path: Path) ->
 def test_odd_progress_in_state_begins_anew(tmp_path: Path, odd: dict[str, Any]) -> None:
     """STATE has been in other programs' hands; nobody is left out because of it."""
     first = SimulatedRun(ScriptedBraze(FakeClock()), tmp_path, emails=emails(60), groups=1)
-    state = {**first.state, "resync": {**first.state["resync"], **odd}}
+    state = {**first.state, "resync": [{**first.state["resync"][0], **odd}]}
 
     run = SimulatedRun(ScriptedBraze(FakeClock()), tmp_path, emails=emails(60), state=state)
 
@@ -86,7 +86,7 @@ EXPORTS = [{"source": "segment", "segment_id": "all-users", "anything": [1, {"a"
 
 def test_state_of_segment_exports_is_handed_on_as_it_came(sandbox: Sandbox, tmp_path: Path) -> None:
     """In every STATE message of a resync, whatever it holds."""
-    state = {"bookmarks": {"export_files": {"version": 1, "exports": EXPORTS, "resync": None}}}
+    state = {"bookmarks": {"export_files": {"version": 1, "exports": EXPORTS, "resync": []}}}
 
     run = resync(sandbox, tmp_path, external_ids=["ada"], state=state)
 
@@ -102,7 +102,7 @@ def test_state_follows_every_group_however_little_it_emits(sandbox: Sandbox, tmp
     run = sync(config, catalog=selecting(["users"]), clock=Clock())
 
     held = [state["bookmarks"]["export_files"]["resync"] for state in run.states]
-    assert [resync["requests"] if resync else None for resync in held] == [50, 100, 150, 200, None]
+    assert [resync[0]["requests"] if resync else None for resync in held] == [50, 100, 150, 200, None]
 
 
 def test_broken_resync_continues_at_its_last_checkpoint(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_broken_resync_continues_at_its_last_checkpoint(tmp_path: Path) -> None:
 
     second = SimulatedRun(braze, tmp_path, emails=emails(300), state=first.state)
 
-    assert first.state["resync"]["requests"] == 150
+    assert first.state["resync"][0]["requests"] == 150
     assert [body["email_address"] for body in braze.bodies] == emails(300)[150:]
     assert second.files[0][0] == "requests 150-199"
     assert [user["braze_id"] for user in second.users[-2:]] == ["b-298@example.org", "last"]
-    assert second.state["resync"] is None
-    before, after = first.state["resync"]["export_id"], second.states[0]["resync"]["export_id"]
+    assert second.state["resync"] == []
+    before, after = first.state["resync"][0]["export_id"], second.states[0]["resync"][0]["export_id"]
     assert before == after
     assert before.startswith("ids-")
 
@@ -132,7 +132,7 @@ def test_loader_that_lags_behind_gets_everything_after_its_state(tmp_path: Path)
 
     second = SimulatedRun(braze, tmp_path, emails=emails(300), state=first.states[1])
 
-    assert first.states[1]["resync"]["requests"] == 100
+    assert first.states[1]["resync"][0]["requests"] == 100
     assert [user["braze_id"] for user in second.users] == [f"b-{email[5:]}" for email in emails(300)[100:]]
 
 
@@ -143,7 +143,7 @@ def test_finished_resync_can_be_run_again(tmp_path: Path) -> None:
 
     second = SimulatedRun(braze, tmp_path, emails=emails(10), state=first.state)
 
-    assert first.state == {"version": 1, "exports": [], "resync": None}
+    assert first.state == {"version": 1, "exports": [], "resync": []}
     assert second.users == first.users
     assert len(braze.bodies) == 20
 
@@ -163,7 +163,7 @@ def test_changed_source_or_selection_starts_over(tmp_path: Path, change: dict[st
     assert [user["braze_id"] for user in second.users[:199]] == [f"b-{email[5:]}" for email in emails(199)]
 
 
-@pytest.mark.parametrize("left", [{"requests": "x"}, [], "text", {"source": None}])
+@pytest.mark.parametrize("left", [{"requests": "x"}, [], [None, 7], "text", {"source": None}, [{"source": None}]])
 @pytest.mark.fault("STATE", "STATE of a resync that somebody has edited", "it starts over")
 def test_senseless_state_starts_over(tmp_path: Path, left: Any) -> None:
     """A STATE that somebody has edited is no reason to fail."""
@@ -172,6 +172,39 @@ def test_senseless_state_starts_over(tmp_path: Path, left: Any) -> None:
     run = SimulatedRun(braze, tmp_path, emails=emails(3), state={"version": 1, "exports": [], "resync": left})
 
     assert len(run.users) == 3
+
+
+# As an earlier version of the tap wrote the member.
+
+
+def test_null_and_the_bare_object_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    """A resync that it left goes on; null means that there is none."""
+    first = SimulatedRun(ScriptedBraze(FakeClock()), tmp_path, emails=emails(60), groups=1)
+    braze = ScriptedBraze(FakeClock())
+
+    second = SimulatedRun(braze, tmp_path, emails=emails(60), state={**first.state, "resync": first.state["resync"][0]})
+    third = SimulatedRun(ScriptedBraze(FakeClock()), tmp_path, emails=emails(60), state={**first.state, "resync": None})
+
+    assert [body["email_address"] for body in braze.bodies] == emails(60)[50:]
+    assert second.state["resync"] == []
+    assert len(third.users) == 60
+
+
+def test_member_is_a_list_in_every_state_also_of_segment_exports(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whatever kind an earlier version left there: orchestrators merge STATE, and a kind that changes ends them."""
+    progress = {"export_id": "ids-1", "source": "1-x", "rows_signature": "y", "requests": 50}
+    for left, kept in ((None, []), (progress, [progress]), ([progress], [progress]), ([], [])):
+        state = {"bookmarks": {"export_files": {"version": 1, "exports": [], "resync": left}}}
+        whole = sync(settings(sandbox, tmp_path), catalog=selecting(["users"]), state=state, clock=Clock())
+        single = resync(sandbox, tmp_path, external_ids=["ada"], state=state)
+
+        # The SDK begins with the STATE that the run was given.
+        exported = [state["bookmarks"]["export_files"]["resync"] for state in whole.states[1:]]
+        assert exported, left
+        assert exported == [kept] * len(exported), left
+        resynced = [state["bookmarks"]["export_files"]["resync"] for state in single.states[1:]]
+        assert all(type(member) is list and len(member) <= 1 for member in resynced), left
+        assert resynced[-1] == [], left
 
 
 class Meanwhile(ScriptedBraze):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TARGET = Path(__file__).parents[1] / "support" / "failing_target.py"
-BEFORE = {"bookmarks": {"export_files": {"version": 1, "exports": [], "resync": None}}}
+BEFORE = {"bookmarks": {"export_files": {"version": 1, "exports": [], "resync": []}}}
 """The STATE that the loader has confirmed before."""
 
 
