@@ -22,7 +22,7 @@ from tap_braze_export.clock import Clock
 from tap_braze_export.errors import DamagedFileError, TapError, texts_in
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.request import sources_of
+from tap_braze_export.exports.sources import sources_of
 from tap_braze_export.files import archive
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.spool import Spool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from tap_braze_export.files.archive import Block
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.state import Bookmark
+
+
+class Role(enum.Enum):
+    """The part that an export has in measuring Braze's filter of updated users."""
+
+    NONE = enum.auto()
+    """None: most exports."""
+    NAMES_USERS = enum.auto()
+    """An incremental export, which a full one of the same segment follows in this run."""
+    IS_COMPARED = enum.auto()
+    """That full export, if this run has emitted all of the incremental one."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,14 @@ class Delivery(OfExport, Protocol):
         """Compressed bytes."""
 
     @property
+    def role(self) -> Role:
+        """The part of its export in measuring the filter of updated users."""
+
+    @property
+    def updated_since(self) -> str | None:
+        """The last update from which its export was asked for users, as `exported_at`; None for everybody."""
+
+    @property
     def invalid_user_ids(self) -> Sequence[dict[str, str]]:
         """Identifiers that matched nobody, as rows of that stream without `exported_at`."""
 
@@ -66,8 +86,8 @@ class Delivery(OfExport, Protocol):
             ExportError: If they cannot be read to their end.
         """
 
-    def done(self, users: int) -> None:
-        """Note that all rows are written, before STATE is."""
+    def done(self, users: int, rejected: int = 0) -> None:
+        """Note that all rows are written, before STATE is; `rejected` lines could not be read."""
 
     def failed(self, error: ExportError) -> None:
         """Note that it cannot be read: it is fetched once more, or its export is given up."""
@@ -81,9 +101,11 @@ def audit_row(delivery: Delivery, *, read_at: str) -> dict[str, Any]:
         "source": delivery.source,
         "segment_id": delivery.segment_id or None,
         "exported_at": delivery.exported_at,
+        "updated_since": delivery.updated_since,
         "read_at": read_at,
         "bytes": delivery.size,
         **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
+        "missed": None,
     }
 
 
@@ -122,8 +144,14 @@ class Deliveries(Protocol):
     def state(self) -> dict[str, Any]:
         """The value of `bookmarks.export_files` in STATE."""
 
+    def stated(self) -> None:
+        """Note that a STATE message with `state` was written."""
+
+    def second_part(self) -> Deliveries | None:
+        """The full exports that were put off until incremental ones were read; None if there is none."""
+
     def complete_exports(self) -> Sequence[CompleteExport]:
-        """The exports of which every file has come and was emitted: known, not only assumed."""
+        """The exports of everybody of which every file has come and was emitted: known, not only assumed."""
 
     def review(self) -> None:
         """At the end of a run: warn of what seems odd."""

@@ -9,31 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import timestamp
-from tap_braze_export.deliveries import audit_row
+from tap_braze_export.deliveries import Role, audit_row
 from tap_braze_export.errors import ExportError, TapError
-from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.request import sources_of
 from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.parts import Parts
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.record import RunRecord
 from tap_braze_export.report.summary import Summary, log_table
-from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.retry import Repetitions
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.rows.rescued_members import add
-from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
-from tap_braze_export.singer.batch_files import BatchFiles
-from tap_braze_export.singer.batch_messages import Batches
 from tap_braze_export.singer.command import describe
+from tap_braze_export.singer.state_messages import StateMessages
 from tap_braze_export.workers.memory import keep_freed_memory
-from tap_braze_export.workers.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,12 +37,13 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import Deliveries, Delivery
     from tap_braze_export.fingerprints.lifecycle import Fingerprints
+    from tap_braze_export.fingerprints.measured import MeasuredFilter
     from tap_braze_export.settings import Settings
+    from tap_braze_export.singer.batch_messages import Batches
     from tap_braze_export.singer.file_stream import FileStream
     from tap_braze_export.singer.messages import MessageWriter
+    from tap_braze_export.workers.read_ahead import ReadAhead
 
-_OUTPUT_PER_STATE = 110
-"""STATE is written once the output is so many times all STATE so far and the next two: small files share one."""
 _FINGERPRINTS = "fingerprints"
 """The member of `bookmarks.export_files` that names the fingerprints of what the target has."""
 _log = logging.getLogger(__name__)
@@ -85,7 +80,7 @@ class Run:
         self._writer = writer
         self._clock = clock
         self._state = state
-        self._send_state = send_state
+        self._state_messages = StateMessages(state, writer, send_state)
         self._spool = Spool(settings.spool_dir, clock=clock)
         self._progress = Progress(clock, parent.plugin.logger)
         self._record = RunRecord(clock)
@@ -93,10 +88,12 @@ class Run:
         self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
         self._batches: Batches | None = None
         self._fingerprints: Fingerprints | None = None
+        self._measured: MeasuredFilter | None = None
         self._read_ahead: ReadAhead
         self._deliveries: Deliveries
+        self._all_deliveries: list[Deliveries] = []
+        self._parts = Parts(settings, streams, self._selections, writer, clock, self._spool, self._progress)
         self._rejected_lines = 0
-        self._written_at_last_state = self._last_state_bytes = self._all_state_bytes = 0
 
     def records(self) -> Iterator[Record]:
         """Run from the first request to the last STATE; yields each written row of `export_files`.
@@ -108,7 +105,8 @@ class Run:
         try:
             with self._repetitions.counting():
                 yield from self._emit_all()
-                self._deliveries.review()
+                for part in self._all_deliveries:
+                    part.review()
             self._fail_if_incomplete()
             self._activate_versions()
         except BaseException as error:
@@ -128,17 +126,35 @@ class Run:
             for stream in self._streams.values():
                 stack.callback(stream.finish)
             stack.enter_context(self._progress)
-            if self._settings.fingerprints_url and not any(stream.is_limited for stream in self._streams.values()):
-                self._fingerprints = stack.enter_context(self._new_fingerprints(self._settings.fingerprints_url))
-            self._read_ahead = stack.enter_context(self._new_read_ahead())
-            self._deliveries = self._new_deliveries()
+            self._batches = self._parts.batches()
+            yield from self._emit_part(self._parts.deliveries)
+            while following := self._deliveries.second_part():
+                _log.info("Now everybody, as a full export is due; this run has just read what had changed")
+                yield from self._emit_part(lambda *_, following=following: following, keeps_fingerprints=True)
+
+    def _emit_part(self, make: Callable[..., Deliveries], *, keeps_fingerprints: bool = False) -> Iterator[Record]:
+        """Emit some deliveries of the run, mostly all of them.
+
+        Args:
+            make: Makes them, see `Parts.deliveries`.
+            keeps_fingerprints: True if no file of fingerprints is removed, see `Fingerprints`.
+        """
+        with ExitStack() as stack:
+            self._fingerprints = self._parts.fingerprints(self._state.get(_FINGERPRINTS), keeps_all=keeps_fingerprints)
+            if self._fingerprints:
+                stack.enter_context(self._fingerprints)
+            known_users = self._fingerprints.known if self._fingerprints else None
+            self._read_ahead = stack.enter_context(self._parts.read_ahead(known_users))
+            self._deliveries = make(
+                self._state, self._read_ahead.capacity, self._write_state_if_affordable, known_users
+            )
+            self._all_deliveries.append(self._deliveries)
             with self._deliveries:
                 yield from self._emit_deliveries()
                 self._write_schemas()  # so that tables exist even if no user is delivered
                 if self._fingerprints:
                     self._emit_leavers(self._fingerprints)
-                    may_delete = self._settings.emit_activate_version_messages and not self._summary.unchanged
-                    self._fingerprints.finish(only_own=may_delete)
+                    self._fingerprints.finish(only_own=self._may_delete_rows)
                 self._write_state()
 
     def _emit_deliveries(self) -> Iterator[Record]:
@@ -166,6 +182,7 @@ class Run:
             for block in blocks:
                 if self._fingerprints:
                     self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
+                    self._measure(delivery, block.fingerprints, record)
                 rescued.update(block.rescued)
                 add(self._record.rescued_members, block.rescued_members.items())
                 for count in ("lines", "users", "duplicates", "unchanged"):
@@ -187,7 +204,7 @@ class Run:
             self._record.rejected(delivery.name, rejected.count, rejected.first_numbers)
         record["rejected"] = rejected.count
         self._emit_own_rows(delivery, record)
-        delivery.done(record["users"])
+        delivery.done(record["users"], rejected.count)
         self._summary.add(record, rescued)
         self._record.done(delivery, misses=len(delivery.invalid_user_ids))
         self._progress.read(
@@ -200,6 +217,15 @@ class Run:
             self._write_state()
         self._writer.flush()  # the next file may be an hour away
         return record
+
+    def _measure(self, delivery: Delivery, block: Any, record: Record) -> None:
+        """Compare the users of a full export with those that the incremental one just before had."""
+        if delivery.role is Role.NAMES_USERS:
+            self._measured = self._measured or self._parts.measured_filter()
+            self._measured.named(block)
+        elif delivery.role is Role.IS_COMPARED and self._measured:
+            missed = self._measured.missed(block)
+            record["missed"] = None if missed is None else (record["missed"] or 0) + missed
 
     def _emit_own_rows(self, delivery: Delivery, record: Record) -> None:
         """Emit the rows that come from no line: identifiers without a user, and the audit row."""
@@ -224,114 +250,37 @@ class Run:
                 )
                 self._parent.emit_to_children({SEGMENT_MEMBERS.stream: rows}, export.exported_at)
 
-    # The parts of the run
-
-    def _new_read_ahead(self) -> ReadAhead:
-        return ReadAhead(
-            self._settings,
-            self._selections,
-            batch_files=self._new_batch_files(),
-            plain_streams=frozenset(stream.name for stream in self._streams.values() if stream.is_plain),
-            spool=self._spool,
-            clock=self._clock,
-            known_users=self._fingerprints.known if self._fingerprints else None,
-        )
-
-    def _new_fingerprints(self, url: str) -> Fingerprints:
-        # Imported here, since it is an extra.
-        from tap_braze_export.fingerprints.lifecycle import Fingerprints  # noqa: PLC0415
-        from tap_braze_export.fingerprints.store import Store  # noqa: PLC0415
-
-        return Fingerprints(
-            Store(url, self._settings.storage_options(url), self._spool, self._clock),
-            signature=self._rows_signature(),
-            state=self._state.get(_FINGERPRINTS),
-            clock=self._clock,
-            is_resync=self._settings.is_resync,
-        )
-
-    def _new_batch_files(self) -> BatchFiles | None:
-        """Have all streams write batch files, where `batch_config` is set."""
-        if not self._settings.batch_config:
-            return None
-        files = BatchFiles.of(self._settings.batch_config, self._clock)
-        files.connect()  # a storage that cannot work ends the run before anything is requested
-        self._batches = Batches(files, self._writer)
-        for stream in self._streams.values():
-            files.schemas |= stream.schemas
-            stream.output = self._batches
-        return files
-
-    def _new_deliveries(self) -> Deliveries:
-        fields = self._requested_fields()
-        client = Braze(self._settings.api_url, self._settings.api_key, clock=self._clock)
-        signature = self._rows_signature()
-        if self._settings.is_resync:
-            if self._settings.segment_ids or self._settings.global_control_group:
-                _log.info("Identifiers are given, so this run is a resync: no segment is exported")
-            return Resync(
-                fields,
-                client=client,
-                clock=self._clock,
-                spool=self._spool,
-                settings=self._settings,
-                state=dict(self._state),
-                rows_signature=signature,
-                lists_misses=INVALID_USER_IDS.stream in self._selections,
-            )
-        return Exports(
-            sources_of(self._settings, fields, with_memberships=SEGMENT_MEMBERS.stream in self._selections),
-            client=client,
-            clock=self._clock,
-            spool=self._spool,
-            progress=self._progress,
-            settings=self._settings,
-            state=dict(self._state),
-            rows_signature=signature,
-            files_ahead=self._read_ahead.capacity,
-            write_state=self._write_state,
-        )
-
-    def _requested_fields(self) -> RequestedFields:
-        return RequestedFields.of(self._selections.values(), self._settings.extra_export_fields)
-
-    def _rows_signature(self) -> str:
-        return rows_signature(self._selections, self._requested_fields(), self._settings.row_shaping)
-
     # STATE, and the end
 
     @property
     def _is_state_due(self) -> bool:
         if self._batches is not None:
             return self._batches.full
-        this_and_the_last = 2 * self._last_state_bytes
-        enough = self._writer.written >= (self._all_state_bytes + this_and_the_last) * _OUTPUT_PER_STATE
-        return enough or self._settings.is_resync
+        return self._state_messages.go_with_output or self._settings.is_resync
 
     def _write_schemas(self) -> None:
         """Write the SCHEMA message of each stream that has none yet: not before there is something to load."""
         for stream in self._streams.values():
             stream.write_schema()
 
+    def _write_state_if_affordable(self) -> None:
+        """Write STATE for what has begun or ended in Braze, which the journals remember, too."""
+        if self._state_messages.are_affordable:
+            self._write_state()
+
     def _write_state(self) -> None:
         if self._batches is not None:
             self._batches.close_group()  # STATE names no file whose rows are not announced
-        before, state = self._writer.written, self._deliveries.state()
-        if self._fingerprints and not self._settings.is_resync:
-            state[_FINGERPRINTS] = self._fingerprints.state()
-        elif _FINGERPRINTS in self._state and not self._settings.is_resync:
-            state[_FINGERPRINTS] = None  # what this run emits is recorded nowhere
-        if before == self._written_at_last_state and state == self._state:
-            return  # the last message says the same
-        self._state.clear()
-        self._state.update(state)
-        self._send_state()
-        self._written_at_last_state = self._writer.written
-        self._last_state_bytes = self._written_at_last_state - before
-        self._all_state_bytes += self._last_state_bytes
+        state = self._deliveries.state()
+        if self._settings.is_resync:
+            state[_FINGERPRINTS] = self._state.get(_FINGERPRINTS, [])
+        else:
+            state[_FINGERPRINTS] = self._fingerprints.state() if self._fingerprints else []
+        self._state_messages.write(state)
+        self._deliveries.stated()
 
     def _fail_if_incomplete(self) -> None:
-        problems = list(self._deliveries.failures)
+        problems = [failure for part in self._all_deliveries for failure in part.failures]
         allowed = self._settings.max_rejected_lines
         if self._rejected_lines > allowed:
             problems.append(
@@ -341,10 +290,16 @@ class Run:
         if problems:
             raise TapError("; ".join(problems))
 
+    @property
+    def _may_delete_rows(self) -> bool:
+        """True if the target may be told to delete every row that this run has not emitted."""
+        wanted = self._settings.emit_activate_version_messages and not self._summary.unchanged
+        return wanted and not any(part.reason_to_keep_rows() for part in self._all_deliveries)
+
     def _activate_versions(self) -> None:
         if not self._settings.emit_activate_version_messages:
             return
-        reason = self._deliveries.reason_to_keep_rows()
+        reason = next((reason for part in self._all_deliveries if (reason := part.reason_to_keep_rows())), "")
         if self._rejected_lines:
             reason = "lines could not be read"
         elif self._summary.unchanged:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -53,6 +54,19 @@ def read_api_url(text: str) -> str:
         raise _no_api_url()
     shown_port = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
     return "/".join([f"{scheme}://{host}{shown_port}", *segments])
+
+
+def read_date_time(text: str, *, setting: str) -> float:
+    """Epoch seconds of a date-time, or of the begin of a date; without an offset it is in UTC.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{setting} must be a date-time such as 2026-01-31T00:00:00Z") from None
 
 
 def check_callback_url(text: str) -> None:
@@ -132,6 +146,10 @@ class Settings:
     identifiers_url: str | None = field(default=None, repr=False)
     custom_attributes: Mapping[str, str] = field(default_factory=dict)
     discover_custom_attributes: bool = False
+    incremental: bool = False
+    full_export_days: int = 7
+    overlap_minutes: int = 60
+    start_date: str | None = None
     extra_export_fields: tuple[str, ...] = ()
     bucket_url: str | None = None
     bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -187,6 +205,16 @@ class Settings:
         """Options for another storage: the bucket's, where the scheme is the same; no other is sent its secrets."""
         scheme = urlsplit(url).scheme
         return self.bucket_options if scheme and scheme == urlsplit(self.bucket_url or "").scheme else {}
+
+    @property
+    def start_seconds(self) -> float | None:
+        """`start_date` in epoch seconds."""
+        return None if self.start_date is None else read_date_time(self.start_date, setting="start_date")
+
+    @property
+    def overlap_seconds(self) -> float:
+        """Seconds before the last complete export's request from which an incremental export asks."""
+        return self.overlap_minutes * _MINUTE
 
     @property
     def export_timeout_seconds(self) -> float:

@@ -1,6 +1,7 @@
 """STATE's record of an export: enough to adopt it in Braze and to skip the files that the target has.
 
-`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": [...]}`. No secret, no URL, no user data.
+`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": [...], "fingerprints": [...]}`. No secret, no
+URL, no user data. A member keeps one kind of value for ever, as STATE is merged: what may be absent is a list.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from tap_braze_export.clock import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 VERSION = 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -45,6 +46,42 @@ class OfExport(Protocol):
         """When Braze was asked for it: the column of that name in all its rows."""
 
 
+@dataclass(frozen=True)
+class CompleteExports:
+    """The complete exports of a segment that STATE knows: every file was read, and no line rejected beyond the limit.
+
+    Attributes:
+        full_at: When Braze accepted the last one that asked for everybody, in epoch seconds of Braze's clock.
+        full_since: The last update from which that one asked (`start_date`), in epoch seconds; None for everybody.
+        accepted_at: When Braze accepted the last one, full or incremental.
+        rows_signature: The hash of fields, selection, schema and settings that all of them had.
+    """
+
+    full_at: float
+    full_since: float | None
+    accepted_at: float
+    rows_signature: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in STATE."""
+        return {
+            "full_at": timestamp(self.full_at),
+            "full_since": optional_timestamp(self.full_since),
+            "accepted_at": timestamp(self.accepted_at),
+            "rows_signature": self.rows_signature,
+        }
+
+    @classmethod
+    def of(cls, entry: _CompleteEntry) -> Self:
+        """Read an entry of STATE."""
+        return cls(
+            _seconds(entry.full_at),
+            _optional_seconds(entry.full_since),
+            _seconds(entry.accepted_at),
+            entry.rows_signature,
+        )
+
+
 @dataclass
 class Bookmark:
     """One export: its request, and which of its files were emitted.
@@ -53,13 +90,18 @@ class Bookmark:
         source: `segment` or `global_control_group`.
         segment_id: The segment's API identifier.
         export_id: Braze's `object_prefix`; empty while it is not known whether Braze started the export.
-        requested_at: Epoch seconds of the request.
+        requested_at: Epoch seconds of the request, by this machine's clock.
+        accepted_at: The same by Braze's clock, where the two differ much; None if they do not.
         requested_fields: The fields requested, custom attributes as `custom_attributes.<name>`.
         rows_signature: Hash of everything that shapes rows: fields, selection, schema, settings.
         running: True while files may still come.
         in_bucket: True if they come into the company's bucket.
         users: Users emitted so far.
-        last_users: Users of the export before this one.
+        last_users: Users of the last full export before this one that had any.
+        updated_since: Epoch seconds of the oldest last update that was asked for; None for everybody.
+        is_full: True if everybody was asked for, as far as `start_date` allows.
+        rejected: Lines of it that could not be read so far.
+        complete: The complete exports of this segment, this one included once it is.
         digests: Of the files that were emitted.
     """
 
@@ -73,6 +115,11 @@ class Bookmark:
     in_bucket: bool = False
     users: int = 0
     last_users: int | None = None
+    updated_since: float | None = None
+    is_full: bool = True
+    accepted_at: float | None = None
+    rejected: int = 0
+    complete: CompleteExports | None = None
     digests: dict[bytes, None] = field(default_factory=dict, repr=False)
 
     @property
@@ -89,10 +136,24 @@ class Bookmark:
         """True if the target was given this file."""
         return _digest(file) in self.digests
 
-    def emitted(self, file: str, users: int) -> None:
+    def emitted(self, file: str, users: int, rejected: int = 0) -> None:
         """Note that a file's rows are written."""
         self.digests[_digest(file)] = None
         self.users += users
+        self.rejected += rejected
+
+    def note_complete(self) -> None:
+        """Note that the export is complete: later incremental ones ask from its request on."""
+        accepted_at = self.accepted_at or self.requested_at
+        if self.is_full:
+            self.complete = CompleteExports(accepted_at, self.updated_since, accepted_at, self.rows_signature)
+        elif self.complete is not None and self.complete.rows_signature == self.rows_signature:
+            self.complete = replace(self.complete, accepted_at=max(accepted_at, self.complete.accepted_at))
+
+    @property
+    def users_to_compare(self) -> int | None:
+        """Users of the last full export that had any: what the next full one is compared with."""
+        return self.users if self.is_full and self.users and not self.running else self.last_users
 
     def forget(self, file: str) -> None:
         """Note that a file is to be emitted again."""
@@ -122,6 +183,11 @@ class Bookmark:
             "in_bucket": self.in_bucket,
             "users": self.users,
             "last_users": self.last_users,
+            "updated_since": optional_timestamp(self.updated_since),
+            "full": self.is_full,
+            "accepted_at": optional_timestamp(self.accepted_at),
+            "rejected": self.rejected,
+            "complete": [self.complete.to_dict()] if self.complete else [],
             "files": self.files,
             "emitted": base64.urlsafe_b64encode(b"".join(self.digests)).decode(),
         }
@@ -136,8 +202,9 @@ class Bookmark:
         """
         try:
             known = msgspec.convert(entry, _Entry)
-            requested_at = known.requested_at.timestamp()
-            timestamp(requested_at)  # in UTC it may lie beyond the years that there are
+            requested_at = _seconds(known.requested_at)
+            updated_since, accepted_at = _optional_seconds(known.updated_since), _optional_seconds(known.accepted_at)
+            complete = CompleteExports.of(known.complete[-1]) if known.complete else None
             digests = base64.urlsafe_b64decode(known.emitted)
         except (msgspec.ValidationError, OverflowError, UnicodeError) as error:
             raise ValueError("no entry of an export") from error
@@ -152,19 +219,39 @@ class Bookmark:
             in_bucket=known.in_bucket,
             users=known.users,
             last_users=known.last_users,
+            updated_since=updated_since,
+            is_full=known.full,
+            accepted_at=accepted_at,
+            rejected=known.rejected,
+            complete=complete,
             digests=dict.fromkeys(
                 digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
             ),
         )
 
 
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _CompleteEntry(msgspec.Struct):
+    """The complete exports of a segment in STATE."""
+
+    full_at: _Moment
+    full_since: _Moment | None
+    accepted_at: _Moment
+    rows_signature: str
+
+
 class _Entry(msgspec.Struct):
-    """An export in STATE: whoever keeps STATE may have changed it, so each member is checked."""
+    """An export in STATE: whoever keeps STATE may have changed it, so each member is checked.
+
+    What has a default is missing in STATE from before incremental exports.
+    """
 
     source: str
     segment_id: str
     export_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{0,200}$")]
-    requested_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    requested_at: _Moment
     requested_fields: tuple[str, ...]
     rows_signature: str
     running: bool
@@ -172,6 +259,11 @@ class _Entry(msgspec.Struct):
     users: Count
     last_users: Count | None
     emitted: str
+    updated_since: _Moment | None = None
+    full: bool = True
+    accepted_at: _Moment | None = None
+    rejected: Count = 0
+    complete: tuple[_CompleteEntry, ...] = ()
 
 
 class ResyncProgress(msgspec.Struct):
@@ -204,16 +296,42 @@ def resync_entries(found: Any) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)][-1:]
 
 
+def exports_in_state(bookmarks: Iterable[Bookmark]) -> list[dict[str, Any]]:
+    """The member `exports` of STATE. An entry with the same fields as the one before leaves them out: they are many."""
+    entries = [bookmark.to_dict() for bookmark in bookmarks]
+    for entry, before in reversed([*zip(entries[1:], entries, strict=False)]):
+        if entry["requested_fields"] == before["requested_fields"]:
+            entry["requested_fields"] = []
+    return entries
+
+
 def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
     """The exports in the value of `bookmarks.export_files`; of another version or form, none."""
     try:
         if state and state["version"] != VERSION:
             raise ValueError("STATE of another version")  # noqa: TRY301
         found = [Bookmark.from_dict(entry) for entry in state["exports"]] if state else []
+        for bookmark, before in zip(found[1:], found, strict=False):
+            bookmark.requested_fields = bookmark.requested_fields or before.requested_fields
     except (KeyError, TypeError, ValueError):
         found = []
         _log.warning("STATE is of another version or damaged, so it is not used: starting anew")
     return {bookmark.key: bookmark for bookmark in found}
+
+
+def optional_timestamp(seconds: float | None) -> str | None:
+    """Epoch seconds in the form of `exported_at`; None stays None."""
+    return None if seconds is None else timestamp(seconds)
+
+
+def _seconds(moment: datetime) -> float:
+    seconds = moment.timestamp()
+    timestamp(seconds)  # in UTC it may lie beyond the years that there are
+    return seconds
+
+
+def _optional_seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else _seconds(moment)
 
 
 def _digest(file: str) -> bytes:

@@ -17,7 +17,7 @@ from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.report import page_file
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.schema.table import Type
-from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, check_callback_url, read_api_url
+from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, check_callback_url, read_api_url, read_date_time
 from tap_braze_export.singer import batch_files
 from tap_braze_export.singer.plugin import Plugin
 from tap_braze_export.workers import dask_cluster
@@ -48,14 +48,15 @@ STREAMS: Sequence[type[FileStream]] = (
 )
 
 _SOURCES = ("segment_ids", "global_control_group", *IDENTIFIER_SETTINGS)
-_ADDRESSES: Mapping[str, Callable[[str], object]] = {
+_READ_BY: Mapping[str, Callable[[str], object]] = {
     "api_url": read_api_url,
     "callback_url": check_callback_url,
     "bucket_url": partial(read_storage_url, setting="bucket_url"),
     "fingerprints_url": partial(read_storage_url, setting="fingerprints_url"),
     "identifiers_url": partial(check_storage_url, setting="identifiers_url"),
+    "start_date": partial(read_date_time, setting="start_date"),
 }
-"""The function that reads the address in a setting; it raises a ConfigError if it is none."""
+"""The function that reads the text of a setting; it raises a ConfigError if it is no address, or no date-time."""
 _LARGEST_INTEGER = 10**9
 """Of any setting: what is computed of it stays a number that programs can hold."""
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
@@ -133,6 +134,30 @@ class TapBrazeExport(Plugin):
             default=Settings.discover_custom_attributes,
             title="Discover custom attributes",
             description="Ask Braze for the custom attributes and their types at discovery",
+        ),
+        th.Property(
+            "incremental",
+            th.BooleanType,
+            default=Settings.incremental,
+            title="Incremental exports",
+            description="Between full exports, ask Braze only for users updated since the last complete export",
+        ),
+        _integer(
+            "full_export_days",
+            "Full export after",
+            "With incremental: days after the last complete full export at which a run asks for everybody again",
+        ),
+        _integer(
+            "overlap_minutes",
+            "Overlap",
+            "With incremental: minutes before the last complete export's request from which users are asked for",
+            minimum=0,
+        ),
+        th.Property(
+            "start_date",
+            th.DateTimeType,
+            title="Start date",
+            description="Never ask for users of a segment that were last updated before this time, in no export",
         ),
         _strings(
             "extra_export_fields",
@@ -271,7 +296,7 @@ class TapBrazeExport(Plugin):
 
     @override
     def rules(self) -> list[str]:
-        config, errors = self.config, [*_address_errors(self.config)]
+        config, errors = self.config, [*_errors_in_texts(self.config)]
         segment_ids = config.get("segment_ids")
         if isinstance(segment_ids, list) and not all(str(segment_id).strip() for segment_id in segment_ids):
             errors.append("segment_ids holds an empty text: name segments by their API identifiers")
@@ -290,11 +315,11 @@ class TapBrazeExport(Plugin):
         return errors
 
 
-def _address_errors(config: Mapping[str, Any]) -> Iterator[str]:
-    """List the errors of settings that are addresses."""
-    for setting, read in _ADDRESSES.items():
-        if isinstance(address := config.get(setting), str) and address.strip():
+def _errors_in_texts(config: Mapping[str, Any]) -> Iterator[str]:
+    """List the errors of settings that are addresses or date-times."""
+    for setting, read in _READ_BY.items():
+        if isinstance(text := config.get(setting), str) and text.strip():
             try:
-                read(address)
+                read(text)
             except ConfigError as error:
                 yield str(error)

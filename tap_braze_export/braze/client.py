@@ -37,6 +37,8 @@ _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')
 _CONNECT_SECONDS = 10
 _PATIENCE_SECONDS = 600
 _SHOWN_IN_SECONDS = 120
+_CLOCK_DIFFERENCE_SECONDS = 60
+"""Difference between this machine's clock and Braze's from which Braze's counts."""
 _MAX_USERS = 10**12
 """A larger estimate is none."""
 _SEGMENTS_PER_PAGE = 100
@@ -52,11 +54,13 @@ class Started:
         object_prefix: The export's id, and the name of its folder in a bucket.
         url: Signed address of the download, a secret; None when the files go to the customer's bucket.
         sent_at: When the request that Braze accepted was sent, in epoch seconds: not an earlier, refused try.
+        braze_time: Braze's time when it answered, by the header `Date`; None where this machine's clock is about right.
     """
 
     object_prefix: str
     url: str | None = field(repr=False)
     sent_at: float
+    braze_time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,9 @@ class Braze:
         custom_attributes_to_export: Iterable[str] = (),
         callback_endpoint: str | None = None,
         output_format: str = "zip",
+        user_last_updated_at: str | None = None,
     ) -> Started:
-        """Start the export of a segment.
+        """Start the export of a segment, with `user_last_updated_at` only of users updated then or later.
 
         Raises:
             RunningExportError: Braze is still exporting this segment.
@@ -149,6 +154,8 @@ class Braze:
         }
         if attributes := list(custom_attributes_to_export):
             body["custom_attributes_to_export"] = attributes
+        if user_last_updated_at is not None:
+            body["user_last_updated_at"] = user_last_updated_at
         return self._start(endpoints.SEGMENT, f"segment {segment_id}", body, callback_endpoint)
 
     def start_control_group_export(
@@ -251,7 +258,11 @@ class Braze:
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if url is not None and not (isinstance(url, str) and is_web_address(url)):
             raise BrazeError(f"Braze named a url for the export of {what} that is no web address: run again later")
-        return Started(prefix, url, accepted.sent_at)
+        return Started(prefix, url, accepted.sent_at, self._braze_time(accepted.response))
+
+    def _braze_time(self, response: requests.Response) -> float | None:
+        date = RateLimit.of(response).date
+        return date if date is not None and abs(self._clock.now() - date) > _CLOCK_DIFFERENCE_SECONDS else None
 
     def _next_page(self, url: str, response: requests.Response) -> str | None:
         link = response.links.get("next", {}).get("url")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tap_braze_export.files.prefetch import Fetched, Fetcher
     from tap_braze_export.state import Bookmark
 
+_SHORTEST_EMPTY_SECONDS = 60.0
+"""Seconds without any file, at least, after which an export that may have no user counts as empty."""
 _FETCH_SECONDS = 600.0
 """Time that the fetch of an object may take although the export's deadline has passed."""
 _log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class BucketExport:
         clock: Time.
         settle_seconds: Quiet after the last new file that counts as the end; None to list just once.
         deadline: Epoch seconds at which it ends.
+        may_be_empty: True if a bucket that stays without a file may mean that there is no user.
         called_back: Tells if Braze has said that the export is complete.
         max_objects: Objects that are fetched and not yet read at most.
     """
@@ -101,6 +104,7 @@ class BucketExport:
         clock: Clock,
         settle_seconds: float | None,
         deadline: float,
+        may_be_empty: bool = False,
         called_back: Callable[[], bool] = lambda: False,
         max_objects: int = 1,
     ) -> None:
@@ -113,6 +117,7 @@ class BucketExport:
         self._clock = clock
         self._settle_seconds = settle_seconds
         self._deadline = deadline
+        self._may_be_empty = may_be_empty
         self._called_back = called_back
         self._max_objects = max_objects
         self._objects: dict[str, _UnreadObject] = {}
@@ -176,9 +181,9 @@ class BucketExport:
             self._check_end()
         return files
 
-    def done(self, file: DeliveredFile, users: int) -> None:
+    def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
         """See `ExportPoller`."""
-        self.bookmark.emitted(file.name, users)
+        self.bookmark.emitted(file.name, users, rejected)
         unread = self._holder_of(file)
         unread.files.remove(file)
         if not unread.files:
@@ -201,10 +206,10 @@ class BucketExport:
             self._seen |= new
             self._newest_listed_at, self._newest_missing_at = now, self._listed_at
         self._listed_at = now
-        is_quiet = bool(self._seen) and not new
-        settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= self._settle_seconds)
+        is_quiet = (bool(self._seen) or self._may_be_empty) and not new
+        settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= self._patience)
         past_deadline = is_quiet and now > self._deadline
-        if self._settle_seconds is not None and settled and not (self.proven or self._ended):
+        if self._settle_seconds is not None and settled and self._seen and not (self.proven or self._ended):
             _log.info(
                 "Export %s: no new file in the bucket for %s (settle_minutes), so it is assumed to be complete; with"
                 " callback_url Braze would say so",
@@ -220,6 +225,12 @@ class BucketExport:
             for unread in self._objects.values():
                 unread.may_retry = unread.damaged is not None
         self.timer.polled(found=bool(to_read))
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of quiet that count as the end; a bucket without any file has not begun to be quiet so soon."""
+        settle_seconds = self._settle_seconds or 0.0
+        return settle_seconds if self._seen else max(settle_seconds, _SHORTEST_EMPTY_SECONDS)
 
     def _forget_gone(self, listed: set[str], *, has_new: bool) -> None:
         """Forget objects that are no longer listed and cannot be read any more."""

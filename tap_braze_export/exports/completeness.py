@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import TYPE_CHECKING
 
 from tap_braze_export.deliveries import CompleteExport
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str]
 
+_NEARLY_ALL = 0.9
+"""Share of the last full export's users from which an incremental export seems to have asked for everybody."""
+_log = logging.getLogger(__name__)
+
 
 class Completeness:
     """Notes of each export of a run if this run emits all of it, and if it is known to be all.
@@ -20,24 +26,64 @@ class Completeness:
     Args:
         bookmarks: The exports by source and segment; kept up to date by the run.
         keys: The source and segment of each export that is configured.
+        max_rejected_lines: With more unreadable lines than this an export is not complete.
     """
 
-    def __init__(self, bookmarks: Mapping[Key, Bookmark], keys: Collection[Key]) -> None:
+    def __init__(self, bookmarks: Mapping[Key, Bookmark], keys: Collection[Key], *, max_rejected_lines: int) -> None:
         self._bookmarks = bookmarks
         self._keys = keys
+        self._max_rejected_lines = max_rejected_lines
         self._may_delete_rows: dict[Key, bool] = {}
         """True if this run itself emits every file, and knows that it has every file."""
+        self._is_whole: dict[Key, bool] = {}
+        """The same, but that it may only assume that it has every file."""
         self._ended: dict[Key, bool] = {}
         """Of each export that this run read to its end: true if that is known to be all, and not only assumed."""
 
     def begun(self, bookmark: Bookmark) -> None:
         """Note that the files of an export are read, without those that it says were emitted."""
-        self._may_delete_rows[bookmark.key] = not bookmark.files
+        self._may_delete_rows[bookmark.key] = self._is_whole[bookmark.key] = not bookmark.files
 
-    def ended(self, bookmark: Bookmark, *, proven: bool) -> None:
-        """Note that all its files were read; `proven` if it is known that there are no more."""
+    def ended(self, bookmark: Bookmark, *, proven: bool, has_files: bool) -> bool:
+        """Note that all its files were read; False if it may have had users, but nothing came and nothing proves it.
+
+        Args:
+            bookmark: The export.
+            proven: True if it is known that there are no more files.
+            has_files: True if a file has come.
+        """
         self._may_delete_rows[bookmark.key] &= proven
         self._ended[bookmark.key] = proven
+        if not (proven or has_files):
+            self._is_whole[bookmark.key] = False
+            _log.warning(
+                "Export %s of %s: no file has come, so perhaps no user was updated; nothing proves it, and the next run"
+                " asks from the same time again. With callback_url Braze would say so",
+                bookmark.export_id,
+                " ".join(bookmark.key),
+            )
+            return False
+        if bookmark.rejected <= self._max_rejected_lines:
+            bookmark.note_complete()
+        if not bookmark.is_full and bookmark.users >= _NEARLY_ALL * (bookmark.last_users or math.inf):
+            _log.warning(
+                "Export %s of %s: %s users came, and %s in the last full export: user_last_updated_at seems to have no"
+                " effect in this workspace",
+                bookmark.export_id,
+                " ".join(bookmark.key),
+                f"{bookmark.users:,}",
+                f"{bookmark.last_users:,}",
+            )
+        return True
+
+    def late_files_ended(self, bookmark: Bookmark) -> None:
+        """Note that files which came after the end of an export were read: lines of them may have been rejected."""
+        if bookmark.rejected > self._max_rejected_lines:
+            bookmark.complete = None
+
+    def emitted_whole(self, key: Key) -> bool:
+        """True if this run has emitted every file of an export, as far as is known."""
+        return key in self._ended and self._is_whole.get(key, False)
 
     @property
     def ended_exports(self) -> Sequence[Bookmark]:
@@ -48,15 +94,31 @@ class Completeness:
         """Why loaders must not delete what this run did not emit; empty if they may."""
         for key in self._keys:
             bookmark = self._bookmarks.get(key)
-            name = " ".join(key).strip()
             if bookmark is None or bookmark.running or not self._may_delete_rows.get(key):
+                name = " ".join(key).strip()
                 return f"this run did not itself emit every file of {name}, or only assumed that it had every file"
-            if not bookmark.users:
-                return f"{name} had no user"
-            if bookmark.last_users and bookmark.users < bookmark.last_users / 2:
-                return f"{name} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
+            if reason := _reason_to_doubt(bookmark):
+                return reason
         return ""
 
     def complete_exports(self) -> Sequence[CompleteExport]:
-        """The exports that are complete, which is known and not only assumed."""
-        return [CompleteExport.of(self._bookmarks[key]) for key, proven in self._ended.items() if proven]
+        """The exports of which whoever is missing has left: complete, which is known and not only assumed."""
+        complete = []
+        for bookmark in (self._bookmarks[key] for key, proven in self._ended.items() if proven):
+            if not (reason := _reason_to_doubt(bookmark)):
+                complete.append(CompleteExport.of(bookmark))
+            elif bookmark.updated_since is None:
+                _log.warning("No user leaves %s in this run: %s", bookmark.segment_id or bookmark.source, reason)
+        return complete
+
+
+def _reason_to_doubt(bookmark: Bookmark) -> str:
+    """Why a user who is missing in a complete export need not be gone; empty if there is no doubt."""
+    name = " ".join(bookmark.key).strip()
+    if bookmark.updated_since is not None:
+        return f"{name} was asked only for users that were updated since a time"
+    if not bookmark.users:
+        return f"{name} had no user"
+    if bookmark.last_users and bookmark.users < bookmark.last_users / 2:
+        return f"{name} had {bookmark.last_users:,} users before and {bookmark.users:,} now"
+    return ""

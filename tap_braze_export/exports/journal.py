@@ -110,7 +110,7 @@ class Journal:
 
     def write(self, export: KnownExport) -> None:
         """Record a running export, atomically; not its files: which ones the target has, only STATE says."""
-        self._write(replace(export, bookmark=replace(export.bookmark, digests={}, users=0)))
+        self._write(replace(export, bookmark=replace(export.bookmark, digests={}, users=0, rejected=0)))
 
     def keep(self, bookmark: Bookmark, *, proven: bool) -> None:
         """Record that the export was read to its end: a run whose loader has failed can read it again.

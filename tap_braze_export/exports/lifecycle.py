@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
+from tap_braze_export.deliveries import Role
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
-    DamagedFileError,
-    DiskFullError,
     ExportError,
     InterruptedExportError,
 )
 from tap_braze_export.exports.completeness import Completeness
 from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.estimates import Estimates
-from tap_braze_export.exports.journal import Journal, make_room
+from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.pollers import Pollers
 from tap_braze_export.exports.polling import HostedExport
-from tap_braze_export.exports.request import ExportRequest, Source
+from tap_braze_export.exports.request import BrazeFilter, ExportRequest
 from tap_braze_export.exports.resume import KnownExport, Status
-from tap_braze_export.exports.running import RunningExport
+from tap_braze_export.exports.running import RunningExport, RunningExports
+from tap_braze_export.exports.scope import Scopes
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import free_bytes
-from tap_braze_export.state import VERSION, read_bookmarks, resync_entries
+from tap_braze_export.state import VERSION, exports_in_state, read_bookmarks, resync_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
     from tap_braze_export.deliveries import CompleteExport
-    from tap_braze_export.files.objects import DeliveredFile
+    from tap_braze_export.exports.sources import Source
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.report.progress import Progress
     from tap_braze_export.settings import Settings
 
+_MICROSECOND = 1e-6
 _log = logging.getLogger(__name__)
 
 
@@ -59,12 +59,15 @@ class Exports:
         state: The value of `bookmarks.export_files` that the run was given.
         rows_signature: Hash of everything that shapes rows.
         files_ahead: Files beyond the current one that workers can read.
-        write_state: Writes STATE; called as soon as an export has been started, before any waiting.
+        puts_off_full_exports: True if full exports that are due by age wait for the second part of the run.
+        compared: The sources whose incremental exports this run has emitted in its first part; None in that part.
+        journal_state: The STATE that the run was handed, where this is its second part.
+        write_state: Writes STATE; called when exports have been started, before any waiting, and when one has ended.
         free: Free space of the disk that holds a directory.
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
-        failures: Why exports were given up.
+        failures: See `RunningExports`.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class Exports:
         rows_signature: str,
         files_ahead: int,
         write_state: Callable[[], None],
+        puts_off_full_exports: bool = False,
+        compared: Collection[tuple[str, str]] = (),
+        journal_state: Mapping[str, Any] | None = None,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
-        self.failures: list[str] = []
         self._resync_state = resync_entries(state.get("resync"))
         self._client = client
         self._clock = clock
@@ -104,12 +109,40 @@ class Exports:
             files_ahead=files_ahead,
             free=free,
         )
-        self._journals = {source.key: Journal.of(spool, settings.workspace, source.key, state) for source in sources}
+        given = state if journal_state is None else journal_state
+        self._scopes = Scopes(
+            sources,
+            self.bookmarks,
+            settings=settings,
+            rows_signature=rows_signature,
+            now=clock.now(),
+            puts_off=puts_off_full_exports,
+        )
+        self._compared = compared
+        self._second_part = partial(
+            Exports,
+            client=client,
+            clock=clock,
+            spool=spool,
+            progress=progress,
+            settings=settings,
+            rows_signature=rows_signature,
+            files_ahead=files_ahead,
+            journal_state=given,
+            write_state=write_state,
+            free=free,
+        )
+        self._journals = {source.key: Journal.of(spool, settings.workspace, source.key, given) for source in sources}
+        self._last_request = max((bookmark.requested_at for bookmark in self.bookmarks.values()), default=0.0)
+        braze_filter = BrazeFilter()
         self._requests = [
             ExportRequest(
                 source,
+                self._scopes[source],
                 self.bookmarks.get(source.key),
                 rows_signature=rows_signature,
+                unique_time=self._unique_time,
+                braze_filter=braze_filter,
                 client=client,
                 clock=clock,
                 journal=self._journals[source.key],
@@ -119,8 +152,21 @@ class Exports:
             )
             for source in sources
         ]
-        self._running: list[RunningExport] = []
-        self._completeness = Completeness(self.bookmarks, self._journals)
+        self._completeness = Completeness(
+            self.bookmarks, self._journals, max_rejected_lines=settings.max_rejected_lines
+        )
+        self._running = RunningExports(
+            self.bookmarks,
+            self._journals,
+            waiting=self._requests,
+            completeness=self._completeness,
+            estimates=self._estimates,
+            spool=spool,
+            clock=clock,
+            progress=progress,
+            write_state=write_state,
+        )
+        self.failures = self._running.failures
 
     def __enter__(self) -> Self:
         """Lock the segments, listen for callbacks, and continue what earlier runs left.
@@ -133,8 +179,13 @@ class Exports:
         for journal in self._journals.values():
             journal.lock()
         self._callbacks.__enter__()
+        for journal in self._journals.values():
+            if known := journal.read():
+                self._last_request = max(self._last_request, known.bookmark.requested_at)
         for request in list(self._requests):
             self._resume(request)
+        if any(not export.is_late for export in self._running):
+            self._write_state()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,22 +201,31 @@ class Exports:
         """See `Deliveries`."""
         if self._clock.stopped:
             raise Interruption
+        running = len(self._running)
         for request in list(self._requests):
             if request.timer.due and self._may_start(request):
                 self._start(request)
+        if len(self._running) > running:
+            self._write_state()
         deliveries = [
-            ExportDelivery(file, self._bucket, partial(self._done, export, file), partial(self._failed, export, file))
-            for export in list(self._running)
-            for file in self._poll(export)
+            ExportDelivery(
+                file,
+                self._role(export),
+                self._bucket,
+                partial(self._running.done, export, file),
+                partial(self._running.failed, export, file),
+            )
+            for export in self._running
+            for file in self._running.poll(export)
         ]
         self._tell_progress()
         return deliveries
 
     def advance(self) -> None:
         """See `Deliveries`. Only downloads are polled: their links expire while a slow loader reads a huge file."""
-        for export in list(self._running):
+        for export in self._running:
             if isinstance(export.poller, HostedExport) and not export.poller.has_found_files:
-                self._poll(export)
+                self._running.poll(export)
 
     @property
     def ended(self) -> bool:
@@ -189,8 +249,15 @@ class Exports:
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""
-        exports = [bookmark.to_dict() for bookmark in self.bookmarks.values()]
-        return {"version": VERSION, "exports": exports, "resync": self._resync_state}
+        return {
+            "version": VERSION,
+            "exports": exports_in_state(self.bookmarks.values()),
+            "resync": self._resync_state,
+        }
+
+    def stated(self) -> None:
+        """See `Deliveries`."""
+        self._running.stated()
 
     def reason_to_keep_rows(self) -> str:
         """See `Deliveries`."""
@@ -198,13 +265,29 @@ class Exports:
             return "an export failed"
         return self._completeness.reason_to_keep_rows()
 
+    def second_part(self) -> Exports | None:
+        """See `Deliveries`."""
+        due = [source for source, last in self._scopes.put_off.items() if self._needs_full_export(source, last)]
+        if not due:
+            return None
+        compared = [source.key for source in due if self._completeness.emitted_whole(source.key)]
+        return self._second_part(due, compared=compared, state=self.state())
+
+    def _needs_full_export(self, source: Source, last: float) -> bool:
+        """True unless Braze has sent everybody all the same, or the next run goes on with the incremental export."""
+        bookmark = self.bookmarks.get(source.key)
+        if source.key in self._running.interrupted or bookmark is None or bookmark.running:
+            return False
+        return bookmark.complete is None or bookmark.complete.full_at == last
+
     def complete_exports(self) -> Sequence[CompleteExport]:
         """See `Deliveries`."""
         return self._completeness.complete_exports()
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
-        self._estimates.review(self._completeness.ended_exports)
+        ended = self._completeness.ended_exports
+        self._estimates.review([bookmark for bookmark in ended if bookmark.updated_since is None])
 
     # From the request to the end
 
@@ -214,11 +297,11 @@ class Exports:
             self._follow(request, known)
         elif known and self._bucket is not None:
             poller = self._pollers.late_files(known, self._bucket, self._journals[known.bookmark.key])
-            self._running.insert(0, RunningExport(request.source, poller, is_late=True))
+            self._running.add(RunningExport(request.source, poller, is_late=True))
 
     def _may_start(self, request: ExportRequest) -> bool:
-        if any(export.is_late for export in self._running):
-            return False  # late files before anything else
+        if self._running.has_late:
+            return False
         others = sum(other.may_be_running for other in self._requests if other is not request)
         return len(self._running) + others < self._settings.concurrent_exports
 
@@ -231,7 +314,7 @@ class Exports:
             if self._clock.stopped:
                 raise Interruption from None
             self._requests.remove(request)
-            self._fail(request.source, str(error))
+            self._running.fail(request.source, error)
         else:
             if known is not None:
                 self._follow(request, known)
@@ -248,102 +331,22 @@ class Exports:
         except ExportError as error:
             if not isinstance(error, InterruptedExportError):
                 journal.forget()
-            self._fail(source, f"export {bookmark.export_id}: {error}")
+            self._running.fail(source, error, f"export {bookmark.export_id}: {error}")
             return
         self.bookmarks[bookmark.key] = bookmark
         self._completeness.begun(bookmark)
         read_before = known.read_before.digests if known.read_before else ()
-        self._running.append(RunningExport(source, poller, read_before=read_before))
-        self._write_state()
+        self._running.add(RunningExport(source, poller, read_before=read_before))
+
+    def _role(self, export: RunningExport) -> Role:
+        if export.source in self._scopes.put_off:
+            return Role.NAMES_USERS
+        return Role.IS_COMPARED if export.source.key in self._compared else Role.NONE
+
+    def _unique_time(self, seconds: float) -> float:
+        """The time of a request, at least a microsecond after every other: `exported_at` tells exports apart."""
+        self._last_request = max(round(seconds, 6), round(self._last_request + _MICROSECOND, 6))
+        return self._last_request
 
     def _tell_progress(self) -> None:
         self._progress.running((export.status for export in self._running), not_started=len(self._requests))
-
-    def _poll(self, export: RunningExport) -> Sequence[DeliveredFile]:
-        others_hold_space = any(other.holds_space for other in self._running if other is not export)
-        if export.waits_for_space and others_hold_space:
-            return ()
-        export.waits_for_space = False
-        try:
-            files = export.poller.poll()
-        except DiskFullError as error:
-            if make_room(self._spool, self._journals.values()):
-                return ()
-            if not others_hold_space:
-                self._give_up(export, error)
-                return ()
-            name = export.poller.bookmark.export_id
-            _log.warning("Export %s: %s. If not, it is fetched once the exports before it are read", name, error)
-            export.waits_for_space = True
-            return ()
-        except ExportError as error:
-            self._give_up(export, error)
-            return ()
-        if export.poller.complete:
-            if reason := self._reason_incomplete(export):
-                self._give_up(export, ExportError(reason))
-            else:
-                self._complete(export)
-        return files
-
-    def _reason_incomplete(self, export: RunningExport) -> str:
-        """Why an export whose files were all read must lack some; empty if it need not."""
-        if export.reason_incomplete or export.is_late or export.poller.has_found_files:
-            return export.reason_incomplete
-        return self._estimates.reason_for_files(export.poller.bookmark)
-
-    def _done(self, export: RunningExport, file: DeliveredFile, users: int) -> None:
-        export.poller.done(file, users)
-        export.files_read += 1
-
-    def _failed(self, export: RunningExport, file: DeliveredFile, error: ExportError) -> None:
-        """Have a file read or fetched once more if that may help, else give its export up."""
-        if isinstance(error, DiskFullError) and make_room(self._spool, self._journals.values()):
-            return
-        try:
-            if not isinstance(error, DamagedFileError):
-                raise error
-            export.poller.damaged(file, error)
-        except ExportError as final:
-            self._give_up(export, final)
-
-    def _complete(self, export: RunningExport) -> None:
-        bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
-        self._running.remove(export)
-        if export.is_late:
-            if export.files_read:
-                _log.warning(
-                    "Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read
-                )
-            self._write_state()
-        else:
-            bookmark.running = False
-            self._completeness.ended(bookmark, proven=export.poller.proven)
-            self._progress.complete(bookmark.export_id, assumed=not export.poller.proven)
-            self._write_state()  # before the journal says so: a run that is killed here continues with it
-            journal.keep(bookmark, proven=export.poller.proven)
-        if bookmark.in_bucket:
-            journal.clear(bookmark.export_id)  # the files themselves are still there
-
-    def _give_up(self, export: RunningExport, error: ExportError) -> None:
-        if self._clock.stopped:
-            raise Interruption from None  # the signal broke a transfer off; the export is not broken
-        bookmark, journal = export.poller.bookmark, self._journals[export.source.key]
-        self._running.remove(export)
-        is_damaged = isinstance(error, DamagedFileError) and not export.is_late
-        remedy = "; run again for a new export" if is_damaged else ""
-        self._fail(export.source, f"export {bookmark.export_id}: {error}{remedy}")
-        if isinstance(error, InterruptedExportError):
-            return  # bookmark and journal stay: the next run continues it
-        if not export.is_late:
-            self.bookmarks.pop(bookmark.key, None)
-            if bookmark.last_users is not None:  # the next export is compared with it
-                none_running = replace(bookmark, export_id="", running=False, in_bucket=False, digests={})
-                self.bookmarks[bookmark.key] = replace(none_running, users=bookmark.last_users)
-            journal.forget()
-        journal.clear(bookmark.export_id)
-
-    def _fail(self, source: Source, reason: str) -> None:
-        self.failures.append(reason if str(source) in reason else f"{source}: {reason}")
-        if self._requests or self._running:
-            _log.warning("The export of %s is given up, the others go on; the end of this log says why", source)

@@ -103,6 +103,7 @@ class Pollers:
             threads=self._threads,
             clock=self._clock,
             deadline=deadline,
+            may_be_empty=known.bookmark.updated_since is not None,
             max_files=1 + self._files_ahead,
         )
 
@@ -119,6 +120,7 @@ class Pollers:
             clock=self._clock,
             settle_seconds=settle_seconds,
             deadline=deadline,
+            may_be_empty=known.bookmark.updated_since is not None,
             called_back=lambda: known.proven or self._callbacks.received(known.token),
             max_objects=1 + max(1, self._files_ahead),
         )

@@ -10,6 +10,7 @@ from tap_braze_export.files import archive
 from tap_braze_export.files.objects import DeliveredFile, LocalObject, open_local
 from tap_braze_export.report.units import duration
 from tap_braze_export.retry import count_repetition
+from tap_braze_export.state import optional_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,8 +76,8 @@ class ExportPoller(Protocol):
     def quiet_until(self) -> float | None:
         """Epoch seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
 
-    def done(self, file: DeliveredFile, users: int) -> None:
-        """Note that a file's rows are written."""
+    def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
+        """Note that a file's rows are written, without the lines that could not be read."""
 
     def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
         """Have a damaged file fetched once more.
@@ -97,10 +98,10 @@ class HostedExport:
         threads: Runs the attempts.
         clock: Time.
         deadline: Epoch seconds at which the export is given up, unless its download is there.
+        may_be_empty: True if a link that never becomes ready may mean that there is no user.
         max_files: Files that `poll` returns at most.
     """
 
-    proven = True
     quiet_until = None
 
     def __init__(
@@ -113,9 +114,12 @@ class HostedExport:
         threads: Executor,
         clock: Clock,
         deadline: float,
+        may_be_empty: bool = False,
         max_files: int = 1,
     ) -> None:
         self.bookmark = bookmark
+        self.proven = True
+        self._may_be_empty = may_be_empty
         self.timer = timer
         self._download = download
         self._object = LocalObject(download.name, path)
@@ -135,7 +139,7 @@ class HostedExport:
     @property
     def has_found_files(self) -> bool:
         """True if the download is there: an archive without users says that there are none."""
-        return self._files is not None
+        return self._files is not None and self.proven
 
     @property
     def files_left(self) -> int:
@@ -167,8 +171,10 @@ class HostedExport:
                 self._list_files()
         if self._files is None and not self._attempt:
             if self._clock.now() > self._deadline:
-                raise ExportError(self._overdue())
-            if self.timer.due:
+                if not self._may_be_empty or self._download.problem:
+                    raise ExportError(self._overdue())
+                self._files, self.proven = [], False
+            elif self.timer.due:
                 self._attempt = self._threads.submit(self._download.attempt)
         if self._attempt and self._clock.now() > self._deadline + _LAST_SECONDS:
             raise ExportError(
@@ -177,9 +183,9 @@ class HostedExport:
             )
         return (self._files or [])[: self._max_files]
 
-    def done(self, file: DeliveredFile, users: int) -> None:
+    def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
         """See `ExportPoller`."""
-        self.bookmark.emitted(file.name, users)
+        self.bookmark.emitted(file.name, users, rejected)
         if self._files:
             self._files.remove(file)
 
@@ -223,7 +229,15 @@ class HostedExport:
 def missing_files(bookmark: Bookmark, stored: StoredObject, members: Iterable[Member]) -> list[DeliveredFile]:
     """The files of an object that the target does not have."""
     return [
-        DeliveredFile(stored, member, bookmark.export_id, bookmark.exported_at, bookmark.source, bookmark.segment_id)
+        DeliveredFile(
+            stored,
+            member,
+            bookmark.export_id,
+            bookmark.exported_at,
+            bookmark.source,
+            bookmark.segment_id,
+            optional_timestamp(bookmark.updated_since),
+        )
         for member in members
         if not bookmark.has_emitted(member.name)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from tap_braze_export.braze.callback import new_token
@@ -16,16 +17,19 @@ from tap_braze_export.errors import (
     RunningExportError,
 )
 from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
+from tap_braze_export.exports.scope import Scope
 from tap_braze_export.report.units import duration
-from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tap_braze_export.braze.callback import Callbacks
     from tap_braze_export.braze.client import Braze, Started
     from tap_braze_export.clock import Clock
     from tap_braze_export.exports.journal import Journal
+    from tap_braze_export.exports.sources import Source
     from tap_braze_export.files.bucket import Bucket
     from tap_braze_export.settings import Settings
 
@@ -36,38 +40,15 @@ _MAX_LOST_RESPONSES = 8
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A segment, or the Global Control Group, and the fields to export of it."""
+@dataclass
+class BrazeFilter:
+    """Braze's parameter `user_last_updated_at`, as far as this run knows it.
 
-    kind: str
-    """`segment` or `global_control_group`."""
-    segment_id: str
-    fields: RequestedFields
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Its identity: Braze runs one export of it at a time."""
-        return self.kind, self.segment_id
-
-    def __str__(self) -> str:
-        return "the Global Control Group" if self.kind == GLOBAL_CONTROL_GROUP else f"segment {self.segment_id}"
-
-
-def sources_of(settings: Settings, fields: RequestedFields, *, with_memberships: bool) -> list[Source]:
-    """The exports that the settings ask for.
-
-    Args:
-        settings: The tap's settings.
-        fields: The fields to export of each segment.
-        with_memberships: True if the stream `segment_members` is selected.
+    Attributes:
+        is_refused: True once Braze has refused a request with it and accepted the same one without it.
     """
-    sources = [Source(SEGMENT, segment_id, fields) for segment_id in dict.fromkeys(settings.segment_ids)]
-    if settings.global_control_group and with_memberships:
-        sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
-    elif settings.global_control_group:
-        _log.info("The Global Control Group is not exported: segment_members is not selected")
-    return sources
+
+    is_refused: bool = False
 
 
 class ExportRequest:
@@ -75,8 +56,11 @@ class ExportRequest:
 
     Args:
         source: What to export.
+        scope: The users to ask for.
         last: The last export of it, as STATE knows it.
         rows_signature: Hash of everything that shapes rows.
+        unique_time: Makes the time of a request another one than that of every other export.
+        braze_filter: Shared by the requests of a run.
         client: Braze.
         clock: Time.
         journal: This machine's record of the running export.
@@ -91,9 +75,12 @@ class ExportRequest:
     def __init__(
         self,
         source: Source,
+        scope: Scope,
         last: Bookmark | None,
         *,
         rows_signature: str,
+        unique_time: Callable[[float], float],
+        braze_filter: BrazeFilter,
         client: Braze,
         clock: Clock,
         journal: Journal,
@@ -102,6 +89,9 @@ class ExportRequest:
         settings: Settings,
     ) -> None:
         self.source = source
+        self.scope = scope
+        self._unique_time = unique_time
+        self._braze_filter = braze_filter
         self.timer = PollTimer(clock, settings.poll_interval_seconds)
         self._last = last
         self._rows_signature = rows_signature
@@ -172,7 +162,7 @@ class ExportRequest:
             reason = "Braze is still exporting it"
         except LostResponseError as error:
             if self._unanswered is None:
-                self._unanswered = _sent(requested, error.sent_at)
+                self._unanswered = self._sent(requested, error.sent_at)
                 self._journal.write(self._unanswered)
             self._lost_responses += 1
             if self._lost_responses >= _MAX_LOST_RESPONSES:
@@ -186,15 +176,28 @@ class ExportRequest:
                 self._journal.forget()
             raise
         else:
-            accepted = _sent(requested, started.sent_at)
-            bookmark = replace(accepted.bookmark, export_id=started.object_prefix, in_bucket=started.url is None)
-            fields = len(self.source.fields.requested_fields)
-            _log.info("Requested the export of %s: export %s, %d fields", self.source, bookmark.export_id, fields)
-            return replace(accepted, bookmark=bookmark, url=started.url)
+            return self._accepted(requested, started)
         self.timer.polled(found=False)
         if (wait := self.timer.next - self._clock.now()) > LONG_WAIT_SECONDS:
             _log.info("The export of %s is requested again in %.0f s: %s", self.source, wait, reason)
         return None
+
+    def _accepted(self, requested: KnownExport, started: Started) -> KnownExport:
+        sent = self._sent(requested, started.sent_at)
+        bookmark = replace(
+            sent.bookmark,
+            export_id=started.object_prefix,
+            in_bucket=started.url is None,
+            accepted_at=started.braze_time,
+        )
+        _log.info(
+            "Requested the export of %s: export %s, %d fields; %s",
+            self.source,
+            bookmark.export_id,
+            len(self.source.fields.requested_fields),
+            self.scope,
+        )
+        return replace(sent, bookmark=bookmark, url=started.url)
 
     def _log_continued(self, known: KnownExport) -> None:
         bookmark = known.bookmark
@@ -211,9 +214,6 @@ class ExportRequest:
             _log.info("Continuing export %s of %s, %d files done", bookmark.export_id, self.source, bookmark.files)
 
     def _wanted(self) -> Bookmark:
-        last_users = None
-        if self._last:
-            last_users = self._last.last_users if self._last.running else self._last.users
         return Bookmark(
             source=self.source.kind,
             segment_id=self.source.segment_id,
@@ -221,10 +221,50 @@ class ExportRequest:
             requested_at=self._clock.now(),
             requested_fields=self.source.fields.requested_fields,
             rows_signature=self._rows_signature,
-            last_users=last_users,
+            last_users=self._last.users_to_compare if self._last else None,
+            updated_since=self.scope.updated_since,
+            is_full=self.scope.is_full,
+            complete=self._last.complete if self._last else None,
         )
 
+    def _sent(self, requested: KnownExport, at: float) -> KnownExport:
+        """The request, dated by the try that Braze accepted or did not answer: refused tries started nothing."""
+        bookmark = replace(
+            requested.bookmark,
+            requested_at=self._unique_time(at),
+            updated_since=self.scope.updated_since,
+            is_full=self.scope.is_full,
+        )
+        return replace(requested, bookmark=bookmark)
+
+    def _ask_for_everybody(self) -> None:
+        if self.scope.updated_since is not None:
+            self.scope = Scope(None, reason="Braze refuses user_last_updated_at")
+
     def _post(self, token: str) -> Started:
+        """Request the export; for everybody, where Braze accepts that and refuses `user_last_updated_at`."""
+        if self._braze_filter.is_refused:
+            self._ask_for_everybody()
+        asked = self.scope
+        try:
+            return self._post_once(token)
+        except BrazeError as error:
+            if asked.updated_since is None or error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            refusal = error
+        self._ask_for_everybody()
+        try:
+            started = self._post_once(token)
+        except (RunningExportError, BrazeError) as error:
+            if not isinstance(error, LostResponseError):
+                self.scope = asked
+            raise
+        if not self._braze_filter.is_refused:
+            self._braze_filter.is_refused = True
+            _log.warning("Everybody is exported, as Braze refuses user_last_updated_at: %s", refusal)
+        return started
+
+    def _post_once(self, token: str) -> Started:
         fields, callback = self.source.fields, self._callbacks.endpoint(token)
         output_format = self._settings.output_format
         if self.source.kind == GLOBAL_CONTROL_GROUP:
@@ -237,6 +277,7 @@ class ExportRequest:
             custom_attributes_to_export=fields.custom_attributes_to_export,
             callback_endpoint=callback,
             output_format=output_format,
+            user_last_updated_at=self.scope.requested,
         )
 
     def _wait_for_other(self) -> None:
@@ -276,8 +317,3 @@ class ExportRequest:
         export_id = by_difference[min(by_difference)]
         _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
         return replace(requested, bookmark=replace(requested.bookmark, export_id=export_id, in_bucket=True))
-
-
-def _sent(requested: KnownExport, at: float) -> KnownExport:
-    """The request, dated by the try that Braze accepted or did not answer: refused tries before it started nothing."""
-    return replace(requested, bookmark=replace(requested.bookmark, requested_at=at))

@@ -10,6 +10,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tap_braze_export.exports.scope import asks_enough
+
 if TYPE_CHECKING:
     from tap_braze_export.state import Bookmark
 
@@ -85,14 +87,16 @@ def known_export(
     bookmark = in_state or (in_journal.bookmark if in_journal else None)
     if bookmark is None:
         return None
+    bookmark = replace(bookmark, complete=wanted.complete)  # what the journal knows of it, the target may lack
     known = replace(in_journal, bookmark=bookmark) if in_journal else KnownExport(bookmark)
     if known.status is Status.ENDED:
         return None
     if reason := _unusable(known, wanted, timeout=timeout, has_bucket=has_bucket):
-        _log.warning("Export %s of %s is not continued: %s", bookmark.export_id, " ".join(bookmark.key).strip(), reason)
+        name = f"Export {bookmark.export_id}" if bookmark.export_id else "The export without a response"
+        _log.warning("%s of %s is not continued: %s", name, " ".join(bookmark.key).strip(), reason)
         return None
     if known.status is Status.RUNNING and bookmark.rows_signature != wanted.rows_signature:
-        anew = replace(bookmark, rows_signature=wanted.rows_signature, users=0, digests={})
+        anew = replace(bookmark, rows_signature=wanted.rows_signature, users=0, rejected=0, digests={})
         return replace(known, bookmark=anew)
     return known
 
@@ -114,7 +118,9 @@ def _to_read_again(entry: KnownExport, in_state: Bookmark | None, given_state: s
     if not is_named and not entry.given_state == given_state != "":
         return None
     return replace(
-        entry, bookmark=replace(entry.bookmark, running=True, users=0, digests={}), read_before=entry.bookmark
+        entry,
+        bookmark=replace(entry.bookmark, running=True, users=0, rejected=0, digests={}),
+        read_before=entry.bookmark,
     )
 
 
@@ -122,11 +128,15 @@ def _is_same(one: Bookmark, other: Bookmark) -> bool:
     return (one.requested_at, one.export_id) == (other.requested_at, other.export_id)
 
 
-def _unusable(known: KnownExport, wanted: Bookmark, *, timeout: float, has_bucket: bool) -> str:
+def _unusable(  # noqa: PLR0911 - a return for each reason
+    known: KnownExport, wanted: Bookmark, *, timeout: float, has_bucket: bool
+) -> str:
     """Why an export cannot be continued; empty if it can."""
     bookmark = known.bookmark
     if wanted.requested_at > bookmark.requested_at + timeout:
         return "its export_timeout_minutes are over"
+    if not asks_enough(bookmark.updated_since, wanted.updated_since):
+        return "it was asked only for users updated since a later time than is needed now"
     if known.status is Status.REQUESTED:
         return ""
     if bookmark.in_bucket and not has_bucket:

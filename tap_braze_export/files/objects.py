@@ -61,6 +61,7 @@ class DeliveredFile:
         exported_at: The column of that name in all its rows.
         source: `segment` or `global_control_group`.
         segment_id: The segment's API identifier; empty for the control group.
+        updated_since: The last update from which the export was asked for users, as `exported_at`; None for everybody.
     """
 
     stored: StoredObject
@@ -69,6 +70,7 @@ class DeliveredFile:
     exported_at: str
     source: str
     segment_id: str
+    updated_since: str | None = None
 
     @property
     def name(self) -> str:

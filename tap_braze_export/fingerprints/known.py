@@ -112,6 +112,11 @@ class Known:
         self._changed: dict[str, Column] = {}
         """By table of the version, True for each of its rows that may not be what the target has."""
 
+    @property
+    def is_reliable(self) -> bool:
+        """True if unchanged users are skipped."""
+        return self._source is not None
+
     @cached_property
     def base(self) -> Snapshot | None:
         """The version."""

@@ -85,6 +85,7 @@ class Fingerprints:
         state: The member `fingerprints` of the STATE that the run was given.
         clock: Time.
         is_resync: True if users are emitted whatever they were, and only marked as changed for other runs.
+        keeps_all: True if nothing is removed, since STATE is this run's own and the target may not have confirmed it.
 
     Attributes:
         known: Says which users need not be emitted again.
@@ -92,11 +93,14 @@ class Fingerprints:
 
     known: Known
 
-    def __init__(self, store: Store, *, signature: str, state: Any, clock: Clock, is_resync: bool) -> None:
+    def __init__(
+        self, store: Store, *, signature: str, state: Any, clock: Clock, is_resync: bool, keeps_all: bool = False
+    ) -> None:
         self._store = store
         self._signature = signature
         self._confirmed = Confirmed.of(state)
         self._is_resync = is_resync
+        self._keeps_all = keeps_all
         self._run_id = new_run_id(clock)
         self._parts = 0
         self._version = ""
@@ -215,7 +219,8 @@ class Fingerprints:
             _log.log(logging.WARNING if self._found else logging.INFO, "All users are emitted: %s", reason)
             return Known(None)
         ended = (name for name in included & names if run_of(name) not in self._live)
-        self._store.remove(sorted(ended, key=lambda name: not name.endswith("/version")))
+        if not self._keeps_all:
+            self._store.remove(sorted(ended, key=lambda name: not name.endswith("/version")))
         base = self._last[0]
         known = Known(StoredVersion(self._store, self._confirmed.version))
         emitted_since = [(part, True) for part in self._last[1:]] + [(each, False) for each in self._others.values()]

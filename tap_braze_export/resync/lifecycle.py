@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.rate_limit import RequestPacer
 from tap_braze_export.clock import timestamp
+from tap_braze_export.deliveries import Role
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
 from tap_braze_export.files.spool import private_file
@@ -72,6 +73,8 @@ class Group:
     file: None = None
     source: str = IDS
     segment_id: str = ""
+    role: Role = Role.NONE
+    updated_since: None = None
     responded_at: float | None = None
     requests: int = 0
     size: int = 0
@@ -101,7 +104,7 @@ class Group:
         if self.users:
             yield Block(1, self.users)
 
-    def done(self, users: int) -> None:  # noqa: ARG002
+    def done(self, users: int, rejected: int = 0) -> None:  # noqa: ARG002
         """See `Delivery`."""
         self.resync.done(self)
 
@@ -228,6 +231,12 @@ class Resync:
     def state(self) -> dict[str, Any]:
         """See `Deliveries`; the part of segment exports stays as it came."""
         return dict(self._state)
+
+    def stated(self) -> None:
+        """See `Deliveries`; a resync keeps no journal."""
+
+    def second_part(self) -> None:
+        """See `Deliveries`; a resync has one part."""
 
     def complete_exports(self) -> Sequence[CompleteExport]:
         """See `Deliveries`."""

@@ -277,6 +277,7 @@ EXPORT_FILES = Table(
         _string("source", f"segment, {GLOBAL_CONTROL_GROUP} or ids"),
         _string("segment_id", "The segment's API identifier"),
         EXPORTED_AT_COLUMN,
+        _date_time("updated_since", "The export was asked only for users that were updated since then"),
         _date_time("read_at", "When the file was read"),
         _integer("bytes", "Compressed size"),
         _integer("lines", "Lines in it"),
@@ -284,6 +285,9 @@ EXPORT_FILES = Table(
         _integer("duplicates", "Lines of users that stand in it again later; the last line counts"),
         _integer("unchanged", "Users skipped because nothing changed"),
         _integer("rejected", "Lines that could not be read"),
+        _integer(
+            "missed", "Changed users that an incremental export just before did not have; null if none was compared"
+        ),
     ),
 )
 

@@ -10,7 +10,9 @@ import requests
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.exports.journal import Journal
-from tap_braze_export.exports.request import ExportRequest, Source
+from tap_braze_export.exports.request import BrazeFilter, ExportRequest
+from tap_braze_export.exports.scope import Scope
+from tap_braze_export.exports.sources import Source
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.schema.selection import RequestedFields
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX = "bb8e2a91-c4aa-478b-b3f2-a4ee91731ad1-1800000000"
 STARTED = as_json({"object_prefix": PREFIX, "url": "https://store.example.org/users.zip"})
+EVERYBODY = Scope(None)
 SOURCES = [
     Source("segment", "all-users", RequestedFields(("braze_id",))),
     Source("global_control_group", "", RequestedFields(("braze_id",))),
@@ -46,12 +49,16 @@ def request_of(
     journal: Journal,
     session: requests.Session,
     bucket: Bucket | None = None,
+    scope: Scope = EVERYBODY,
 ) -> ExportRequest:
     """The request of an export, sent to this address."""
     return ExportRequest(
         source,
+        scope,
         None,
         rows_signature="rows",
+        unique_time=lambda seconds: seconds,
+        braze_filter=BrazeFilter(),
         client=Braze(url, "key", clock=clock, session=session),
         clock=clock,
         journal=journal,

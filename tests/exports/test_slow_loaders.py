@@ -20,7 +20,7 @@ from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import PollTimer
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.request import Source
+from tap_braze_export.exports.sources import Source
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.files.spool import Spool, disk_full_error

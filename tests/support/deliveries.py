@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tap_braze_export.deliveries import Role
 from tap_braze_export.files.archive import Block, Member
 from tap_braze_export.files.objects import BucketObject, DeliveredFile, LocalObject, StoredObject
 from tests.support.rows import AT
@@ -59,6 +60,8 @@ class FakeDelivery:
     source: str = "segment"
     segment_id: str = SEGMENT_ID
     exported_at: str = AT
+    updated_since: str | None = None
+    role: Role = Role.NONE
     invalid_user_ids: Sequence[dict[str, str]] = ()
     reads: int = 0
 
@@ -83,7 +86,7 @@ class FakeDelivery:
         else:
             yield from self.file.blocks()
 
-    def done(self, users: int) -> None:
+    def done(self, users: int, rejected: int = 0) -> None:
         raise NotImplementedError
 
     def failed(self, error: ExportError) -> None:

@@ -1,0 +1,151 @@
+"""Decides whether an export asks for everybody, or only for users that were updated since the last complete export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tap_braze_export.clock import timestamp
+from tap_braze_export.schema.user_object import SEGMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tap_braze_export.exports.sources import Source
+    from tap_braze_export.settings import Settings
+    from tap_braze_export.state import Bookmark, CompleteExports
+
+_DAY = 24 * 3600.0
+_CLOCK_SET_BACK_SECONDS = _DAY
+"""Seconds by which the last full export may lie in the future: Braze's clock and this machine's may differ."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The users that an export asks for.
+
+    Attributes:
+        updated_since: Epoch seconds of the oldest last update that is asked for; None for everybody.
+        is_full: True if no wider export would be asked: `updated_since` is at most `start_date` then.
+        reason: Why it is full; empty if that goes without saying.
+        full_again_at: Epoch seconds from which a full export is due; None if it is full.
+    """
+
+    updated_since: float | None
+    is_full: bool = True
+    reason: str = ""
+    full_again_at: float | None = None
+
+    @property
+    def is_due_by_age(self) -> bool:
+        """True if an incremental export could have been asked for, had the last full one been newer."""
+        return self.reason == TOO_OLD
+
+    @property
+    def requested(self) -> str | None:
+        """`user_last_updated_at` of the request: UTC, whole seconds; None for everybody."""
+        return None if self.updated_since is None else f"{timestamp(self.updated_since)[:19]}Z"
+
+    def __str__(self) -> str:
+        """Say it in the log."""
+        if not self.is_full and self.full_again_at is not None:
+            return f"incremental since {self.requested}; full again on {timestamp(self.full_again_at)[:10]}"
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"full export{reason}{f', of users updated since {self.requested}' if self.requested else ''}"
+
+
+NO_FULL_EXPORT = "STATE knows no complete full export of it"
+OTHER_ROWS = "fields, selection, schema or settings that shape rows have changed since the last complete full export"
+OTHER_START = "start_date is earlier than in the last complete full export"
+TOO_OLD = "the last complete full export is older than full_export_days"
+CLOCK_SET_BACK = "the last complete full export lies in the future, so this machine's clock was set back"
+
+
+def scope_of(  # noqa: PLR0911 - a return for each row of the table
+    complete: CompleteExports | None, *, settings: Settings, rows_signature: str, now: float
+) -> Scope:
+    """Decide what the next export of a segment asks for; docs/state.md has the table.
+
+    Args:
+        complete: The complete exports of the segment that STATE knows; None for none.
+        settings: `incremental`, `full_export_days`, `overlap_minutes` and `start_date`.
+        rows_signature: Hash of the fields, and of everything that shapes rows.
+        now: Epoch seconds.
+    """
+    start = settings.start_seconds
+    if not settings.incremental:
+        return Scope(start)
+    if complete is None:
+        return Scope(start, reason=NO_FULL_EXPORT)
+    if complete.rows_signature != rows_signature:
+        return Scope(start, reason=OTHER_ROWS)
+    if not asks_enough(complete.full_since, start):
+        return Scope(start, reason=OTHER_START)
+    full_again_at = complete.full_at + settings.full_export_days * _DAY
+    if now > full_again_at:
+        return Scope(start, reason=TOO_OLD)
+    if complete.full_at > now + _CLOCK_SET_BACK_SECONDS:
+        return Scope(start, reason=CLOCK_SET_BACK)
+    return incremental_scope(complete, settings=settings)
+
+
+def incremental_scope(complete: CompleteExports, *, settings: Settings) -> Scope:
+    """The users that were updated since the last complete export, whatever the age of the last full one."""
+    start = settings.start_seconds
+    # Whole seconds, the earlier one: what is asked for is what STATE and the next run compare with.
+    since = float(int(complete.accepted_at - settings.overlap_seconds))
+    if start is not None and since <= start:
+        return Scope(start)  # a full export would ask for no more
+    full_again_at = complete.full_at + settings.full_export_days * _DAY
+    return Scope(since, is_full=False, full_again_at=full_again_at)
+
+
+def asks_enough(asked_since: float | None, needed_since: float | None) -> bool:
+    """True if an export asked for every user that is needed: for everybody, or from the same time or an earlier one."""
+    return asked_since is None or (needed_since is not None and asked_since <= needed_since)
+
+
+class Scopes:
+    """The scope of each export of a run.
+
+    Args:
+        sources: What is exported.
+        bookmarks: The exports that STATE knows, by source.
+        settings: The tap's settings.
+        rows_signature: Hash of the fields, and of everything that shapes rows.
+        now: Epoch seconds.
+        puts_off: True if a full export that is due by age waits until an incremental one was read, which it measures.
+
+    Attributes:
+        put_off: The sources whose full exports wait, with the time of the last one in epoch seconds.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        bookmarks: Mapping[tuple[str, str], Bookmark],
+        *,
+        settings: Settings,
+        rows_signature: str,
+        now: float,
+        puts_off: bool,
+    ) -> None:
+        self.put_off: dict[Source, float] = {}
+        self._by_key: dict[tuple[str, str], Scope] = {}
+        for source in sources:
+            last = bookmarks.get(source.key)
+            complete = last.complete if last else None
+            if source.kind != SEGMENT:  # Braze has the parameter for segments only
+                self._by_key[source.key] = Scope(None)
+                continue
+            scope = scope_of(complete, settings=settings, rows_signature=rows_signature, now=now)
+            if puts_off and complete and scope.is_due_by_age:
+                before = incremental_scope(complete, settings=settings)
+                if not before.is_full:
+                    self.put_off[source] = complete.full_at
+                    scope = before
+            self._by_key[source.key] = scope
+
+    def __getitem__(self, source: Source) -> Scope:
+        """The scope of one export."""
+        return self._by_key[source.key]
