@@ -255,7 +255,7 @@ class _Partial:
         return self.size > 0 and _is_strong(self.etag) and isinstance(self.length, int)
 
     def end_of_continuation(self, response: requests.Response) -> int | None:
-        """Position in the file after the body of a 206, which may be only a part of the rest; None if it does not fit."""
+        """Position after the body of a 206, which may be only a part of the rest; None if it does not fit."""
         span = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", response.headers.get("Content-Range", ""))
         if span is None or response.headers.get("ETag") != self.etag:
             return None
