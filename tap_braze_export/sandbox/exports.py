@@ -41,6 +41,7 @@ class Export:
     requested_at: float
     callback: str = ""
     source: str = "segment"
+    updated_since: float | None = None
     object_prefix: str = ""
     running: bool = True
     cancelled: bool = False

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from tap_braze_export.sandbox.faults import Faults
 from tap_braze_export.sandbox.limits import RateLimit
 from tap_braze_export.sandbox.lookup import identity, is_named_by, possible_indexes
 from tap_braze_export.sandbox.segments import GivenUser, MadeUser, Segment, User
+from tap_braze_export.sandbox.updates import GivenUpdates
 from tap_braze_export.sandbox.users import Population
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ CONTROL_GROUP = "global-control-group-segment"
 MOST_EXPORTS = 100  # of a company that run at once
 LINK_SECONDS = 4 * 3600
 _MOST_CALLS_KEPT = 50_000
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @dataclass
@@ -81,6 +87,8 @@ class Options:
     bucket: Bucket | None = None
     clock: Callable[[], float] = time.time
     wait: Callable[[float], object] | None = None
+    filter_misses: float = 0.0
+    log: Callable[[str], object] | None = None
 
 
 @dataclass
@@ -102,6 +110,7 @@ class Workspace:
         if unknown:
             raise ValueError(f"unknown permission: {', '.join(sorted(unknown))}")
         self.clock = options.clock
+        self.given_updates = GivenUpdates(self.clock)
         self.faults = Faults(tuple(options.faults))
         self.folder = Path(tempfile.mkdtemp(prefix="braze-sandbox-"))
         self.stopped = threading.Event()
@@ -121,13 +130,13 @@ class Workspace:
         self._settle()
 
     def _settle(self) -> None:
-        options = self.options
-        changed = ChangedPopulation(options.seed, options.changed) if options.changed else None
-        people = self.population = changed or Population(options.seed)
+        options, now = self.options, self.clock()
+        changed = ChangedPopulation(options.seed, options.changed, now) if options.changed else None
+        people = self.population = changed or Population(options.seed, now)
         odd: list[GivenUser] = []
         if options.odd_users:
             shipped = (resources.files("tap_braze_export.sandbox") / "odd_users.jsonl").read_text("utf-8").splitlines()
-            odd = [GivenUser(json.loads(line)) for line in shipped[: options.users]]
+            odd = [GivenUser(json.loads(line), people.last_update) for line in shipped[: options.users]]
         made = self._made = range(options.users - len(odd))
         self.segments = {
             segment.id: segment
@@ -191,6 +200,17 @@ class Workspace:
             export.proceed()
             self._note_completion(export)
         return True
+
+    def tell(self, export: Export, members: int) -> None:
+        """Log one line on an export that began, of a segment with so many members."""
+        if self.options.log is None:
+            return
+        since = export.updated_since
+        limit = "" if since is None else f", asked for those updated since {_utc(since)}"
+        self.options.log(
+            f"{_utc(export.requested_at)} export of segment {export.segment.id}: "
+            f"{len(export.segment):,} of {members:,} users{limit}"
+        )
 
     def _forget_expired(self) -> None:
         """Remove the archives whose URLs have expired, or they would fill the disk."""
