@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _OUTPUT_PER_STATE = 110
 """STATE is written once the output is so many times all STATE so far and the next two: small files share one."""
 _FINGERPRINTS = "fingerprints"
-"""The member of `bookmarks.export_files` that names the fingerprints of what the target has."""
+"""The member of `bookmarks.export_files` that names the fingerprints of what the target has; a list of none or one."""
 _log = logging.getLogger(__name__)
 
 
@@ -317,10 +317,10 @@ class Run:
         if self._batches is not None:
             self._batches.close_group()  # STATE names no file whose rows are not announced
         before, state = self._writer.written, self._deliveries.state()
-        if self._fingerprints and not self._settings.is_resync:
-            state[_FINGERPRINTS] = self._fingerprints.state()
-        elif _FINGERPRINTS in self._state and not self._settings.is_resync:
-            state[_FINGERPRINTS] = None  # what this run emits is recorded nowhere
+        if self._settings.is_resync:
+            state[_FINGERPRINTS] = self._state.get(_FINGERPRINTS, [])
+        else:
+            state[_FINGERPRINTS] = self._fingerprints.state() if self._fingerprints else []
         if before == self._written_at_last_state and state == self._state:
             return  # the last message says the same
         self._state.clear()

@@ -1,6 +1,7 @@
 """STATE's record of an export: enough to adopt it in Braze and to skip the files that the target has.
 
-`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": [...]}`. No secret, no URL, no user data.
+`bookmarks.export_files` is `{"version": 1, "exports": [...], "resync": [...], "fingerprints": [...]}`.
+No secret, no URL, no user data.
 """
 
 from __future__ import annotations
@@ -194,8 +195,8 @@ class ResyncProgress(msgspec.Struct):
             return None
 
 
-def resync_entries(found: Any) -> list[dict[str, Any]]:
-    """The member `resync` in the form that it has in every STATE: a list with the unfinished resync, or empty.
+def none_or_one(found: Any) -> list[dict[str, Any]]:
+    """A member in the form that it has in every STATE: a list with its one object, or empty.
 
     A list, since orchestrators merge one STATE into another and fail where null meets an object, which earlier
     versions of the tap wrote.

@@ -29,7 +29,7 @@ from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.exports.running import RunningExport
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import free_bytes
-from tap_braze_export.state import VERSION, read_bookmarks, resync_entries
+from tap_braze_export.state import VERSION, none_or_one, read_bookmarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +84,7 @@ class Exports:
     ) -> None:
         self.bookmarks = read_bookmarks(state)
         self.failures: list[str] = []
-        self._resync_state = resync_entries(state.get("resync"))
+        self._resync_state = none_or_one(state.get("resync"))
         self._client = client
         self._clock = clock
         self._spool = spool
