@@ -31,6 +31,12 @@ ATTRIBUTES_AT_ONCE = 500
 _SEGMENTS_A_PAGE = 100
 _ATTRIBUTES_A_PAGE = 50
 _LONGEST_SERIES = 100
+_ERROR_IDS = {401: "unauthorized", 403: "forbidden", 415: "unsupported-media-type", 429: "rate-limit-exceeded"}
+_ODD_IDS_ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "ids-users-null": (201, {"message": "success", "users": None}),
+    "ids-no-users": (201, {"message": "The request could not be completed", "users": []}),
+    "ids-queued": (202, {"message": "queued"}),
+}
 _UNAVAILABLE = "<html><head><title>503 Service Temporarily Unavailable</title></head></html>"
 
 
@@ -54,8 +60,12 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
             return None  # Braze sends 404 before it checks the key
         if request.headers.get("Authorization") not in [f"Bearer {key}" for key in workspace.options.api_keys]:
             raise Refusal(401, "Invalid API key")
+        now = int(workspace.clock())
         if workspace.faults.strikes_once("rate-limited"):
-            g.budget = Budget(1, 0, int(workspace.clock()) + 1)
+            g.budget = Budget(1, 0, now + 1)
+            raise Refusal(429, "Rate limited")
+        if workspace.faults.strikes_once("retry-after"):
+            g.budget = Budget(250_000, 0, now + 3000, retry_after=1)
             raise Refusal(429, "Rate limited")
         return None
 
@@ -85,6 +95,9 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
 
     @app.errorhandler(Refusal)
     def refuse(refusal: Refusal) -> Response:
+        if "errors-as-objects" in workspace.faults:
+            error = {"id": _ERROR_IDS.get(refusal.status, "invalid-parameter"), "message": refusal.message}
+            return _response({"errors": [error]}, refusal.status)
         return _response({refusal.key: refusal.message}, refusal.status)
 
     @app.errorhandler(HTTPException)
@@ -171,7 +184,10 @@ class Endpoints:
 
     def _limited(self, segment: Segment, body: dict[str, Any]) -> tuple[Segment, float | None]:
         """The users of a segment that the request asks for, and the time since which they were updated."""
-        since = parameters.updated_since(body)
+        faults, name = self._workspace.faults, "user_last_updated_at"
+        if name in body and "filter-refused" in faults:
+            raise Refusal(400, f"The {name} parameter is not permitted")
+        since = None if "filter-ignored" in faults else parameters.updated_since(body)
         if since is None:
             return segment, None
         return segment.updated_since(since, partial(is_missed, self._workspace.options.filter_misses)), since
@@ -218,6 +234,9 @@ class Endpoints:
                 raise Refusal(429, "Rate limited")
             if self._workspace.options.ids_latency:
                 self._workspace.wait(self._workspace.options.ids_latency)
+            for fault, (status, content) in _ODD_IDS_ANSWERS.items():
+                if fault in self._workspace.faults:
+                    return _response(content, status)
             return self._look_up(body, selection)
         finally:
             self._workspace.leave_ids()
@@ -281,13 +300,14 @@ class Endpoints:
     def data_series(self, _: dict[str, Any]) -> Response:
         """List the size of one segment by day."""
         _name, size = self._segment_size()
+        estimate = self._workspace.estimated(size)
         length = request.args.get("length", 0, type=int)
         if not 1 <= length <= _LONGEST_SERIES:
             raise Refusal(400, f"The length must be between 1 and {_LONGEST_SERIES}")
         today = datetime.fromtimestamp(self._workspace.clock(), UTC)
         days = [today - timedelta(days=ago) for ago in reversed(range(length))]
         return _response(
-            {"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": size} for day in days]}, 200
+            {"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": estimate} for day in days]}, 200
         )
 
     def custom_attributes(self, _: dict[str, Any]) -> Response:

@@ -20,7 +20,7 @@ import requests
 
 from tap_braze_export.sandbox.attributes import attribute_list
 from tap_braze_export.sandbox.changes import ChangedPopulation
-from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps
+from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps, steps_to_readiness
 from tap_braze_export.sandbox.faults import Faults
 from tap_braze_export.sandbox.limits import RateLimit
 from tap_braze_export.sandbox.lookup import identity, is_named_by, possible_indexes
@@ -157,6 +157,11 @@ class Workspace:
             worker.join()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def estimated(self, size: int) -> int:
+        """The size of a segment as Braze estimates it; the largest segment stands for the workspace."""
+        error = -(-max(map(len, self.segments.values())) // 100)
+        return max(0, size + error * (("estimates-high" in self.faults) - ("estimates-low" in self.faults)))
+
     def record(self, call: Call) -> None:
         """Remember a call; the oldest are dropped beyond 50,000."""
         with self._lock:
@@ -183,10 +188,11 @@ class Workspace:
                 return False
             if options.bucket:
                 delivery = BucketDelivery(export, self.folder, self.faults, options.users_per_file, options.bucket)
-                export.steps = delivery.steps()
+                steps = delivery.steps()
             else:
-                export.steps = hosted_steps(export, self.folder, self.faults, options.users_per_file)
+                steps = hosted_steps(export, self.folder, self.faults, options.users_per_file)
                 export.url = self._signed_url(export)
+            export.steps = steps_to_readiness(export, self.faults, steps)
             self._forget_expired()
             self.exports.append(export)
             self.most_running = max(self.most_running, len(self.running()))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
@@ -253,6 +256,33 @@ def test_export_without_users_is_an_archive_with_an_empty_member(tmp_path: Path)
                 url = start(sandbox, segment, user_last_updated_at=iso(NOW + 1)).json()["url"]
                 contents = [fetch(url).content] if url else [(tmp_path / f).read_bytes() for f in files_below(tmp_path)]
                 assert [members(content) for content in contents] == [[[]]] * (number if bucket_url else 1)
+
+
+def test_command_takes_the_share_that_the_filter_misses(tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    command = [sys.executable, "-m", "tap_braze_export.sandbox", "--users", "60", "--delay", "0", "--changed", "100"]
+    command += ["--filter-misses", "100", "--ready-file", str(ready_file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            while "Ctrl+C" not in (line := process.stderr.readline()):
+                assert line, process.wait(60)
+            ready = json.loads(ready_file.read_text("utf-8"))
+            body = {"segment_id": "all-users", "fields_to_export": ["braze_id"]}
+            for limit in ({}, {"user_last_updated_at": iso(NOW)}):
+                requests.post(
+                    f"{ready['api_url']}/users/export/segment",
+                    json=body | limit,
+                    headers={"Authorization": f"Bearer {ready['api_key']}"},
+                    timeout=60,
+                )
+        finally:
+            process.terminate()
+        log = process.stderr.read().splitlines()
+    assert [line.partition("all-users: ")[2] for line in log] == [
+        "60 of 60 users",
+        "0 of 60 users, asked for those updated since 2026-09-21T14:13:20Z",
+    ]
 
 
 def test_filter_misses_a_share_of_the_users() -> None:
