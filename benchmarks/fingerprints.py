@@ -61,12 +61,12 @@ def build(users: int) -> None:
         old.parent.mkdir()
         old.hardlink_to(version_of(users) / VERSION)
         store = Store(folder, {}, Spool(str(root / "spool"), clock=Clock()), Clock())
-        state = {"version": VERSION, "parts": []}
+        state = [{"version": VERSION, "parts": []}]
         with Fingerprints(store, signature=_SIGNATURE, state=state, clock=Clock(), is_resync=False) as fingerprints:
             for block in _blocks(users):
                 fingerprints.record(block, export_id="export")
             fingerprints.finish(only_own=False)
-            made = fingerprints.state()["version"]
+            made = fingerprints.state()[0]["version"]
         size = (root / made).stat().st_size
         assert Snapshot.open(root / made).count(USERS) == users
     sys.stderr.write(f"{size / users:.1f} bytes a user\n")

@@ -134,7 +134,7 @@ def _configuration() -> Iterator[bytes]:
 def _state() -> Iterator[bytes]:
     export = _export()
     resync = {"export_id": "ids-a-1", "source": "1-x", "rows_signature": "shape", "requests": 1}
-    fingerprints = {"version": "v/version", "parts": [["run", 2]]}
+    fingerprints = [{"version": "v/version", "parts": [["run", 2]]}]
     value = {"version": 1, "exports": [export], "resync": [resync], "fingerprints": fingerprints}
     yield json.dumps({"bookmarks": {"export_files": value}}).encode()
     yield json.dumps({"bookmarks": {"export_files": {**value, "exports": [{**export, "running": False}]}}}).encode()

@@ -28,6 +28,13 @@ class Role(enum.Enum):
     """That full export, if this run has emitted all of the incremental one."""
 
 
+class WriteState(Protocol):
+    """Writes STATE, of a run."""
+
+    def __call__(self, *, must: bool) -> None:
+        """Write STATE; unless it `must` be, only as far as all messages are little beside the output."""
+
+
 @dataclass(frozen=True)
 class CompleteExport:
     """An export of which every file has come and was emitted.

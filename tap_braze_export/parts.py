@@ -18,10 +18,10 @@ from tap_braze_export.singer.batch_messages import Batches
 from tap_braze_export.workers.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import Deliveries
+    from tap_braze_export.deliveries import Deliveries, WriteState
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.fingerprints.known import Known
     from tap_braze_export.fingerprints.lifecycle import Fingerprints
@@ -116,7 +116,7 @@ class Parts:
         )
 
     def deliveries(
-        self, state: Mapping[str, Any], files_ahead: int, write_state: Callable[[], None], known_users: Known | None
+        self, state: Mapping[str, Any], files_ahead: int, write_state: WriteState, known_users: Known | None
     ) -> Deliveries:
         """The segment exports, or the resync.
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tap_braze_export.workers.read_ahead import ReadAhead
 
 _FINGERPRINTS = "fingerprints"
-"""The member of `bookmarks.export_files` that names the fingerprints of what the target has."""
+"""The member of `bookmarks.export_files` that names the fingerprints of what the target has; a list of none or one."""
 _log = logging.getLogger(__name__)
 
 
@@ -145,9 +145,7 @@ class Run:
                 stack.enter_context(self._fingerprints)
             known_users = self._fingerprints.known if self._fingerprints else None
             self._read_ahead = stack.enter_context(self._parts.read_ahead(known_users))
-            self._deliveries = make(
-                self._state, self._read_ahead.capacity, self._write_state_if_affordable, known_users
-            )
+            self._deliveries = make(self._state, self._read_ahead.capacity, self._write_state_of_exports, known_users)
             self._all_deliveries.append(self._deliveries)
             with self._deliveries:
                 yield from self._emit_deliveries()
@@ -263,9 +261,9 @@ class Run:
         for stream in self._streams.values():
             stream.write_schema()
 
-    def _write_state_if_affordable(self) -> None:
-        """Write STATE for what has begun or ended in Braze, which the journals remember, too."""
-        if self._state_messages.are_affordable:
+    def _write_state_of_exports(self, *, must: bool) -> None:
+        """Write STATE for what has begun or ended in Braze, as far as it is not too much; the journals know it, too."""
+        if must or self._state_messages.are_affordable:
             self._write_state()
 
     def _write_state(self) -> None:

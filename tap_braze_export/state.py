@@ -286,8 +286,8 @@ class ResyncProgress(msgspec.Struct):
             return None
 
 
-def resync_entries(found: Any) -> list[dict[str, Any]]:
-    """The member `resync` in the form that it has in every STATE: a list with the unfinished resync, or empty.
+def none_or_one(found: Any) -> list[dict[str, Any]]:
+    """A member in the form that it has in every STATE: a list with its one object, or empty.
 
     A list, since orchestrators merge one STATE into another and fail where null meets an object, which earlier
     versions of the tap wrote.

@@ -135,7 +135,7 @@ def test_state_is_one_bookmark(big: Run) -> None:
     for state in big.states:
         assert list(state) == ["bookmarks"]
         assert list(state["bookmarks"]) == ["export_files"]
-        assert set(state["bookmarks"]["export_files"]) == {"version", "exports", "resync"}
+        assert set(state["bookmarks"]["export_files"]) == {"version", "exports", "resync", "fingerprints"}
         assert isinstance(state["bookmarks"]["export_files"]["exports"], list)
     text = json.dumps(big.states)
     assert "http" not in text

@@ -28,7 +28,7 @@ from tap_braze_export.exports.running import RunningExport, RunningExports
 from tap_braze_export.exports.scope import Scopes
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.spool import free_bytes
-from tap_braze_export.state import VERSION, exports_in_state, read_bookmarks, resync_entries
+from tap_braze_export.state import VERSION, exports_in_state, none_or_one, read_bookmarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import CompleteExport
+    from tap_braze_export.deliveries import CompleteExport, WriteState
     from tap_braze_export.exports.sources import Source
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.report.progress import Progress
@@ -82,14 +82,14 @@ class Exports:
         state: Mapping[str, Any],
         rows_signature: str,
         files_ahead: int,
-        write_state: Callable[[], None],
+        write_state: WriteState,
         puts_off_full_exports: bool = False,
         compared: Collection[tuple[str, str]] = (),
         journal_state: Mapping[str, Any] | None = None,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
-        self._resync_state = resync_entries(state.get("resync"))
+        self._resync_state = none_or_one(state.get("resync"))
         self._client = client
         self._clock = clock
         self._spool = spool
@@ -185,7 +185,7 @@ class Exports:
         for request in list(self._requests):
             self._resume(request)
         if any(not export.is_late for export in self._running):
-            self._write_state()
+            self._write_state(must=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -206,7 +206,7 @@ class Exports:
             if request.timer.due and self._may_start(request):
                 self._start(request)
         if len(self._running) > running:
-            self._write_state()
+            self._write_state(must=False)
         deliveries = [
             ExportDelivery(
                 file,

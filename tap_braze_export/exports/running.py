@@ -13,9 +13,10 @@ from tap_braze_export.report.export_status import ExportStatus
 from tap_braze_export.report.facts import export_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
+    from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 
     from tap_braze_export.clock import Clock
+    from tap_braze_export.deliveries import WriteState
     from tap_braze_export.exports.completeness import Completeness
     from tap_braze_export.exports.estimates import Estimates
     from tap_braze_export.exports.journal import Journal
@@ -110,7 +111,7 @@ class RunningExports:
         spool: Spool,
         clock: Clock,
         progress: Progress,
-        write_state: Callable[[], None],
+        write_state: WriteState,
     ) -> None:
         self.failures: list[str] = []
         self.interrupted: set[Key] = set()
@@ -162,7 +163,7 @@ class RunningExports:
         try:
             files = export.poller.poll()
         except DiskFullError as error:
-            if make_room(self._spool, self._journals.values()):
+            if self._made_room():
                 return ()
             if not others_hold_space:
                 self._give_up(export, error)
@@ -181,6 +182,12 @@ class RunningExports:
                 self._complete(export)
         return files
 
+    def _made_room(self) -> bool:
+        """Remove a download that stays only in case a loader fails; False if there is none."""
+        if self._unstated:
+            self._write_state(must=True)
+        return make_room(self._spool, self._journals.values())
+
     def _reason_incomplete(self, export: RunningExport) -> str:
         """Why an export whose files were all read must lack some; empty if it need not."""
         may_be_empty = export.poller.bookmark.updated_since is not None
@@ -195,7 +202,7 @@ class RunningExports:
 
     def failed(self, export: RunningExport, file: DeliveredFile, error: ExportError) -> None:
         """Have a file read or fetched once more if that may help, else give its export up."""
-        if isinstance(error, DiskFullError) and make_room(self._spool, self._journals.values()):
+        if isinstance(error, DiskFullError) and self._made_room():
             return
         try:
             if not isinstance(error, DamagedFileError):
@@ -215,7 +222,7 @@ class RunningExports:
             self._completeness.late_files_ended(bookmark)
         else:
             self._end(export, journal)
-        self._write_state()
+        self._write_state(must=False)
         if bookmark.in_bucket:
             journal.clear(bookmark.export_id)  # the files themselves are still there
 

@@ -229,10 +229,10 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     for chunk in read(file, entry.size):
         crc = inflate.crc32(chunk, crc)
         size += len(chunk)
-        if size > entry.inflated:
+        if size > entry.inflated and not entry.is_cut:
             break
         yield chunk
-    if size != entry.inflated:
+    if not entry.has_length(size):
         raise EOFError("it has not the length that the zip declares")
     if crc != entry.crc:
         raise EOFError("wrong checksum")

@@ -73,6 +73,8 @@ class Download:
         self._deadline = deadline
         self._free = free
         self._failures = 0
+        self._trusts_ranges = True
+        """False once the store has continued a transfer wrongly: it would do so again."""
         self.received = 0
         self.expected: int | None = None
         self.problem = ""
@@ -95,7 +97,7 @@ class Download:
         """
         if self._path.exists():
             return True
-        partial = self._partial()
+        partial = self._partial() if self._trusts_ranges else None
         headers = {"Accept-Encoding": "identity"}
         if partial is not None:
             headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.etag}
@@ -122,9 +124,9 @@ class Download:
             HTTPStatus.PARTIAL_CONTENT,
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
         }:
-            if status == HTTPStatus.PARTIAL_CONTENT and partial.is_continued_by(response):
-                return self._save(response, partial.size, partial.length)
-            self._part.unlink(missing_ok=True)
+            if status == HTTPStatus.PARTIAL_CONTENT and (end := partial.end_of_continuation(response)):
+                return self._save(response, partial.size, partial.length, end)
+            self._start_over()
             return self.attempt()
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             self._failures, self.problem = 0, ""
@@ -143,6 +145,11 @@ class Download:
             return self._failed(f"response {status}")
         hint = ", the link has expired" if self._says_expired(response) else ""
         raise ExportError(f"the store refused {self.name} ({status}{hint}): run again for a new export")
+
+    def _start_over(self) -> None:
+        """Drop what has come: the next attempt fetches the whole file."""
+        self._part.unlink(missing_ok=True)
+        self._trusts_ranges = False
 
     def _says_expired(self, response: requests.Response) -> bool:
         """True if the store's error text says that the link will not work again."""
@@ -171,8 +178,15 @@ class Download:
             return None
         return partial if partial.can_continue else None
 
-    def _save(self, response: requests.Response, offset: int, length: int | None) -> bool:
-        """Append the body to the first `offset` bytes; True if that makes the file complete."""
+    def _save(self, response: requests.Response, offset: int, length: int | None, end: int | None = None) -> bool:
+        """Append the body to the first `offset` bytes; True if that makes the file complete.
+
+        Args:
+            response: The response.
+            offset: Position in the file at which the body begins.
+            length: Bytes of the whole file; None if it is not announced.
+            end: Position at which the body ends as announced; None for that of the file.
+        """
         etag = response.headers.get("ETag")
         if not offset:
             with private_file(self._sidecar) as file:
@@ -182,15 +196,18 @@ class Download:
         with private_file(self._part, append=offset > 0) as file:
             try:
                 for chunk in self._body(response, offset, length):
-                    file.write(chunk)
                     size += len(chunk)
+                    if size > (end or length or size):
+                        self._start_over()
+                        return self._failed(f"the store sent more than the rest from byte {offset} on")
+                    file.write(chunk)
                     self.received = size
             except urllib3.exceptions.HTTPError as error:
                 problem = type(error).__name__
         if self._clock.stopped:
             return False
         if problem or length not in {None, size}:
-            if size > offset and _is_strong(etag):
+            if size > offset and _is_strong(etag) and self._trusts_ranges:
                 self._failures = 0  # it goes on, if slowly
             return self._failed(f"broken after {size} bytes {problem}".rstrip())
         self._part.replace(self._path)  # the sidecar stays: should the file be damaged, a 403 means expired
@@ -205,14 +222,12 @@ class Download:
         # read1, not stream: the limits of a body that drips are checked as its bytes come.
         while chunk := response.raw.read1(_READ_BYTES, decode_content=False):
             left -= len(chunk)
-            if left < 0:
+            if length is None and left < 0:
                 self._part.unlink()
-                if length is None:
-                    raise DiskFullError(
-                        f"{self.name}, whose length the store does not tell, is longer than the room on the disk of"
-                        f" {self._path.parent}: free some space there, or set spool_dir to a larger disk"
-                    )
-                raise ExportError(f"{self.name} is longer than the {length} bytes announced: it is refused")
+                raise DiskFullError(
+                    f"{self.name}, whose length the store does not tell, is longer than the room on the disk of"
+                    f" {self._path.parent}: free some space there, or set spool_dir to a larger disk"
+                )
             if self._clock.now() > self._deadline:
                 raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
             yield chunk
@@ -239,15 +254,14 @@ class _Partial:
         """True if a response can prove that the store still has the same file."""
         return self.size > 0 and _is_strong(self.etag) and isinstance(self.length, int)
 
-    def is_continued_by(self, response: requests.Response) -> bool:
-        """True if a 206 is the rest of the same file."""
-        span = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", response.headers.get("Content-Range", ""))
-        return (
-            span is not None
-            and int(span[1]) == self.size
-            and int(span[2]) == self.length
-            and response.headers.get("ETag") == self.etag
-        )
+    def end_of_continuation(self, response: requests.Response) -> int | None:
+        """Position after the body of a 206, which may be only a part of the rest; None if it does not fit."""
+        span = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", response.headers.get("Content-Range", ""))
+        if span is None or response.headers.get("ETag") != self.etag:
+            return None
+        start, last, total = (int(number) for number in span.groups())
+        fits = start == self.size and total == self.length and start <= last < total
+        return last + 1 if fits else None
 
 
 def _length(response: requests.Response) -> int | None:

@@ -21,6 +21,8 @@ DAMAGE_ERRORS: tuple[type[Exception], ...] = (
 )
 """Raised when a stream is truncated, wrong, or followed by other bytes."""
 _RAW_DEFLATE_WBITS, _GZIP_WBITS = -15, 31
+_GZIP_START = b"\x1f\x8b\x08"
+"""First bytes of each gzip member: the magic number, and deflate, the only method that there is."""
 
 
 def crc32(data: bytes, before: int) -> int:
@@ -61,8 +63,10 @@ def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Gzip members one after another, then nothing but zeros: tapes and some storages pad with them."""
     inflater = _Inflater(_GZIP_WBITS)
     padded = False
+    start = b""
+    """Of what may be the next member: bytes that are too few to tell."""
     for piece in _slices(chunks):
-        rest = piece
+        rest, start = start + piece, b""
         while rest:
             if inflater.eof:
                 padded = padded or rest.startswith(b"\0")
@@ -70,10 +74,15 @@ def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
                     raise EOFError("bytes after the zeros that follow its end")
                 if padded:
                     break
+                if not rest.startswith(_GZIP_START[: len(rest)]):
+                    raise EOFError("after its end stand bytes that are no gzip, so something was added to it")
+                if len(rest) < len(_GZIP_START):
+                    start = rest
+                    break
                 inflater = _Inflater(_GZIP_WBITS)
             yield from inflater.feed(rest)
             rest = inflater.unused
-    if not inflater.eof:
+    if start or not inflater.eof:
         raise EOFError("it is truncated")
 
 

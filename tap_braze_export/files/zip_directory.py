@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from tap_braze_export.errors import DamagedFileError
@@ -29,6 +29,9 @@ _ZIP64_END_LEAD_BYTES = 12
 _LOCATOR = struct.Struct("<4sLQL")
 _EXTRA_HEAD = struct.Struct("<2H")
 _ZIP64_EXTRA = 1
+_CUT_AT = 2**32
+"""Older writers, Ruby's rubyzip before version 3 among them, drop what is above 32 bits: no zip64, and no error."""
+_COUNT_CUT_AT = 2**16
 _IN_ZIP64_END = (0xFFFF,) * 4 + (0xFFFFFFFF,) * 2
 _IN_EXTRA = 0xFFFFFFFF
 """Values that refer to the zip64 form of the same number."""
@@ -52,6 +55,7 @@ class Entry(NamedTuple):
         inflated: Bytes of its content.
         offset: Position of its local header.
         end: Position where the next file begins, after the last one the directory.
+        is_cut: True if the zip states only the last 32 bits of its numbers, which may have more.
     """
 
     name: bytes
@@ -62,6 +66,20 @@ class Entry(NamedTuple):
     inflated: int
     offset: int
     end: int
+    is_cut: bool = False
+
+    @property
+    def stated_sizes(self) -> tuple[int, int]:
+        """Compressed bytes and bytes of its content, as the zip states them."""
+        return (self.size % _CUT_AT, self.inflated % _CUT_AT) if self.is_cut else (self.size, self.inflated)
+
+    def has_length(self, inflated: int) -> bool:
+        """True if the zip states so many bytes of content."""
+        return inflated == self.inflated or (self.is_cut and inflated % _CUT_AT == self.inflated % _CUT_AT)
+
+    def longer_by(self, more: int) -> Entry:
+        """The entry with so many more bytes of data."""
+        return self._replace(size=self.size + more, inflated=self.inflated + (more if self.method == STORED else 0))
 
     @property
     def shown_name(self) -> str:
@@ -80,14 +98,20 @@ class Entry(NamedTuple):
 
 
 class _Directory(NamedTuple):
-    """Where the directory of a zip is: number of its entries, bytes, position."""
+    """Where the directory of a zip is: number of its entries, bytes, position; and if all that is in zip64 form."""
 
     entries: int
     size: int
     offset: int
+    is_zip64: bool
+
+    def has_entries(self, count: int) -> bool:
+        """True if the zip states so many entries."""
+        return count == self.entries or (not self.is_zip64 and count % _COUNT_CUT_AT == self.entries)
 
 
 _WRONG = "the zip's directory is truncated or wrong"
+_TOO_MANY_FILES = f"the zip holds more than {_MAX_FILES:,} files, or very long names"
 
 
 class _WrongDirectoryError(ValueError):
@@ -107,7 +131,10 @@ def entries(file: BinaryIO, object_name: str) -> list[Entry]:
         directory = _directory(file)
         file.seek(directory.offset)
         content = _read(file, directory.size)
-        return _placed([*_listed(content, directory.entries)], directory.offset)
+        listed = _listed(content, directory)
+        if directory.offset >= _CUT_AT and not directory.is_zip64:
+            listed = _uncut(file, listed, directory.offset)
+        return _placed(listed, directory.offset)
     except _WrongDirectoryError as error:
         problem = str(error)
     except struct.error:
@@ -137,8 +164,8 @@ def seek_data(file: BinaryIO, entry: Entry) -> int:
     if (
         (name, method) != (entry.name, entry.method)
         or crc not in {entry.crc, *later}
-        or size not in {entry.size, *later}
-        or inflated not in {entry.inflated, *later}
+        or size not in {entry.stated_sizes[0], *later}
+        or inflated not in {entry.stated_sizes[1], *later}
     ):
         raise EOFError("its header differs from the zip's directory")
     return entry.end - (entry.offset + _LOCAL.size + name_bytes + extra_bytes + entry.size)
@@ -152,7 +179,7 @@ def check_descriptor(file: BinaryIO, entry: Entry, size: int) -> None:
     """
     if not size:
         return
-    numbers = (entry.crc, entry.size, entry.inflated)
+    numbers = (entry.crc, *entry.stated_sizes)
     forms = [struct.pack("<LQQ", *numbers)]
     if max(numbers) <= _IN_EXTRA:
         forms.append(struct.pack("<LLL", *numbers))
@@ -167,6 +194,7 @@ def _directory(file: BinaryIO) -> _Directory:
     file.seek(end_at)
     _, *numbers, _ = _END.unpack(_read(file, _END.size))
     directory_end = end_at
+    is_zip64 = False
     if end_at >= _LOCATOR.size:
         file.seek(end_at - _LOCATOR.size)
         locator = _read(file, _LOCATOR.size)
@@ -175,13 +203,15 @@ def _directory(file: BinaryIO) -> _Directory:
             for number, other, unset in zip(numbers, wide, _IN_ZIP64_END, strict=True):
                 if number not in {other, unset}:
                     raise _WrongDirectoryError("the two records at the end of the zip differ")
-            numbers = wide
+            numbers, is_zip64 = wide, True
     disk, directory_disk, on_disk, count, size, offset = numbers
+    if not is_zip64 and directory_end >= _CUT_AT and (offset + size) % _CUT_AT == directory_end % _CUT_AT:
+        offset = directory_end - size
     if disk or directory_disk or on_disk != count or offset + size != directory_end:
         raise _WrongDirectoryError
     if count > _MAX_FILES or size > _MAX_DIRECTORY_BYTES:
-        raise _WrongDirectoryError(f"the zip holds more than {_MAX_FILES:,} files, or very long names")
-    return _Directory(count, size, offset)
+        raise _WrongDirectoryError(_TOO_MANY_FILES)
+    return _Directory(count, size, offset, is_zip64)
 
 
 def _end_position(file: BinaryIO) -> int:
@@ -216,9 +246,19 @@ def _zip64_numbers(file: BinaryIO, locator: bytes, locator_at: int) -> tuple[int
     return offset, numbers
 
 
-def _listed(content: bytes, count: int) -> Iterator[Entry]:
+def _listed(content: bytes, directory: _Directory) -> list[Entry]:
+    """The entries of a directory, as many as the zip says."""
+    listed = [*islice(_entries(content), _MAX_FILES + 1)]
+    if len(listed) > _MAX_FILES:
+        raise _WrongDirectoryError(_TOO_MANY_FILES)
+    if not directory.has_entries(len(listed)):
+        raise _WrongDirectoryError(f"the zip says that it holds {directory.entries:,} files, but lists {len(listed):,}")
+    return listed
+
+
+def _entries(content: bytes) -> Iterator[Entry]:
     """Yield the entries of a directory, which must fill it; `end` is still missing."""
-    at = listed = 0
+    at = 0
     while at < len(content):
         magic, flags, method, crc, size, inflated, name_bytes, extra_bytes, comment_bytes, disk, offset = (
             _ENTRY.unpack_from(content, at)
@@ -230,10 +270,7 @@ def _listed(content: bytes, count: int) -> Iterator[Entry]:
             raise _WrongDirectoryError
         extra = content[extra_at : extra_at + extra_bytes]
         inflated, size, offset = _widened((inflated, size, offset), extra)
-        listed += 1
         yield Entry(content[name_at:extra_at], flags, method, crc, size, inflated, offset, end=0)
-    if listed != count:
-        raise _WrongDirectoryError(f"the zip says that it holds {count:,} files, but lists {listed:,}")
 
 
 def _widened(numbers: Sequence[int], extra: bytes) -> list[int]:
@@ -250,6 +287,44 @@ def _widened(numbers: Sequence[int], extra: bytes) -> list[int]:
         at += size
     given = iter(value for (value,) in struct.iter_unpack("<Q", wide[: len(wide) // 8 * 8]))
     return [next(given, number) if number == _IN_EXTRA else number for number in numbers]
+
+
+def _uncut(file: BinaryIO, listed: Sequence[Entry], directory_offset: int) -> list[Entry]:
+    """Restore positions and sizes of which a zip over 4 GiB states the last 32 bits only.
+
+    Its files follow each other in the order of its directory, so the next position is the first one with these bits.
+    Only if that leaves gibibytes over, a file is itself longer: then the headers are looked for.
+    """
+    placed: list[Entry] = []
+    at = 0
+    for entry in listed:
+        at += (entry.offset - at) % _CUT_AT
+        placed.append(entry._replace(offset=at, is_cut=True))
+        at += _LOCAL.size + len(entry.name) + entry.size
+    left = (directory_offset - at) // _CUT_AT * _CUT_AT
+    if left < 0:
+        raise _WrongDirectoryError(
+            "it is over 4 GiB without zip64 numbers, and lists its files in another order than they stand in: set"
+            " output_format to gzip"
+        )
+    for index in range(len(placed) - 1 if left else 0):
+        following, longer = placed[index + 1], 0
+        while longer < left and not _begins(file, following.offset + longer, following):
+            longer += _CUT_AT
+        if longer:
+            placed[index] = placed[index].longer_by(longer)
+            placed[index + 1 :] = [entry._replace(offset=entry.offset + longer) for entry in placed[index + 1 :]]
+            left -= longer
+    if left and placed:
+        placed[-1] = placed[-1].longer_by(left)
+    return placed
+
+
+def _begins(file: BinaryIO, position: int, entry: Entry) -> bool:
+    """True if the header of a file of the zip is at this position."""
+    file.seek(position)
+    head = file.read(_LOCAL.size + len(entry.name))
+    return head.startswith(LOCAL_MAGIC) and head[_LOCAL.size :] == entry.name
 
 
 def _placed(listed: Sequence[Entry], directory_offset: int) -> list[Entry]:

@@ -53,6 +53,7 @@ class Confirmed:
     def of(cls, state: Any) -> Self:
         """Read the member `fingerprints` of STATE; anything else than the tap's own is nothing."""
         try:
+            (state,) = state
             found = cls(state["version"], tuple((run_id, count) for run_id, count in state["parts"]))
         except (KeyError, TypeError, ValueError):
             return cls()
@@ -62,9 +63,10 @@ class Confirmed:
         )
         return found if is_own else cls()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The member `fingerprints` of STATE."""
-        return {"version": self.version, "parts": [list(part) for part in self.parts]}
+    def to_list(self) -> list[dict[str, Any]]:
+        """The member `fingerprints` of STATE; empty if the target has confirmed nothing."""
+        is_empty = not (self.version or self.parts)
+        return [] if is_empty else [{"version": self.version, "parts": [list(part) for part in self.parts]}]
 
     @property
     def names(self) -> list[str]:
@@ -194,12 +196,12 @@ class Fingerprints:
             self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
             self._version = name
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> list[dict[str, Any]]:
         """The member `fingerprints` of STATE: all parts that were written so far have left, too."""
         if self._version:
-            return Confirmed(self._version).to_dict()
+            return Confirmed(self._version).to_list()
         own = ((self._run_id, self._parts),) if self._parts else ()
-        return replace(self._confirmed, parts=(*self._confirmed.parts, *own)).to_dict()
+        return replace(self._confirmed, parts=(*self._confirmed.parts, *own)).to_list()
 
     def _known(self) -> Known:
         reason = self._read_last()

@@ -21,7 +21,7 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
-from tap_braze_export.state import VERSION, ResyncProgress, resync_entries
+from tap_braze_export.state import VERSION, ResyncProgress, none_or_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,7 +150,7 @@ class Resync:
         self._clock = clock
         self._spool = spool
         self._settings = settings
-        self._state = {"version": VERSION, "exports": [], **state, "resync": resync_entries(state.get("resync"))}
+        self._state = {"version": VERSION, "exports": [], **state, "resync": none_or_one(state.get("resync"))}
         self._rows_signature = rows_signature
         self._lists_misses = lists_misses
         self._threads = threads or RequestThreads(settings.concurrent_requests)

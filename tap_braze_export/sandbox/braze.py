@@ -8,12 +8,12 @@ from tap_braze_export.sandbox.bucket import Bucket
 from tap_braze_export.sandbox.downloads import download_app
 from tap_braze_export.sandbox.listening import Listener
 from tap_braze_export.sandbox.rest import rest_app
-from tap_braze_export.sandbox.segments import GivenUser, Segment
+from tap_braze_export.sandbox.segments import Segment
 from tap_braze_export.sandbox.selection import Selection
 from tap_braze_export.sandbox.workspace import Call, Options, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     GivenUsers = Iterable[dict[str, Any] | bytes]
 
@@ -41,7 +41,7 @@ class Sandbox:
         self._listeners: list[Listener] = []
         try:
             for app, app_port in ((download_app(self.workspace), download_port), (rest_app(self.workspace), port)):
-                self._listeners.append(Listener(app, app_port))
+                self._listeners.append(Listener(app, app_port, self.workspace.clock))
         except BaseException:
             self.close()
             raise
@@ -88,19 +88,24 @@ class Sandbox:
         *,
         files: Iterable[GivenUsers] | None = None,
         name: str | None = None,
+        updated_at: Mapping[str, float] | None = None,
     ) -> None:
-        """Add or replace a segment: users as objects or raw lines, or their split into files."""
-        split = None if files is None else [[GivenUser(user) for user in file] for file in files]
-        given = [GivenUser(user) for user in users]
-        if given and split is not None:
+        """Add or replace a segment: users as objects or raw lines, or their split into files.
+
+        `updated_at` has the times at which users were last updated, in epoch seconds by braze_id. Of the others those
+        that are the same as when they were last given, to any segment, keep their time; the rest is updated now.
+        """
+        given = list(users)
+        if given and files is not None:
             raise ValueError("give users or files, not both")
+        split = self.workspace.given_updates.dated([given] if files is None else files, updated_at or {})
         population = self.workspace.population
         self.workspace.segments[segment_id] = Segment(
             segment_id,
             name or segment_id,
             population,
-            given,
-            files=split,
+            split[0] if files is None else [],
+            files=None if files is None else split,
         )
 
     def lines(self, segment_id: str, fields: Iterable[str]) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _NEW_DEVICE_ORDINAL = 0x40  # higher than those of the devices that users have from the start
 _LEAVES, _JOINS = 128, 14  # of 256 changed users; there are nine times as many to join, so sizes stay similar
 _MEMBERSHIP_ROLL = 63
+_CHANGED_AT = datetime(2026, 9, 2, tzinfo=UTC).timestamp()
 
 
 def _now(dice: bytes) -> str:
@@ -138,11 +140,17 @@ class ChangedPopulation(Population):
     Args:
         seed: Of the users.
         percent: How many of a hundred users differ, each in the same way for every share.
+        started_at: When the sandbox started, in epoch seconds: the changed users were updated then.
     """
 
-    def __init__(self, seed: int, percent: float) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, percent: float, started_at: float = _CHANGED_AT) -> None:
+        super().__init__(seed, started_at)
         self._percent = percent
+        self._started_at = started_at
+
+    def updated_at(self, index: int) -> float:
+        """When one user was last updated, in epoch seconds."""
+        return self._started_at if self._is_changed(self._dice(index)) else super().updated_at(index)
 
     def line(self, index: int, selection: Selection) -> bytes:
         """One user as a line of JSON (without line end), with the selected members."""

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,13 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
     help="Share of the made-up users that differ from those of the same seed without this option, as if a day had "
     "passed; a few of them leave or join segment vip-users. With a larger share the same ones differ, and more.",
 )
+@click.option(
+    "--filter-misses",
+    default=0.0,
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Share of all users whom user_last_updated_at never finds, whenever they change; always the same ones.",
+)
 @click.option("--port", default=0, show_default=True, help="Port of the REST server; 0 is any free one.")
 @click.option("--download-port", default=0, show_default=True, help="Port of the downloads; 0 is any free one.")
 @click.option(
@@ -102,7 +110,7 @@ def _greeting(sandbox: Sandbox, bucket_url: str | None) -> str:
 def main(*, bucket_url: str | None, ready_file: Path | None, **options: Any) -> None:
     """Run a local Braze with made-up users."""
     try:
-        sandbox = Sandbox(bucket_url=bucket_url, **options)
+        sandbox = Sandbox(bucket_url=bucket_url, log=partial(click.echo, err=True), **options)
     except OSError as error:
         raise click.ClickException(f"cannot listen: {error.strerror}") from error
     except (ImportError, ValueError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tap_braze_export.sandbox.archives import write_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tap_braze_export.sandbox.bucket import Bucket
@@ -41,6 +41,7 @@ class Export:
     requested_at: float
     callback: str = ""
     source: str = "segment"
+    updated_since: float | None = None
     object_prefix: str = ""
     running: bool = True
     cancelled: bool = False
@@ -61,9 +62,19 @@ class Export:
         """True if every file is there."""
         return not self.running and not self.cancelled
 
+    @property
+    def is_empty(self) -> bool:
+        """True if it has no users."""
+        return len(self.segment) == 0
+
     def complete(self) -> str:
         """Count as finished."""
         self.running = False
+        return ""
+
+    def vanish(self) -> str:
+        """Run no longer, without ever being ready."""
+        self.cancelled = True
         return ""
 
     def upcoming(self) -> Step | None:
@@ -100,6 +111,20 @@ class Export:
         return None
 
 
+def steps_to_readiness(export: Export, faults: Faults, steps: Iterator[Step]) -> Iterator[Step]:
+    """Yield the steps of an export; those of one that is never ready lead to nothing."""
+    if "never-ready" in faults:
+        return
+    if export.is_empty and "empty-never-ready" in faults:
+        yield Step(export.vanish, completes=True)
+        return
+    yield from steps
+
+
+def _members(export: Export, faults: Faults, parts: Iterable[Iterator[bytes]]) -> Iterable[Iterator[bytes]]:
+    return () if export.is_empty and "empty-archive" in faults else parts
+
+
 def hosted_steps(export: Export, folder: Path, faults: Faults, users_per_file: int) -> Iterator[Step]:
     """Yield the steps of an export with one archive behind a signed URL."""
 
@@ -108,11 +133,9 @@ def hosted_steps(export: Export, folder: Path, faults: Faults, users_per_file: i
         parts = export.segment.parts(export.selection, users_per_file)
         # Or a stopping sandbox would write for minutes.
         parts = takewhile(lambda _: not export.cancelled, parts)
-        write_archive(export.archive, export.kind, parts, faults)
+        write_archive(export.archive, export.kind, _members(export, faults, parts), faults)
         return ""
 
-    if "never-ready" in faults:
-        return
     yield Step(build)
     if "never-complete" not in faults:
         yield Step(export.complete, completes=True)
@@ -131,11 +154,10 @@ class BucketDelivery:
     def steps(self) -> Iterator[Step]:
         """Yield the steps of the export, in order."""
         export, faults = self.export, self.faults
-        if "never-ready" in faults:
-            return
         if "foreign-export" in faults:
             yield Step(self._put_other_files)
-        count = 0 if "no-file" in faults else export.segment.file_count(self.users_per_file)
+        unwritten = "no-file" in faults or (export.is_empty and "empty-bucket" in faults)
+        count = 0 if unwritten else export.segment.file_count(self.users_per_file)
         parts = export.segment.parts(export.selection, self.users_per_file)
         for number, lines in zip(range(count), parts, strict=False):
             last = number == count - 1
@@ -165,11 +187,15 @@ class BucketDelivery:
 
     def _write(self, number: int, lines: Iterator[bytes]) -> Path:
         path = self.folder / f"{self.export.object_prefix}-{number}"
-        write_archive(path, self.export.kind, [lines], self.faults, first=number == 0)
+        write_archive(
+            path, self.export.kind, _members(self.export, self.faults, [lines]), self.faults, first=number == 0
+        )
         return path
 
     def _put(self, number: int, lines: Iterator[bytes]) -> str:
         path = self._write(number, lines)
+        if number == 0 and "leftover-file" in self.faults:
+            self.bucket.put(path.read_bytes()[: path.stat().st_size // 2], self._key(number))
         try:
             return self.bucket.put(path, self._key(number))
         finally:

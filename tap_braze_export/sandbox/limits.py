@@ -18,11 +18,14 @@ class Budget:
     remaining: int
     reset: int
     allowed: bool = True
+    retry_after: int | None = None  # seconds
 
     @property
     def headers(self) -> dict[str, str]:
-        """The three headers by name."""
+        """The three or four headers by name."""
+        retry_after = {} if self.retry_after is None else {"X-RateLimit-Retry-After": str(self.retry_after)}
         return {
+            **retry_after,
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(self.reset),

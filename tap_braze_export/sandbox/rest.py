@@ -6,57 +6,42 @@ import base64
 import json
 import socket
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from tap_braze_export.sandbox import parameters
 from tap_braze_export.sandbox.exports import Export
 from tap_braze_export.sandbox.limits import Budget
 from tap_braze_export.sandbox.lookup import identity
+from tap_braze_export.sandbox.parameters import Refusal
 from tap_braze_export.sandbox.selection import NOT_IN_CONTROL_GROUP, NOT_IN_IDS_EXPORT, Selection
+from tap_braze_export.sandbox.updates import is_missed
 from tap_braze_export.sandbox.workspace import MOST_EXPORTS, Call, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tap_braze_export.sandbox.segments import User
+    from tap_braze_export.sandbox.segments import Segment, User
 
 IDS_AT_ONCE = 50
 ATTRIBUTES_AT_ONCE = 500
 _SEGMENTS_A_PAGE = 100
 _ATTRIBUTES_A_PAGE = 50
 _LONGEST_SERIES = 100
+_ERROR_IDS = {401: "unauthorized", 403: "forbidden", 415: "unsupported-media-type", 429: "rate-limit-exceeded"}
+_ODD_IDS_ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "ids-users-null": (201, {"message": "success", "users": None}),
+    "ids-no-users": (201, {"message": "The request could not be completed", "users": []}),
+    "ids-queued": (202, {"message": "queued"}),
+}
 _UNAVAILABLE = "<html><head><title>503 Service Temporarily Unavailable</title></head></html>"
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of the sandbox
-    """A response other than success."""
-
-    def __init__(self, status: int, message: str, key: str = "message") -> None:
-        """Respond with this status and `{key: message}`."""
-        super().__init__(message)
-        self.status, self.message, self.key = status, message, key
 
 
 def _response(body: dict[str, Any], status: int) -> Response:
     return Response(json.dumps(body, ensure_ascii=False), status, mimetype="application/json")
-
-
-def _strings(body: dict[str, Any], name: str) -> list[str]:
-    value = body.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Refusal(400, f"The {name} parameter must be an array of strings")
-    return value
-
-
-def _fields(body: dict[str, Any]) -> list[str]:
-    fields = _strings(body, "fields_to_export")
-    if not fields:
-        raise Refusal(400, "The fields_to_export parameter is required")
-    return fields
 
 
 def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one application
@@ -75,8 +60,12 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
             return None  # Braze sends 404 before it checks the key
         if request.headers.get("Authorization") not in [f"Bearer {key}" for key in workspace.options.api_keys]:
             raise Refusal(401, "Invalid API key")
+        now = int(workspace.clock())
         if workspace.faults.strikes_once("rate-limited"):
-            g.budget = Budget(1, 0, int(workspace.clock()) + 1)
+            g.budget = Budget(1, 0, now + 1)
+            raise Refusal(429, "Rate limited")
+        if workspace.faults.strikes_once("retry-after"):
+            g.budget = Budget(250_000, 0, now + 3000, retry_after=1)
             raise Refusal(429, "Rate limited")
         return None
 
@@ -106,6 +95,9 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
 
     @app.errorhandler(Refusal)
     def refuse(refusal: Refusal) -> Response:
+        if "errors-as-objects" in workspace.faults:
+            error = {"id": _ERROR_IDS.get(refusal.status, "invalid-parameter"), "message": refusal.message}
+            return _response({"errors": [error]}, refusal.status)
         return _response({refusal.key: refusal.message}, refusal.status)
 
     @app.errorhandler(HTTPException)
@@ -178,31 +170,36 @@ class Endpoints:
 
     def export_segment(self, body: dict[str, Any]) -> Response:
         """Start an export of a segment."""
-        fields = _fields(body)
-        attributes = _strings(body, "custom_attributes_to_export")
+        selected = parameters.fields(body)
+        attributes = parameters.strings(body, "custom_attributes_to_export")
         if len(attributes) > ATTRIBUTES_AT_ONCE:
             raise Refusal(400, f"At most {ATTRIBUTES_AT_ONCE} custom attributes can be exported by name")
         segment = self._workspace.segments.get(str(body.get("segment_id")))
         if segment is None:
             raise Refusal(400, "The segment_id is invalid: there is no such segment")
-        selection = Selection.of(fields, attributes)
-        return self._begin(Export(segment, selection, self._kind(body), self._workspace.clock()), body)
+        limited, since = self._limited(segment, body)
+        now, kind = self._workspace.clock(), parameters.kind(body)
+        export = Export(limited, Selection.of(selected, attributes), kind, now, updated_since=since)
+        return self._begin(export, body, len(segment))
+
+    def _limited(self, segment: Segment, body: dict[str, Any]) -> tuple[Segment, float | None]:
+        """The users of a segment that the request asks for, and the time since which they were updated."""
+        faults, name = self._workspace.faults, "user_last_updated_at"
+        if name in body and "filter-refused" in faults:
+            raise Refusal(400, f"The {name} parameter is not permitted")
+        since = None if "filter-ignored" in faults else parameters.updated_since(body)
+        if since is None:
+            return segment, None
+        return segment.updated_since(since, partial(is_missed, self._workspace.options.filter_misses)), since
 
     def export_control_group(self, body: dict[str, Any]) -> Response:
         """Start an export of the Global Control Group."""
-        selection = Selection.of(_fields(body), unavailable=NOT_IN_CONTROL_GROUP)
+        selection = Selection.of(parameters.fields(body), unavailable=NOT_IN_CONTROL_GROUP)
         segment, now = self._workspace.control_group, self._workspace.clock()
-        export = Export(segment, selection, self._kind(body), now, source="global_control_group")
-        return self._begin(export, body)
+        export = Export(segment, selection, parameters.kind(body), now, source="global_control_group")
+        return self._begin(export, body, len(segment))
 
-    @staticmethod
-    def _kind(body: dict[str, Any]) -> str:
-        kind = body.get("output_format") or "zip"
-        if kind not in ("zip", "gzip"):
-            raise Refusal(400, "The output_format must be zip or gzip")
-        return str(kind)
-
-    def _begin(self, export: Export, body: dict[str, Any]) -> Response:
+    def _begin(self, export: Export, body: dict[str, Any], members: int) -> Response:
         workspace = self._workspace
         if "queued-202" in workspace.faults:
             return _response({"message": "queued"}, 202)
@@ -211,6 +208,7 @@ class Endpoints:
             raise Refusal(429, f"More than {MOST_EXPORTS} segment exports are running")
         if not workspace.begin(export):
             raise Refusal(429, "An export of this segment is already in progress")
+        workspace.tell(export, members)
         content: dict[str, Any] = {"message": "success", "object_prefix": export.object_prefix}
         if "url-empty" in workspace.faults:
             content["url"] = ""
@@ -227,7 +225,7 @@ class Endpoints:
 
     def export_ids(self, body: dict[str, Any]) -> Response:
         """Export single users in the response."""
-        selection = Selection.of(_fields(body), unavailable=NOT_IN_IDS_EXPORT)
+        selection = Selection.of(parameters.fields(body), unavailable=NOT_IN_IDS_EXPORT)
         limit = self._workspace.enter_ids(selection)
         try:
             g.budget = limit.take()
@@ -236,13 +234,16 @@ class Endpoints:
                 raise Refusal(429, "Rate limited")
             if self._workspace.options.ids_latency:
                 self._workspace.wait(self._workspace.options.ids_latency)
+            for fault, (status, content) in _ODD_IDS_ANSWERS.items():
+                if fault in self._workspace.faults:
+                    return _response(content, status)
             return self._look_up(body, selection)
         finally:
             self._workspace.leave_ids()
 
     def _look_up(self, body: dict[str, Any], selection: Selection) -> Response:
-        external_ids = _strings(body, "external_ids")
-        wanted = _identifiers(body)
+        external_ids = parameters.strings(body, "external_ids")
+        wanted = parameters.identifiers(body)
         if len(external_ids) + sum(kind == "user_alias" for kind, _ in wanted) > IDS_AT_ONCE:
             raise Refusal(400, "The max number of external_ids and aliases per request was exceeded")
         if sum(kind in ("device_id", "email", "phone") for kind, _ in wanted) > 1:
@@ -299,13 +300,14 @@ class Endpoints:
     def data_series(self, _: dict[str, Any]) -> Response:
         """List the size of one segment by day."""
         _name, size = self._segment_size()
+        estimate = self._workspace.estimated(size)
         length = request.args.get("length", 0, type=int)
         if not 1 <= length <= _LONGEST_SERIES:
             raise Refusal(400, f"The length must be between 1 and {_LONGEST_SERIES}")
         today = datetime.fromtimestamp(self._workspace.clock(), UTC)
         days = [today - timedelta(days=ago) for ago in reversed(range(length))]
         return _response(
-            {"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": size} for day in days]}, 200
+            {"message": "success", "data": [{"time": f"{day:%Y-%m-%d}", "size": estimate} for day in days]}, 200
         )
 
     def custom_attributes(self, _: dict[str, Any]) -> Response:
@@ -327,25 +329,3 @@ class Endpoints:
             cursor = base64.urlsafe_b64encode(str(following).encode()).decode()
             response.headers["Link"] = f'<{request.base_url}?cursor={cursor}>; rel="next"'
         return response
-
-
-def _identifiers(body: dict[str, Any]) -> list[tuple[str, str | tuple[str, str]]]:
-    """Kind and value of every identifier of a request but the external ids."""
-    wanted: list[tuple[str, str | tuple[str, str]]] = []
-    aliases = body.get("user_aliases") or []
-    if not isinstance(aliases, list) or not all(isinstance(alias, dict) for alias in aliases):
-        raise Refusal(400, "The user_aliases parameter must be an array of objects")
-    wanted += [("user_alias", (str(a.get("alias_label")), str(a.get("alias_name")))) for a in aliases]
-    for kind, name in (
-        ("device_id", "device_id"),
-        ("email", "email_address"),
-        ("phone", "phone"),
-        ("braze_id", "braze_id"),
-    ):
-        value = body.get(name)
-        if value is None or value == "":
-            continue
-        if not isinstance(value, str):
-            raise Refusal(400, f"The {name} parameter must be a single string")
-        wanted.append((kind, value))
-    return wanted

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.sandbox.vocabulary import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tap_braze_export.sandbox.selection import Selection
     from tap_braze_export.sandbox.users import Population
@@ -19,9 +19,26 @@ if TYPE_CHECKING:
 class GivenUser:
     """A user given as an object, or as a raw line that is exported unchanged."""
 
-    def __init__(self, user: dict[str, Any] | bytes) -> None:
-        """Keep the user; a raw line need not be JSON."""
+    def __init__(self, user: dict[str, Any] | bytes, updated_at: float = 0.0) -> None:
+        """Keep the user, last updated at this time in epoch seconds; a raw line need not be JSON."""
         self._user = user
+        self.updated_at = updated_at
+
+    @property
+    def content(self) -> str | bytes:
+        """The whole user, to be compared with others."""
+        return self._user if isinstance(self._user, bytes) else json.dumps(self._user)
+
+    @property
+    def braze_id(self) -> str:
+        """The user's identifier; empty if there is none."""
+        user: Any = self._user
+        if isinstance(user, bytes):
+            try:
+                user = json.loads(user)
+            except (ValueError, RecursionError):
+                return ""
+        return str(user.get("braze_id", "")) if isinstance(user, dict) else ""
 
     def line(self, selection: Selection) -> bytes:
         """The selected members as a line of JSON; a raw line unchanged."""
@@ -40,6 +57,16 @@ class MadeUser:
 
     population: Population
     index: int
+
+    @property
+    def updated_at(self) -> float:
+        """When the user was last updated, in epoch seconds."""
+        return self.population.updated_at(self.index)
+
+    @property
+    def braze_id(self) -> str:
+        """The user's identifier."""
+        return self.population.braze_id(self.index)
 
     def line(self, selection: Selection) -> bytes:
         """The selected members as a line of JSON."""
@@ -69,6 +96,21 @@ class Segment:
         if self.files is not None:
             return len(self.files)
         return max(1, -(-len(self) // users_per_file))
+
+    def updated_since(self, moment: float, is_missed: Callable[[str], bool]) -> Segment:
+        """The same segment with only the users that were updated at or after a time and are not missed.
+
+        Given files that have none of them are left out; if none is left, there is one empty file.
+        """
+
+        def comes(user: User) -> bool:
+            return user.updated_at >= moment and not is_missed(user.braze_id)
+
+        files = self.files
+        if files is not None:
+            files = [kept for file in files if (kept := [user for user in file if comes(user)])] or [[]]
+        indexes = [index for index in self.indexes if comes(MadeUser(self.population, index))]
+        return replace(self, given=[user for user in self.given if comes(user)], indexes=indexes, files=files)
 
     def parts(self, selection: Selection, users_per_file: int) -> Iterator[Iterator[bytes]]:
         """Yield the lines of each file, which must be read before the next file is asked for."""

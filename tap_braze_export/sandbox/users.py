@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -312,16 +313,38 @@ def _renders(selection: Selection) -> tuple[Render, ...]:
     return tuple(renders)
 
 
-class Population:
-    """Every user that a seed can make."""
+_DAY_SECONDS = 86_400
+_LAST_UPDATE = datetime(2026, 9, 1, tzinfo=UTC).timestamp()
+_UPDATES_SECONDS = 2 * 365 * _DAY_SECONDS
 
-    def __init__(self, seed: int) -> None:
-        """Derive the users from this seed."""
+
+class Population:
+    """Every user that a seed can make; all were updated before the sandbox started, in the two years up to a fixed day.
+
+    Args:
+        seed: The users derive from it.
+        started_at: When the sandbox started, in epoch seconds; if that is early, so are all updates.
+    """
+
+    def __init__(self, seed: int, started_at: float = _LAST_UPDATE + _DAY_SECONDS) -> None:
         self.key = str(seed).encode()
+        self.last_update = min(_LAST_UPDATE, started_at - _DAY_SECONDS)
+
+    def braze_id(self, index: int) -> str:
+        """The identifier of one user."""
+        return _id(index, self._user_dice(index))
+
+    def updated_at(self, index: int) -> float:
+        """When one user was last updated, in epoch seconds."""
+        dice = blake2b(b"update of %d" % index, key=self.key, digest_size=8).digest()
+        return self.last_update - int.from_bytes(dice) / 2**64 * _UPDATES_SECONDS
+
+    def _user_dice(self, index: int) -> bytes:
+        return blake2b(b"%d" % index, key=self.key).digest()
 
     def line(self, index: int, selection: Selection) -> bytes:
         """One user as a line of JSON (without line end), with the selected members."""
-        dice = blake2b(b"%d" % index, key=self.key).digest()
+        dice = self._user_dice(index)
         members = [member for render in _renders(selection) if (member := render(index, dice))]
         return f"{{{','.join(members)}}}".encode()
 

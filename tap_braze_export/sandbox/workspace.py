@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ import requests
 
 from tap_braze_export.sandbox.attributes import attribute_list
 from tap_braze_export.sandbox.changes import ChangedPopulation
-from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps
+from tap_braze_export.sandbox.exports import BucketDelivery, Export, hosted_steps, steps_to_readiness
 from tap_braze_export.sandbox.faults import Faults
 from tap_braze_export.sandbox.limits import RateLimit
 from tap_braze_export.sandbox.lookup import identity, is_named_by, possible_indexes
 from tap_braze_export.sandbox.segments import GivenUser, MadeUser, Segment, User
+from tap_braze_export.sandbox.updates import GivenUpdates
 from tap_braze_export.sandbox.users import Population
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ CONTROL_GROUP = "global-control-group-segment"
 MOST_EXPORTS = 100  # of a company that run at once
 LINK_SECONDS = 4 * 3600
 _MOST_CALLS_KEPT = 50_000
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @dataclass
@@ -81,6 +87,8 @@ class Options:
     bucket: Bucket | None = None
     clock: Callable[[], float] = time.time
     wait: Callable[[float], object] | None = None
+    filter_misses: float = 0.0
+    log: Callable[[str], object] | None = None
 
 
 @dataclass
@@ -102,6 +110,7 @@ class Workspace:
         if unknown:
             raise ValueError(f"unknown permission: {', '.join(sorted(unknown))}")
         self.clock = options.clock
+        self.given_updates = GivenUpdates(self.clock)
         self.faults = Faults(tuple(options.faults))
         self.folder = Path(tempfile.mkdtemp(prefix="braze-sandbox-"))
         self.stopped = threading.Event()
@@ -121,13 +130,13 @@ class Workspace:
         self._settle()
 
     def _settle(self) -> None:
-        options = self.options
-        changed = ChangedPopulation(options.seed, options.changed) if options.changed else None
-        people = self.population = changed or Population(options.seed)
+        options, now = self.options, self.clock()
+        changed = ChangedPopulation(options.seed, options.changed, now) if options.changed else None
+        people = self.population = changed or Population(options.seed, now)
         odd: list[GivenUser] = []
         if options.odd_users:
             shipped = (resources.files("tap_braze_export.sandbox") / "odd_users.jsonl").read_text("utf-8").splitlines()
-            odd = [GivenUser(json.loads(line)) for line in shipped[: options.users]]
+            odd = [GivenUser(json.loads(line), people.last_update) for line in shipped[: options.users]]
         made = self._made = range(options.users - len(odd))
         self.segments = {
             segment.id: segment
@@ -147,6 +156,11 @@ class Workspace:
         for worker in self._workers:
             worker.join()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def estimated(self, size: int) -> int:
+        """The size of a segment as Braze estimates it; the largest segment stands for the workspace."""
+        error = -(-max(map(len, self.segments.values())) // 100)
+        return max(0, size + error * (("estimates-high" in self.faults) - ("estimates-low" in self.faults)))
 
     def record(self, call: Call) -> None:
         """Remember a call; the oldest are dropped beyond 50,000."""
@@ -174,10 +188,11 @@ class Workspace:
                 return False
             if options.bucket:
                 delivery = BucketDelivery(export, self.folder, self.faults, options.users_per_file, options.bucket)
-                export.steps = delivery.steps()
+                steps = delivery.steps()
             else:
-                export.steps = hosted_steps(export, self.folder, self.faults, options.users_per_file)
+                steps = hosted_steps(export, self.folder, self.faults, options.users_per_file)
                 export.url = self._signed_url(export)
+            export.steps = steps_to_readiness(export, self.faults, steps)
             self._forget_expired()
             self.exports.append(export)
             self.most_running = max(self.most_running, len(self.running()))
@@ -191,6 +206,17 @@ class Workspace:
             export.proceed()
             self._note_completion(export)
         return True
+
+    def tell(self, export: Export, members: int) -> None:
+        """Log one line on an export that began, of a segment with so many members."""
+        if self.options.log is None:
+            return
+        since = export.updated_since
+        limit = "" if since is None else f", asked for those updated since {_utc(since)}"
+        self.options.log(
+            f"{_utc(export.requested_at)} export of segment {export.segment.id}: "
+            f"{len(export.segment):,} of {members:,} users{limit}"
+        )
 
     def _forget_expired(self) -> None:
         """Remove the archives whose URLs have expired, or they would fill the disk."""

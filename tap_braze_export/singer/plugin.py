@@ -46,6 +46,7 @@ from tap_braze_export.singer.config_errors import (
 from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
+from tap_braze_export.state import none_or_one
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,9 +179,14 @@ class Plugin(Tap):
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
-        """Load the bookmark of export_files only, without Singer's partitions; orchestrators merge foreign ones in."""
+        """Load the bookmark of export_files only, without Singer's partitions; orchestrators merge foreign ones in.
+
+        The SDK writes it again at once, so its members are made lists here.
+        """
         found = state.get("bookmarks", {}).get("export_files", {})
         own = {name: found[name] for name in found if name != "partitions"}
+        if own:
+            own |= {name: none_or_one(own.get(name)) for name in ("resync", "fingerprints")}
         super().load_state({"bookmarks": {"export_files": own}} if own else {})
 
     # The command line

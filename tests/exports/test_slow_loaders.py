@@ -166,7 +166,11 @@ def exporting(server: Server, folder: Path, clock: FakeClock, *, capacity: int) 
         return capacity - sum(path.stat().st_size for path in (folder / "exports").rglob("*") if path.is_file())
 
     fields = RequestedFields.of(())
-    return Exports(
+
+    def write_state(*, must: bool) -> None:  # noqa: ARG001
+        exports.stated()
+
+    exports = Exports(
         [Source(SEGMENT, segment, fields) for segment in ("a", "b")],
         client=Braze(server.url, "key", clock=clock),
         clock=clock,
@@ -176,9 +180,10 @@ def exporting(server: Server, folder: Path, clock: FakeClock, *, capacity: int) 
         state={},
         rows_signature="",
         files_ahead=0,
-        write_state=lambda: None,
+        write_state=write_state,
         free=free,
     )
+    return exports
 
 
 def reading(

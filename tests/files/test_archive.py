@@ -301,6 +301,38 @@ def test_trailing_garbage_is_refused(tmp_path: Path, write: object) -> None:
     assert damaged(path).startswith("a.zip is damaged: ")
 
 
+JUNK = {
+    **dict.fromkeys(
+        [b"junk", b"\n", b"\r\n", b'{"braze_id":"1"}\n', b"PK\3\4", b"\x1fj", b"\x1f\x8b\7", b"j" * 200_000],
+        "after its end stand bytes that are no gzip, so something was added to it",
+    ),
+    b"\0junk": "bytes after the zeros that follow its end",
+    bytes(70_000) + gzip.compress(b""): "bytes after the zeros that follow its end",
+    b"\x1f": "it is truncated",
+    b"\x1f\x8b": "it is truncated",
+    b"\x1f\x8b\x08": "it is truncated",
+    gzip.compress(b"2\n")[:-1]: "it is truncated",
+    bytes(1): "",
+    bytes(70_000): "",
+    gzip.compress(b"") + bytes(3): "",
+}
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 2**16, 2**20])
+def test_what_follows_a_gzip_stream_is_told_from_a_cut(piece: int) -> None:
+    """However the bytes come: a person who reads "truncated" looks for a broken transfer."""
+    for junk, problem in JUNK.items():
+        content = gzip.compress(b"1\n") + junk
+        step = max(piece, len(content) // 1_000)
+        found, said = b"", ""
+        try:
+            for chunk in inflate.gunzipped(content[at : at + step] for at in range(0, len(content), step)):
+                found += chunk
+        except inflate.DAMAGE_ERRORS as error:
+            said = str(error)
+        assert (found[:2], said) == (b"1\n", problem), (junk[:9], step)
+
+
 def test_garbage_after_a_zip_with_a_comment_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a", {"a": b"1\n"})
     with zipfile.ZipFile(path, "a") as archive:

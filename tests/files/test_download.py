@@ -71,6 +71,11 @@ def rest(after: int, etag: str = ETAG, total: int = len(CONTENT), content: bytes
     return 206, {"ETag": etag, "Content-Range": f"bytes {after}-{total - 1}/{total}"}, body
 
 
+def ranged(content_range: str, content: bytes = CONTENT[4_000:]) -> Answer:
+    """A response that says that it is this range."""
+    return 206, {"ETag": ETAG, "Content-Range": content_range}, content
+
+
 def given_up(download: Download) -> str:
     """The message of the error that an attempt ends in: one line, without the signature."""
     with pytest.raises(ExportError) as caught:
@@ -311,7 +316,15 @@ def test_without_a_strong_etag_it_starts_over(
         rest(4_000, etag='"v2"'),
         rest(4_000, total=10_001),
         rest(3_999),
+        rest(4_001),
+        rest(0),
+        ranged("bytes 4000-3999/10000"),
+        ranged("bytes 4000-10000/10000"),
+        ranged("bytes 4000-9999/*"),
+        ranged("bytes */10000"),
         (206, {"ETag": ETAG}, CONTENT[4_000:]),
+        (206, {"Content-Range": "bytes 4000-9999/10000"}, CONTENT[4_000:]),
+        (206, {"ETag": ETAG, "Content-Type": "multipart/byteranges; boundary=x"}, b"--x\r\n"),
     ],
 )
 def test_continuation_that_does_not_fit_starts_over(
@@ -323,6 +336,50 @@ def test_continuation_that_does_not_fit_starts_over(
     assert download.attempt()
     assert server.seen[2].headers["Range"] is None
     assert (tmp_path / "object").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "longer",
+    [
+        rest(4_000, content=CONTENT[4_000:] + b"x"),
+        rest(4_000, content=CONTENT),
+        ranged("bytes 4000-5999/10000"),
+        ranged("bytes 4000-4000/10000", b"45"),
+    ],
+)
+def test_continuation_that_is_longer_than_it_says_starts_over(
+    server: Server, download: Download, tmp_path: Path, longer: Answer
+) -> None:
+    """The export is worth more than what has come of it: that goes, and the whole file is fetched."""
+    server.answers = [broken(4_000), longer, whole()]
+
+    assert [download.attempt() for _ in range(3)] == [False, False, True]
+    assert download.problem == "the store sent more than the rest from byte 4000 on"
+    assert server.seen[2].headers["Range"] is None
+    assert (tmp_path / "object").read_bytes() == CONTENT
+
+
+def test_continuation_may_be_a_part_of_the_rest(server: Server, download: Download, tmp_path: Path) -> None:
+    """Some proxies limit the length of a range, and connections break again."""
+    server.answers = [
+        broken(4_000),
+        ranged("bytes 4000-5999/10000", CONTENT[4_000:6_000]),
+        ranged("bytes 6000-9999/10000", CONTENT[6_000:7_000]),
+        rest(7_000),
+    ]
+
+    assert [download.attempt() for _ in range(4)] == [False, False, False, True]
+    assert [seen.headers["Range"] for seen in server.seen[1:]] == ["bytes=4000-", "bytes=6000-", "bytes=7000-"]
+    assert (tmp_path / "object").read_bytes() == CONTENT
+
+
+def test_store_that_continues_wrongly_is_not_asked_for_ranges_again(server: Server, download: Download) -> None:
+    """Else a transfer that always breaks would go on and start over for ever."""
+    server.answers = [broken(4_000), rest(4_000, content=CONTENT), broken(4_000)]
+
+    assert [download.attempt() for _ in range(19)] == [False] * 19
+    assert "broken after 4000 bytes" in given_up(download)
+    assert [bool(seen.headers["Range"]) for seen in server.seen] == [False, True, *[False] * 18]
 
 
 @pytest.mark.parametrize(

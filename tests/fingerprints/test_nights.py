@@ -246,9 +246,9 @@ def test_the_global_control_group(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_leavers_are_no_members_any_more(nights: Nights) -> None:
-    nights.run({"s": [user("a"), user("b"), user("c")]})
+    nights.run({"s": [user("a"), user("b"), user("c"), user("d")]})
 
-    second = nights.run({"s": [user("b")]})
+    second = nights.run({"s": [user("b"), user("d")]})
 
     assert [(row["braze_id"], row["is_member"]) for row in second.rows("segment_members")] == [
         ("a", False),
@@ -257,15 +257,26 @@ def test_leavers_are_no_members_any_more(nights: Nights) -> None:
     assert {row["exported_at"] for row in second.rows("segment_members")} == {
         row["exported_at"] for row in second.rows("export_files")
     }
-    assert emitted(nights.run({"s": [user("b")]})) == {}
-    assert emitted(nights.run({"s": [user("b"), user("c")]})) == every_stream("c")
-    assert nights.target.members("s") == ["b", "c"]
+    assert emitted(nights.run({"s": [user("b"), user("d")]})) == {}
+    assert emitted(nights.run({"s": [user("b"), user("c"), user("d")]})) == every_stream("c")
+    assert nights.target.members("s") == ["b", "c", "d"]
 
 
-def test_an_emptied_segment(nights: Nights) -> None:
-    nights.run({"s": [user("a")]})
+@pytest.mark.parametrize(
+    ("left", "reason"),
+    [(0, "segment s had no user"), (2, "segment s had 5 users before and 2 now")],
+)
+def test_nobody_leaves_an_export_that_has_far_fewer_users(nights: Nights, left: int, reason: str) -> None:
+    """Rows are kept for the same reason; the export is compared with the last one that had users."""
+    people = [user(name) for name in "abcde"]
+    nights.run({"s": people})
 
-    assert [row["is_member"] for row in nights.run({"s": []}).rows("segment_members")] == [False]
+    run = nights.run({"s": people[:left]})
+
+    assert run.rows("segment_members") == []
+    assert [line for line in run.lines if "leaves" in line] == [f"No user leaves s in this run: {reason}"]
+    again = nights.run({"s": people[:left]})
+    assert len(again.rows("segment_members")) == (3 if left else 0)
 
 
 def test_nobody_leaves_in_a_run_with_rejected_lines(nights: Nights) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,8 +20,7 @@ from tap_braze_export.sandbox.cli import main
 from tap_braze_export.sandbox.faults import FAULTS
 from tests.support.sandbox_client import NOW, TWO_FIELDS, fetch, members, raw_lines, start
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.sandbox(users=30, clock=lambda: NOW)
 
@@ -108,5 +108,15 @@ def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
     assert len(members(content)[0]) == 12
     assert denied.status_code == 403
     assert ready["api_url"] in greeting
-    assert rest == ""
+    assert re.fullmatch(r"20\S+Z export of segment all-users: 12 of 12 users\n", rest)
     assert '"api_key": "mine"' in greeting
+
+
+def test_document_names_faults_that_exist() -> None:
+    rows = re.findall(
+        r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", (ROOT / "docs" / "sandbox.md").read_text("utf-8"), re.MULTILINE
+    )
+    named = [name for row in rows for name in re.findall("[a-z-]+", row)]
+    assert len(named) == 13
+    assert set(named) <= FAULTS.keys()
+    assert len(FAULTS) > 40  # as it says there

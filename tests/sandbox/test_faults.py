@@ -23,12 +23,20 @@ from tests.support.sandbox_client import (
     fetch,
     files_below,
     get,
+    ids,
     members,
+    post,
     raw_lines,
     start,
 )
 
 pytestmark = pytest.mark.sandbox(users=30, clock=lambda: NOW)
+
+
+FUTURE = "2100-01-01T00:00:00Z"
+"""Nobody was updated since then."""
+NO_SEGMENT = "there is no such segment"
+NOT_PERMITTED = {"message": "The user_last_updated_at parameter is not permitted"}
 
 
 def kinds_of_url(sandbox: Sandbox) -> Any:
@@ -92,6 +100,61 @@ def test_fault_rate_limited(sandbox: Sandbox) -> None:
     assert (response.status_code, response.headers["X-RateLimit-Remaining"]) == (429, "0")
     assert response.headers["X-RateLimit-Reset"] == "1790000001"
     assert start(sandbox).status_code == 201
+
+
+def test_fault_retry_after(sandbox: Sandbox) -> None:
+    """Once; the reset is far later than the time that the other header has."""
+    sandbox.set_faults("retry-after")
+    response = start(sandbox)
+    assert response.status_code == 429
+    assert {name: value for name, value in response.headers.items() if name.startswith("X-RateLimit-")} == {
+        "X-RateLimit-Limit": "250000",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": "1790003000",
+        "X-RateLimit-Retry-After": "1",
+    }
+    again = start(sandbox)
+    assert (again.status_code, "X-RateLimit-Retry-After" in again.headers) == (201, False)
+
+
+def test_fault_errors_as_objects(sandbox: Sandbox) -> None:
+    sandbox.set_faults("errors-as-objects")
+    refused = [start(sandbox, "nowhere"), post(sandbox, "/users/export/segment", {}, key="wrong")]
+    assert [(each.status_code, each.json()) for each in refused] == [
+        (400, {"errors": [{"id": "invalid-parameter", "message": f"The segment_id is invalid: {NO_SEGMENT}"}]}),
+        (401, {"errors": [{"id": "unauthorized", "message": "Invalid API key"}]}),
+    ]
+
+
+@pytest.mark.parametrize(("fault", "sizes"), [("estimates-high", [1010, 112, 10]), ("estimates-low", [990, 92, 0])])
+def test_fault_estimates(fault: str, sizes: list[int]) -> None:
+    """By ten users, as the workspace has a thousand: a small segment is far off."""
+    with Sandbox(users=1000, odd_users=False, faults=[fault]) as sandbox:
+        sandbox.add_segment("some", [{"braze_id": f"{number}"} for number in range(102)])
+        found = [
+            get(sandbox, "/segments/data_series", segment_id=segment, length=1).json()["data"][0]["size"]
+            for segment in ("all-users", "some", "empty-segment")
+        ]
+    assert found == sizes
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "body"),
+    [
+        ("ids-users-null", 201, {"message": "success", "users": None}),
+        ("ids-no-users", 201, {"message": "The request could not be completed", "users": []}),
+        ("ids-queued", 202, {"message": "queued"}),
+    ],
+)
+def test_fault_ids(sandbox: Sandbox, fault: str, status: int, body: Any) -> None:
+    """Whoever is asked for; other responses are as ever."""
+    sandbox.set_faults(fault)
+    for wanted in ({"external_ids": ["user-0000000", "nobody"]}, {"braze_id": "none"}):
+        response = ids(sandbox, **wanted)
+        assert (response.status_code, response.json()) == (status, body)
+    assert len(members(download(sandbox).content)[0]) == 30
+    sandbox.set_faults()
+    assert ids(sandbox, external_ids=["nobody"]).json()["invalid_user_ids"] == ["nobody"]
 
 
 def test_fault_not_ready_404() -> None:
@@ -218,6 +281,57 @@ def test_fault_no_file(tmp_path: Path) -> None:
         assert files_below(tmp_path) == []
 
 
+def test_fault_filter_ignored(sandbox: Sandbox) -> None:
+    sandbox.set_faults("filter-ignored")
+    for since in (FUTURE, "nonsense", 7):
+        assert len(raw_lines(sandbox, user_last_updated_at=since)) == 30
+
+
+def test_fault_filter_refused(sandbox: Sandbox) -> None:
+    sandbox.set_faults("filter-refused")
+    for since in (FUTURE, "nonsense", None):
+        refused = start(sandbox, user_last_updated_at=since)
+        assert (refused.status_code, refused.json()) == (400, NOT_PERMITTED)
+    assert len(raw_lines(sandbox)) == 30
+
+
+def test_fault_empty_archive(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Only of exports without users, whether a time or the segment leaves them without."""
+    sandbox.set_faults("empty-archive")
+    for response in (start(sandbox, "empty-segment"), start(sandbox, user_last_updated_at=FUTURE)):
+        assert members(fetch(response.json()["url"]).content) == []
+    assert len(raw_lines(sandbox)) == 30
+    with Sandbox(users=3, faults=["empty-archive"], bucket_url=str(tmp_path)) as bucket:
+        start(bucket, user_last_updated_at=FUTURE)
+        start(bucket)
+        assert sorted(map(len, (members((tmp_path / file).read_bytes()) for file in files_below(tmp_path)))) == [0, 1]
+
+
+def test_fault_empty_bucket(tmp_path: Path, listener: CallbackReceiver) -> None:
+    """Such an export completes: its callback comes."""
+    with Sandbox(users=3, faults=["empty-bucket"], bucket_url=str(tmp_path)) as sandbox:
+        start(sandbox, user_last_updated_at=FUTURE, callback_endpoint=listener.url)
+        assert listener.arrived.wait(10)
+        assert files_below(tmp_path) == []
+        start(sandbox)
+        assert len(files_below(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("delivery", ["download", "bucket"])
+def test_fault_empty_never_ready(delivery: str, tmp_path: Path, listener: CallbackReceiver) -> None:
+    """It does not run on, so that the next export of the segment can start; only the callback of that one comes."""
+    bucket_url = str(tmp_path) if delivery == "bucket" else None
+    with Sandbox(users=3, faults=["empty-never-ready"], bucket_url=bucket_url) as sandbox:
+        url = start(sandbox, user_last_updated_at=FUTURE, callback_endpoint=f"{listener.url}?of=empty").json()["url"]
+        if url:
+            assert [fetch(url).status_code for _ in range(2)] == [403, 403]
+        sandbox.finish_exports()
+        assert files_below(tmp_path) == []
+        assert start(sandbox, callback_endpoint=listener.url).status_code == 201
+        assert listener.arrived.wait(10)
+    assert [request.path for request in listener.seen] == ["/ready"]
+
+
 def test_fault_macosx_entries(sandbox: Sandbox) -> None:
     sandbox.set_faults("macosx-entries")
     with zipfile.ZipFile(io.BytesIO(download(sandbox).content)) as archive:
@@ -291,6 +405,18 @@ def test_fault_foreign_export(tmp_path: Path) -> None:
     assert [len(Path(file).parts) for file in files if prefix not in file and "users-" not in file] == [5]
     assert [Path(file).name for file in files if len(Path(file).parts) == 4] == ["users-a1b2c3.zip"]
     assert len([file for file in files if prefix in file]) == 1
+
+
+def test_fault_leftover_file(tmp_path: Path) -> None:
+    """The first half of the first file, in the same folder."""
+    with Sandbox(users=25, users_per_file=10, faults=["leftover-file"], bucket_url=str(tmp_path)) as sandbox:
+        prefix = start(sandbox).json()["object_prefix"]
+    contents = [(tmp_path / file).read_bytes() for file in files_below(tmp_path) if prefix in file]
+    whole = [content for content in contents if zipfile.is_zipfile(io.BytesIO(content))]
+    (leftover,) = [content for content in contents if content not in whole]
+    assert sorted(len(members(content)[0]) for content in whole) == [5, 10, 10]
+    (twin,) = [content for content in whole if content.startswith(leftover)]
+    assert len(leftover) == len(twin) // 2
 
 
 def test_fault_half_written_file(tmp_path: Path) -> None:

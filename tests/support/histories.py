@@ -300,7 +300,7 @@ class History:
     def _saw_its_end(self, output: KilledOutput, outputs: list[KilledOutput]) -> bool:
         """True if another of these runs had ended when this one began: its version knows that one's, and no mark."""
         own, *others = (
-            each.states[-1]["bookmarks"]["export_files"]["fingerprints"]["version"] if each.states else ""
+            next((found["version"] for found in _confirmed(each.states[-1] if each.states else None)), "")
             for each in sorted(outputs, key=lambda each: each is not output)
         )
         path = self.folder / "fingerprints" / own
@@ -313,8 +313,7 @@ class History:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
         if not files:
             return
-        state: Any = (self.loader.state or {}).get("bookmarks", {}).get("export_files", {}).get("fingerprints") or {}
-        named = [folder / state["version"]] if state.get("version") else []
+        named = [folder / found["version"] for found in _confirmed(self.loader.state) if found["version"]]
         what = self.random.choice(["flip", "remove", "remove all"])
         if what == "flip":
             path = self.random.choice(files)
@@ -362,6 +361,12 @@ class History:
     def _story(self, output: Output) -> str:
         log = getattr(output, "log", "")
         return "\n".join(["", *self.told, "the last log:", log[-3000:], f"files: {self.folder}"])
+
+
+def _confirmed(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The member `fingerprints` of a STATE."""
+    found: list[dict[str, Any]] = state["bookmarks"]["export_files"]["fingerprints"] if state else []
+    return found
 
 
 def _content(person: Mapping[str, Any]) -> tuple[Any, ...]:
