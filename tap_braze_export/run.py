@@ -221,6 +221,7 @@ class Run:
         if delivery.role is Role.NAMES_USERS:
             self._measured = self._measured or self._parts.measured_filter()
             self._measured.named(block)
+            self._summary.named = self._measured.changed
         elif delivery.role is Role.IS_COMPARED and self._measured:
             missed = self._measured.missed(block)
             record["missed"] = None if missed is None else (record["missed"] or 0) + missed

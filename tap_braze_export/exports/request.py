@@ -261,7 +261,8 @@ class ExportRequest:
             raise
         if not self._braze_filter.is_refused:
             self._braze_filter.is_refused = True
-            _log.warning("Everybody is exported, as Braze refuses user_last_updated_at: %s", refusal)
+            reason = str(refusal).partition("; ")[0]  # without the advice for other parameters
+            _log.warning("Everybody is exported, as Braze refuses user_last_updated_at: %s", reason)
         return started
 
     def _post_once(self, token: str) -> Started:

@@ -17,6 +17,7 @@ class ExportFacts:
 
     Attributes:
         name: What was exported: `segment …`, `Global Control Group` or `resync`.
+        missed: Changed users that an incremental export just before did not have; None if none was compared.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ExportFacts:
     duplicates: int = 0
     unchanged: int = 0
     rejected: int = 0
+    missed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class RunFacts:
         peak_memory: Most bytes of memory that the process held; 0 if the system does not say.
         completed: See `Progress`.
         compares: True if users are skipped that did not change.
+        named: Changed users that the incremental exports had with which full ones were compared.
     """
 
     seconds: float
@@ -59,6 +62,13 @@ class RunFacts:
     seconds_quiet: float = 0.0
     completed: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
     compares: bool = False
+    named: int = 0
+
+    @property
+    def missed(self) -> str:
+        """How many of the changed users Braze's filter has not named; empty if that was not measured."""
+        counts = [export.missed for export in self.exports if export.missed is not None]
+        return f"{sum(counts):,} of {sum(counts) + self.named:,}" if counts else ""
 
     @property
     def seconds_for_braze(self) -> float:
@@ -100,3 +110,5 @@ def notes(facts: RunFacts) -> Iterator[str]:
     if facts.compares:
         unchanged, users = facts.total("unchanged"), facts.total("users")
         yield f"unchanged: {unchanged:,} of {users:,} users were skipped, as the target has them"
+    if facts.missed:
+        yield f"missed: {facts.missed} changed users were not named by the filter (user_last_updated_at)"

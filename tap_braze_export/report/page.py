@@ -188,6 +188,8 @@ def _figures(this: PastRun, facts: RunFacts) -> Iterable[tuple[str, str]]:
     yield "users", f"{this.users:,}"
     if this.unchanged:
         yield "unchanged users", f"{this.unchanged:,}"
+    if facts.missed:
+        yield "changed users not named by the filter", facts.missed
     yield "rows", f"{this.rows:,}"
     yield "files", f"{facts.total('files'):,}"
     if facts.seconds_reading > 0:

@@ -26,9 +26,13 @@ class Summary:
 
     Args:
         compares: True if users are skipped that did not change.
+
+    Attributes:
+        named: See `RunFacts`.
     """
 
     def __init__(self, *, compares: bool = False) -> None:
+        self.named = 0
         self._compares = compares
         self._exports: dict[str, Counter[str]] = {}
         self._rescued: Counter[str] = Counter()
@@ -43,6 +47,8 @@ class Summary:
         counts = self._exports.setdefault(export_name(record["source"], record["segment_id"]), Counter())
         counts["files"] += 1
         counts.update({name: record[name] for name in _COUNTS})
+        if record["missed"] is not None:
+            counts["missed"] += record["missed"]
         self._rescued.update(rescued)
 
     @property
@@ -76,6 +82,7 @@ class Summary:
             seconds_quiet=progress.seconds_quiet,
             completed=progress.completed,
             compares=self._compares,
+            named=self.named,
         )
 
 
