@@ -255,7 +255,7 @@ class Run:
         if not self._settings.batch_config:
             return None
         files = BatchFiles.of(self._settings.batch_config, self._clock)
-        files.connect()  # a storage that cannot work ends the run before anything is requested
+        files.check()  # a storage that cannot work ends the run before anything is requested
         self._batches = Batches(files, self._writer)
         for stream in self._streams.values():
             files.schemas |= stream.schemas

@@ -28,7 +28,7 @@ from tap_braze_export.exports.request import ExportRequest, Source
 from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.exports.running import RunningExport
 from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.spool import free_bytes
+from tap_braze_export.files.disk import free_bytes
 from tap_braze_export.state import VERSION, none_or_one, read_bookmarks
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Exports:
         rows_signature: Hash of everything that shapes rows.
         files_ahead: Files beyond the current one that workers can read.
         write_state: Writes STATE; called as soon as an export has been started, before any waiting.
-        free: Free space of the disk that holds a directory.
+        free: Free space of the disk that holds a directory, None if it is unknown.
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
@@ -80,7 +80,7 @@ class Exports:
         rows_signature: str,
         files_ahead: int,
         write_state: Callable[[], None],
-        free: Callable[[Path], int] = free_bytes,
+        free: Callable[[Path], int | None] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
         self.failures: list[str] = []

@@ -39,7 +39,7 @@ class Pollers:
         callbacks: Knows if Braze has called back.
         clock: Time.
         files_ahead: Files beyond the current one that workers can read.
-        free: Free space of the disk that holds a directory.
+        free: Free space of the disk that holds a directory, None if it is unknown.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Pollers:
         callbacks: Callbacks,
         clock: Clock,
         files_ahead: int,
-        free: Callable[[Path], int],
+        free: Callable[[Path], int | None],
     ) -> None:
         self._settings = settings
         self._bucket = bucket

@@ -17,8 +17,9 @@ from typing_extensions import override
 
 from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedExportError, TapError
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
+from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.spool import file_name, private_file
+from tap_braze_export.files.spool import file_name
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tap_braze_export.braze.rate_limit import RequestPacer
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
-from tap_braze_export.files.spool import private_file
+from tap_braze_export.files.disk import private_file
 from tap_braze_export.report.facts import list_of_misses
 from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
