@@ -106,8 +106,8 @@ def free_bytes(directory: Path) -> int | None:
 def disk_full_error(directory: Path) -> DiskFullError:
     """The error of a disk without room."""
     return DiskFullError(
-        f"the disk of {directory} is full: free some space there, or set what names it (spool_dir, fingerprints_url or"
-        " batch_config) to a larger disk"
+        f"the disk of {directory} is full: free some space there, or set spool_dir, or fingerprints_url or batch_config"
+        " if that is what it holds, to a larger disk"
     )
 
 
@@ -213,8 +213,11 @@ def try_out(directory: Path, calls: Sequence[Call], *, setting: str, named: Path
 
 
 def _failed(directory: Path, setting: str, call: Call, error: OSError) -> ConfigError:
+    reason = error.strerror or "never free"
     need = f", and {call.need}" if call.need else ""
+    problem = f": the file system fails at {call.name} ({reason}){need}"
+    if call is WRITE:
+        problem = f" cannot be written ({reason})"
     return ConfigError(
-        f"{setting} {directory}: the file system fails at {call.name} ({error.strerror or 'never free'}){need}:"
-        f" {call.remedy}, or set {setting} to a directory of a local disk"
+        f"{setting} {directory}{problem}: {call.remedy}, or set {setting} to a directory of a local disk"
     )

@@ -55,9 +55,7 @@ class Spool:
 
     def __init__(self, directory: str | None, *, clock: Clock) -> None:
         self.root = _path(directory)
-        self._label = f"spool_dir {self.root}"
-        if not directory:
-            self._label = f"spool_dir is not set, and its default, {self.root},"
+        self._is_default = not directory
         self._clock = clock
         self._locks: dict[Path, filelock.FileLock] = {}
 
@@ -94,10 +92,10 @@ class Spool:
                     raise ConfigError(f"spool_dir: {folder} is a symbolic link, which is not followed: remove it")
                 _make_private(folder, shut_out=stat.S_IRWXO)
         except OSError as error:
-            label = self._label if folder == self.root else f"spool_dir {folder}"
-            raise ConfigError(
-                f"{label} cannot be written ({error.strerror}): name a directory of the tap's own user"
-            ) from None
+            text = f"spool_dir {folder} cannot be written ({error.strerror}): name a directory of the tap's own user"
+            if self._is_default:
+                text = f"spool_dir is not set, and its default cannot be used: {text}"
+            raise ConfigError(text) from None
 
     def path(self, export_id: str) -> Path:
         """The path of the folder of an export's downloads, which may not be there."""
@@ -187,8 +185,8 @@ def _path(directory: str | None) -> Path:
         if (path := platformdirs.user_cache_path("tap-braze-export")).is_absolute():
             return path
     raise ConfigError(
-        "spool_dir is not set, and there is no default, as this user has no home: set it to a directory of the tap's own"
-        " user"
+        "spool_dir is not set, and there is no default, as this user has no home: set it to a directory of the tap's"
+        " own user"
     )
 
 

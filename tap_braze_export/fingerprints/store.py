@@ -183,7 +183,8 @@ class Store:
         """Make the calls that a run needs in a local directory; locks it can do without."""
         folder = Path(self._storage.root)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # a directory, or a file, which the trial finds
+                folder.mkdir(mode=0o700, parents=True)
         except OSError as error:
             raise self._unwritable(error) from None
         with suppress(DiskFullError):  # the first part that finds no room says so

@@ -22,8 +22,9 @@ from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.request import Source
 from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.disk import disk_full_error
 from tap_braze_export.files.prefetch import CopyToDisk
-from tap_braze_export.files.spool import Spool, disk_full_error
+from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import SEGMENT
