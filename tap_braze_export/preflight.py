@@ -57,7 +57,7 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     Raises:
         TapError: If a check fails; the message names every one that does.
     """
-    started_at, ending = clock.now(), Ending()
+    started_at, began, ending = clock.now(), clock.monotonic(), Ending()
     checks: list[Check] = []
     try:
         for found in _checks(settings, clock):
@@ -69,7 +69,7 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
         raise
     finally:
         shown = [(_KINDS[verdict], subject, verdict, remark) for subject, verdict, remark in checks]
-        write_checks(settings, ending, started_at, clock.now() - started_at, shown)
+        write_checks(settings, ending, started_at, clock.monotonic() - began, shown)
 
 
 def _log_check(found: Check, logger: logging.Logger) -> None:

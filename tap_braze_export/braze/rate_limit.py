@@ -58,15 +58,21 @@ class RateLimit:
         return _seconds_until(self.reset, self.date, now) if self.ends_at_a_time else float(min(self.reset, _HOUR))
 
 
-def retry_at(response: requests.Response, now: float) -> float:
-    """When a rate limit ends, in epoch seconds of our clock; 0 if the response does not say."""
+def retry_at(response: requests.Response, now: float, monotonic: float) -> float:
+    """When a rate limit ends, in seconds of the monotonic clock; 0 if the response does not say.
+
+    Args:
+        response: A 429.
+        now: Our time of day when it came, for a Braze that does not say its own.
+        monotonic: Seconds of the monotonic clock then.
+    """
     rate_limit = RateLimit.of(response)
     left = rate_limit.seconds_left(now)
     if after := _end(_number(response, "Retry-After")):
         left = RateLimit(reset=after, date=rate_limit.date).seconds_left(now)
     elif (date := _date(response, "Retry-After")) is not None:
         left = _seconds_until(date, rate_limit.date, now)
-    return now + left if left is not None else 0.0
+    return monotonic + left if left is not None else 0.0
 
 
 def _seconds_until(end: float, date: float | None, now: float) -> float:
@@ -123,7 +129,7 @@ class RequestPacer:
         self._pause = 1.0
         self._limit, self._window = _ASSUMED_LIMIT, _ASSUMED_WINDOW_SECONDS
         self._reset = 0  # by Braze's clock
-        self._ends_at = 0.0  # by ours
+        self._ends_at = 0.0  # by the monotonic clock
         self._last_allowed = 0
         self._set_interval()
 
@@ -149,16 +155,17 @@ class RequestPacer:
         self._due = max(self._due, now) + self._interval
         return self._sent
 
-    def responded(self, number: int, rate_limit: RateLimit, now: float) -> None:
+    def responded(self, number: int, rate_limit: RateLimit, now: float, *, time_of_day: float) -> None:
         """Learn from the headers of a response.
 
         Args:
             number: The request's number.
             rate_limit: The headers; empty if there was no response.
-            now: Epoch seconds.
+            now: Seconds of the monotonic clock.
+            time_of_day: Ours, for a Braze that does not say its own.
         """
         self._first_has_ended, self._pause = True, 1.0
-        limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(now)
+        limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(time_of_day)
         if not limit or limit < 0 or left is None:
             return
         window = _window(rate_limit, left, self._window if limit == self._limit else _MINUTE)
@@ -182,7 +189,7 @@ class RequestPacer:
 
         Args:
             until: When the window ends, 0 if unknown.
-            now: Epoch seconds.
+            now: Seconds of the monotonic clock.
         """
         self._first_has_ended = True
         if now < self._not_before:  # this one was sent before the first 429 came

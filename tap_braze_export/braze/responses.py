@@ -52,6 +52,7 @@ def refused(
     personal: bool,
     sent_at: float,
     now: float,
+    monotonic: float,
 ) -> Exception:
     """The error to raise for a response that is no success.
 
@@ -63,7 +64,8 @@ def refused(
         secrets: Texts that no message may hold.
         personal: True if the request was about single people.
         sent_at: When the request was sent, in epoch seconds.
-        now: Epoch seconds.
+        now: When the response came, in epoch seconds.
+        monotonic: The same in seconds of the monotonic clock.
     """
     status = response.status_code
     message = _message(body, secrets, personal=personal)
@@ -78,7 +80,7 @@ def refused(
             f" ({status}{f', {message}' if message else ''})"
         )
     elif status == HTTPStatus.TOO_MANY_REQUESTS:
-        until = retry_at(response, now)
+        until = retry_at(response, now, monotonic)
         error = (
             RetryableError("rate limit", until)
             if endpoint.waits_for_rate_limit

@@ -91,7 +91,7 @@ class Exports:
         self._progress = progress
         self._settings = settings
         self._write_state = write_state
-        self._started_at = clock.now()
+        self._waits_since = clock.monotonic()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
         self._estimates = Estimates(client, self._bucket.shown_url if self._bucket else "")
@@ -181,11 +181,11 @@ class Exports:
             return
         times = [request.timer.next for request in self._requests if self._may_start(request)]
         times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
-        if times and (seconds := min(times) - self._clock.now()) > 0:
-            self._progress.waiting(self._started_at, [str(request.source) for request in self._requests])
-            began = self._clock.now()
+        if times and (seconds := min(times) - self._clock.monotonic()) > 0:
+            self._progress.waiting(self._waits_since, [str(request.source) for request in self._requests])
+            began = self._clock.monotonic()
             self._clock.sleep(min(seconds, self._progress.longest_wait))
-            self._progress.waited(self._clock.now() - began)
+            self._progress.waited(self._clock.monotonic() - began)
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""

@@ -33,11 +33,13 @@ class ExportPoller(Protocol):
     Attributes:
         bookmark: The export.
         timer: Says when to poll next.
+        waits_since: Seconds of the monotonic clock at which it was requested.
         proven: True if it is known, not only assumed, that every file has come.
     """
 
     bookmark: Bookmark
     timer: PollTimer
+    waits_since: float
     proven: bool
 
     @property
@@ -73,7 +75,7 @@ class ExportPoller(Protocol):
 
     @property
     def quiet_until(self) -> float | None:
-        """Epoch seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
+        """Monotonic seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
 
     def done(self, file: DeliveredFile, users: int) -> None:
         """Note that a file's rows are written."""
@@ -96,7 +98,7 @@ class HostedExport:
         timer: Paces the attempts.
         threads: Runs the attempts.
         clock: Time.
-        deadline: Epoch seconds at which the export is given up, unless its download is there.
+        deadline: Seconds of the monotonic clock at which the export is given up, unless its download is there.
         max_files: Files that `poll` returns at most.
     """
 
@@ -117,6 +119,7 @@ class HostedExport:
     ) -> None:
         self.bookmark = bookmark
         self.timer = timer
+        self.waits_since = clock.monotonic_at(bookmark.requested_at)
         self._download = download
         self._object = LocalObject(download.name, path)
         self._threads = threads
@@ -166,11 +169,11 @@ class HostedExport:
             if is_there:
                 self._list_files()
         if self._files is None and not self._attempt:
-            if self._clock.now() > self._deadline:
+            if self._clock.monotonic() > self._deadline:
                 raise ExportError(self._overdue())
             if self.timer.due:
                 self._attempt = self._threads.submit(self._download.attempt)
-        if self._attempt and self._clock.now() > self._deadline + _LAST_SECONDS:
+        if self._attempt and self._clock.monotonic() > self._deadline + _LAST_SECONDS:
             raise ExportError(
                 f"{self._download.name} was still awaited {duration(_LAST_SECONDS)} after export_timeout_minutes were"
                 " over: check the way from this machine to the store, and run again for a new export"
@@ -206,7 +209,7 @@ class HostedExport:
         self._object.path.unlink()
 
     def _overdue(self) -> str:
-        waited = duration(self._clock.now() - self.bookmark.requested_at)
+        waited = duration(self._clock.monotonic() - self.waits_since)
         if problem := self._download.problem:
             return (
                 f"{waited} after it was requested its download still fails, the last time because of: {problem}. Check"

@@ -192,7 +192,7 @@ class ExportRequest:
             _log.info("Requested the export of %s: export %s, %d fields", self.source, bookmark.export_id, fields)
             return replace(accepted, bookmark=bookmark, url=started.url)
         self.timer.polled(found=False)
-        if (wait := self.timer.next - self._clock.now()) > LONG_WAIT_SECONDS:
+        if (wait := self.timer.next - self._clock.monotonic()) > LONG_WAIT_SECONDS:
             _log.info("The export of %s is requested again in %.0f s: %s", self.source, wait, reason)
         return None
 
@@ -245,8 +245,9 @@ class ExportRequest:
         if self._unanswered is None:
             self._journal.forget()
         is_first = self._refused_since is None
-        self._refused_since = self._refused_since or self._clock.now()
-        waited = self._clock.now() - self._refused_since
+        now = self._clock.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        waited = now - self._refused_since
         if choice == "fail" or waited > self._settings.export_timeout_seconds:
             raise ExportError(
                 f"Braze is already exporting it{f', for {duration(waited)} now' if waited > 1 else ''}: wait until it "

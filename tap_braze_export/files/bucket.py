@@ -210,7 +210,7 @@ class Bucket:
         return [_followed(info) if info.get("islink") else info for info in infos]
 
     def _is_recent(self, date: str) -> bool:
-        first = datetime.fromtimestamp(self._clock.now() - _RECENT_DAYS * 86_400, UTC).date()
+        first = datetime.fromtimestamp(self._clock.unset_now() - _RECENT_DAYS * 86_400, UTC).date()
         return date.rpartition("/")[2] >= first.isoformat()
 
     def _check_listing(self) -> None:

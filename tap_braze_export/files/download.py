@@ -47,7 +47,7 @@ class Download:
         path: Where the file goes; `<path>.part` holds it while it comes, `<path>.part.json` its ETag and length.
         session: Connections without credentials: the store would refuse Braze's key, and must not see it.
         clock: Time.
-        deadline: Epoch seconds after which a transfer is given up.
+        deadline: Seconds of the monotonic clock after which a transfer is given up.
         free: Free space of the disk, None if it is unknown.
 
     Attributes:
@@ -231,7 +231,7 @@ class Download:
                     f"{self.name}, whose length the store does not tell, is longer than the room on the disk of"
                     f" {self._path.parent}: free some space there, or set spool_dir to a larger disk"
                 )
-            if self._clock.now() > self._deadline:
+            if self._clock.monotonic() > self._deadline:
                 raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
             yield chunk
             if self._clock.stopped:

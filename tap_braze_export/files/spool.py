@@ -171,7 +171,7 @@ class Spool:
                     path.unlink()
 
     def _is_older(self, path: Path, seconds: float) -> bool:
-        return path.lstat().st_mtime < self._clock.now() - seconds
+        return self._clock.age(path.lstat().st_mtime) > seconds
 
 
 def _path(directory: str | None) -> Path:

@@ -213,7 +213,7 @@ class Store:
             if self.is_local:
                 return self._is_locked(run_id)
         began = datetime.strptime(run_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
-        return self._clock.now() < began.timestamp() + _LONGEST_RUN_SECONDS
+        return self._clock.age(began.timestamp()) < _LONGEST_RUN_SECONDS
 
     def _is_locked(self, run_id: str) -> bool:
         try:

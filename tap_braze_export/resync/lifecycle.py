@@ -56,7 +56,8 @@ class Group:
 
     Attributes:
         first: Position of its first request in the resync, from 0.
-        since: Epoch seconds at which it began.
+        began: Seconds of the monotonic clock at its beginning.
+        since: Epoch seconds then.
         responded_at: Epoch seconds of its first response.
         requests: How many of its requests have a response.
         users: The users that no group had before, as JSON.
@@ -68,6 +69,7 @@ class Group:
     resync: Resync = field(repr=False)
     export_id: str
     first: int
+    began: float
     since: float
     file: None = None
     source: str = IDS
@@ -171,7 +173,7 @@ class Resync:
         identifiers = Identifiers(self._settings, clock=self._clock)
         export_id, requests_done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
         self._emitted = _EmittedUsers(self._spool.folder(export_id) / "profiles", requests_done)
-        self._group = Group(self, export_id, requests_done, self._clock.now())
+        self._group = Group(self, export_id, requests_done, self._clock.monotonic(), self._clock.now())
         self._pool = RequestPool(
             islice(plan_requests(identifiers), requests_done, None),
             lambda request: self._client.export_ids(request.body(self._fields)),
@@ -196,7 +198,7 @@ class Resync:
         """
         if self._group.is_settled:
             self._pool.confirm(self._group.requests)  # the STATE that covers them is written by now
-            self._group = Group(self, self._group.export_id, self._group.end, self._clock.now())
+            self._group = Group(self, self._group.export_id, self._group.end, self._clock.monotonic(), self._clock.now())
         if not (self.ended or self._group.is_complete):
             self._fill(self._group)
         return [self._group] if self._group.is_complete else []
@@ -271,7 +273,7 @@ class Resync:
             # Not one request succeeded: after the configuration is mended, all of them are sent again.
             self._failure, group.requests = self._last_refusal, 0
         if group.requests:
-            is_old = self._clock.now() - group.since >= _GROUP_SECONDS
+            is_old = self._clock.monotonic() - group.began >= _GROUP_SECONDS
             group.is_complete = is_last or is_old or group.requests == _GROUP_REQUESTS
         elif self._failure:
             raise self._failure

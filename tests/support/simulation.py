@@ -70,7 +70,7 @@ class SimulatedThreads(RequestThreads):
             complete = partial(future.set_exception, error)
         self._submitted += 1
         latency = 60.0 if self._submitted == self._stuck else self._latency
-        at = self.clock.time + latency + self._random.uniform(0, self._jitter)
+        at = self.clock.elapsed + latency + self._random.uniform(0, self._jitter)
         heapq.heappush(self._in_flight, (at, self._submitted, complete))
         self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
         return future
@@ -82,13 +82,13 @@ class SimulatedThreads(RequestThreads):
 
     @override
     def wait(self, changed: Condition, seconds: float) -> None:
-        until = self.clock.time + seconds
+        until = self.clock.elapsed + seconds
         if self._in_flight and self._in_flight[0][0] <= until:
             at, _, complete = heapq.heappop(self._in_flight)
-            self.clock.time = max(self.clock.time, at)
+            self.clock.elapsed = max(self.clock.elapsed, at)
             complete()
         else:
-            self.clock.time = until
+            self.clock.elapsed = until
 
 
 class ScriptedBraze:
@@ -103,7 +103,7 @@ class ScriptedBraze:
     Attributes:
         people: More users, by identifier.
         bodies: Of the requests that were within the limit.
-        times: Epoch seconds of every request.
+        times: True epoch seconds of every request.
         errors: Errors to raise, by the request's number, from 0.
         violations: Requests beyond the limit.
     """
@@ -115,10 +115,10 @@ class ScriptedBraze:
         self.times: list[float] = []
         self.errors: dict[int, Exception] = {}
         self.violations = 0
-        self._window = Window(limit, seconds, lambda: clock.time - behind)
+        self._window = Window(limit, seconds, lambda: clock.true_time - behind)
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
-        self.times.append(self.clock.time)
+        self.times.append(self.clock.true_time)
         budget = self._window.take()
         if not budget.allowed:
             self.violations += 1
@@ -166,7 +166,7 @@ class SimulatedRun:
         states: The STATE after each group, and the last one.
         sent_before_state: For each group, the requests sent when its STATE was written that no earlier STATE covers.
         error: Type and text of the error that ended the run.
-        began: Epoch seconds of its start.
+        began: True epoch seconds of its start.
         seconds: Its length.
     """
 
@@ -191,7 +191,7 @@ class SimulatedRun:
         self.states: list[dict[str, Any]] = []
         self.sent_before_state: list[int] = []
         self.error = ""
-        self.began = clock.time
+        self.began = clock.true_time
         self.resync = Resync(
             RequestedFields.of(()),
             client=braze,  # type: ignore[arg-type]
@@ -213,7 +213,7 @@ class SimulatedRun:
                 self.resync.review()
         except Exception as error:  # noqa: BLE001 - tests check it
             self.error = f"{type(error).__name__}: {error}"
-        self.seconds = clock.time - self.began
+        self.seconds = clock.true_time - self.began
 
     def _emit(self, braze: ScriptedBraze, groups: int | None) -> None:
         while len(self.files) != groups and (ready := self._next()):
