@@ -110,7 +110,7 @@ class Clock:
         return time.monotonic()
 
     def unset_now(self) -> float:
-        """The time of day, without what it was set ahead by since this process began: nothing is old because of that."""
+        """The time of day, less what it was set ahead by since this process began: nothing is old because of that."""
         return min(self.now(), self._began + (self.monotonic() - self._monotonic_began))
 
     def age(self, moment: float) -> float:

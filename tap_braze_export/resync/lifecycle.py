@@ -173,7 +173,7 @@ class Resync:
         identifiers = Identifiers(self._settings, clock=self._clock)
         export_id, requests_done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
         self._emitted = _EmittedUsers(self._spool.folder(export_id) / "profiles", requests_done)
-        self._group = Group(self, export_id, requests_done, self._clock.monotonic(), self._clock.now())
+        self._group = self._new_group(export_id, requests_done)
         self._pool = RequestPool(
             islice(plan_requests(identifiers), requests_done, None),
             lambda request: self._client.export_ids(request.body(self._fields)),
@@ -198,7 +198,7 @@ class Resync:
         """
         if self._group.is_settled:
             self._pool.confirm(self._group.requests)  # the STATE that covers them is written by now
-            self._group = Group(self, self._group.export_id, self._group.end, self._clock.monotonic(), self._clock.now())
+            self._group = self._new_group(self._group.export_id, self._group.end)
         if not (self.ended or self._group.is_complete):
             self._fill(self._group)
         return [self._group] if self._group.is_complete else []
@@ -259,6 +259,9 @@ class Resync:
         _log.info("Resync %s begins%s", export_id, dropped)
         self._state["resync"] = [{"export_id": export_id, **source, "requests": 0}]
         return export_id, 0
+
+    def _new_group(self, export_id: str, first: int) -> Group:
+        return Group(self, export_id, first, self._clock.monotonic(), self._clock.now())
 
     def _fill(self, group: Group) -> None:
         """Add the responses that have come to a group; the resync ends here if there is nothing more to add."""

@@ -32,7 +32,7 @@ def paced(limit: int, remaining: int, reset: int, *, now: float = FULL_MINUTE) -
     """A pacer after a first response with these headers."""
     pacer = RequestPacer()
     pacer.sent(now)
-    pacer.responded(1, RateLimit(limit, remaining, reset), now)
+    pacer.responded(1, RateLimit(limit, remaining, reset), now, time_of_day=now)
     return pacer
 
 
@@ -96,7 +96,7 @@ def test_assumes_250_a_minute_without_headers() -> None:
     """The lowest limit that Braze gives by default: in a minute of it no more go."""
     pacer = RequestPacer()
     pacer.sent(FULL_MINUTE)
-    pacer.responded(1, RateLimit(), FULL_MINUTE)
+    pacer.responded(1, RateLimit(), FULL_MINUTE, time_of_day=FULL_MINUTE)
     now, count = float(FULL_MINUTE), 1
     while (now := now + pacer.wait(now)) < FULL_MINUTE + 60:
         pacer.sent(now)
@@ -124,8 +124,8 @@ def test_responses_out_of_order_never_raise_what_remains() -> None:
     pacer = paced(250, 100, FULL_MINUTE + 60)
     for _ in range(5):
         pacer.sent(FULL_MINUTE)
-    pacer.responded(5, RateLimit(250, 1, FULL_MINUTE + 60), FULL_MINUTE)
-    pacer.responded(2, RateLimit(250, 99, FULL_MINUTE + 60), FULL_MINUTE)
+    pacer.responded(5, RateLimit(250, 1, FULL_MINUTE + 60), FULL_MINUTE, time_of_day=FULL_MINUTE)
+    pacer.responded(2, RateLimit(250, 99, FULL_MINUTE + 60), FULL_MINUTE, time_of_day=FULL_MINUTE)
 
     assert pacer.wait(FULL_MINUTE + 20) > 40
 
@@ -153,7 +153,7 @@ def test_window_of_a_second_that_ends_with_a_minute_is_recognised_by_the_next() 
     """A first response in the last second of a minute looks like one about the minute."""
     pacer = paced(40, 39, FULL_MINUTE + 60, now=FULL_MINUTE + 59.5)
     pacer.sent(FULL_MINUTE + 60.1)
-    pacer.responded(2, RateLimit(40, 39, FULL_MINUTE + 61), FULL_MINUTE + 60.4)
+    pacer.responded(2, RateLimit(40, 39, FULL_MINUTE + 61), FULL_MINUTE + 60.4, time_of_day=FULL_MINUTE + 60.4)
     sent_until_wait(pacer, FULL_MINUTE + 60.5)
 
     assert pacer.wait(FULL_MINUTE + 60.5) < 0.03

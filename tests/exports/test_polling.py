@@ -327,7 +327,7 @@ def in_bucket(folder: Path, clock: FakeClock, *, observed: Observed | None = Non
         threads=DaemonThreads(8),
         clock=clock,
         settle_seconds=600,
-        deadline=deadline or clock.time + 3600,
+        deadline=deadline or clock.elapsed + 3600,
         max_objects=2,
     )
 
@@ -394,7 +394,7 @@ def read_slowly(export: BucketExport, clock: FakeClock, folder: Path, *, files: 
 def test_time_spent_reading_is_no_quiet(tmp_path: Path) -> None:
     """Files that come while others are read for hours are found before an export counts as complete."""
     clock = FakeClock()
-    export = in_bucket(tmp_path, clock, deadline=clock.time + 100_000)
+    export = in_bucket(tmp_path, clock, deadline=clock.elapsed + 100_000)
     assert read_slowly(export, clock, tmp_path, files=3) == 3
     assert export.complete
 
@@ -402,7 +402,7 @@ def test_time_spent_reading_is_no_quiet(tmp_path: Path) -> None:
 def test_slow_reader_past_the_deadline(tmp_path: Path) -> None:
     """An export whose files came in time is read to its end; one whose files still come after it is not."""
     clock = FakeClock()
-    export = in_bucket(tmp_path, clock, deadline=clock.time + 1800)
+    export = in_bucket(tmp_path, clock, deadline=clock.elapsed + 1800)
     assert read_slowly(export, clock, tmp_path, files=2) == 2
     assert export.complete
 
@@ -410,7 +410,7 @@ def test_slow_reader_past_the_deadline(tmp_path: Path) -> None:
 def test_files_that_come_after_the_deadline(tmp_path: Path) -> None:
     """They are not read: the export ends with the files that came in time."""
     clock = FakeClock()
-    export = in_bucket(tmp_path, clock, deadline=clock.time + 1800)
+    export = in_bucket(tmp_path, clock, deadline=clock.elapsed + 1800)
     with pytest.raises(ExportError, match="files are still coming"):
         read_slowly(export, clock, tmp_path, files=9)
     assert export.bookmark.files == 2

@@ -301,7 +301,7 @@ def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_n
         threads=DaemonThreads(1),
         clock=clock,
         settle_seconds=None,
-        deadline=clock.time + 3600,
+        deadline=clock.elapsed + 3600,
         max_objects=3,
     )
     read = []

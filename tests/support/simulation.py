@@ -99,6 +99,7 @@ class ScriptedBraze:
         limit: Requests allowed in a window.
         seconds: Length of a window.
         behind: Seconds by which Braze's clock is behind.
+        has_date: True if its responses have the header `Date`.
 
     Attributes:
         people: More users, by identifier.
@@ -108,21 +109,28 @@ class ScriptedBraze:
         violations: Requests beyond the limit.
     """
 
-    def __init__(self, clock: FakeClock, *, limit: int = 40, seconds: int = 1, behind: float = 0.0) -> None:
+    def __init__(
+        self, clock: FakeClock, *, limit: int = 40, seconds: int = 1, behind: float = 0.0, has_date: bool = False
+    ) -> None:
         self.clock = clock
         self.people: dict[str, list[dict[str, Any]]] = {}
         self.bodies: list[Mapping[str, Any]] = []
         self.times: list[float] = []
         self.errors: dict[int, Exception] = {}
         self.violations = 0
-        self._window = Window(limit, seconds, lambda: clock.true_time - behind)
+        self._braze_time = lambda: clock.true_time - behind
+        self._has_date = has_date
+        self._window = Window(limit, seconds, self._braze_time)
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
         self.times.append(self.clock.true_time)
         budget = self._window.take()
+        date = float(int(self._braze_time())) if self._has_date else None
+        limit = RateLimit(budget.limit, budget.remaining, budget.reset, date)
         if not budget.allowed:
             self.violations += 1
-            raise RateLimitError("rate limit", budget.reset)
+            left = limit.seconds_left(self.clock.time) or 0.0
+            raise RateLimitError("rate limit", self.clock.elapsed + left)  # as the client does
         self.bodies.append(body)
         if error := self.errors.pop(len(self.bodies) - 1, None):
             raise error
@@ -132,7 +140,6 @@ class ScriptedBraze:
         ]
         found = [user for identifier in wanted for user in self._named(identifier)]
         missed = [identifier for identifier in wanted if not self._named(identifier)]
-        limit = RateLimit(budget.limit, budget.remaining, budget.reset)
         return IdsResponse([msgspec.json.encode(user) for user in reversed(found)], missed, limit)
 
     def others_use(self, requests: int) -> None:
