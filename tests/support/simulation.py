@@ -118,7 +118,7 @@ class ScriptedBraze:
         self.times: list[float] = []
         self.errors: dict[int, Exception] = {}
         self.violations = 0
-        self._braze_time = lambda: clock.true_time - behind
+        self._behind = behind
         self._has_date = has_date
         self._window = Window(limit, seconds, self._braze_time)
 
@@ -145,6 +145,9 @@ class ScriptedBraze:
     def others_use(self, requests: int) -> None:
         """Let somebody else's requests count in this window."""
         self._window.take(requests)
+
+    def _braze_time(self) -> float:
+        return self.clock.true_time - self._behind
 
     def _named(self, identifier: str) -> list[dict[str, Any]]:
         if identifier in self.people:
