@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -46,8 +47,6 @@ class StoredBytes:
 
 
 def _piece_of_blob(files: Any, path: str, start: int, end: int) -> bytes:
-    from azure.core.exceptions import ResourceNotFoundError  # noqa: PLC0415 - an extra
-
     container, blob, version_id = files.split_path(path)
 
     async def download() -> bytes:
@@ -59,5 +58,7 @@ def _piece_of_blob(files: Any, path: str, start: int, end: int) -> bytes:
 
     try:
         return sync(files.loop, download)  # type: ignore[no-any-return]
-    except ResourceNotFoundError as error:
-        raise FileNotFoundError(path) from error
+    except Exception as error:
+        if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND:
+            raise FileNotFoundError(path) from error
+        raise
