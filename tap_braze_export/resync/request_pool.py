@@ -92,8 +92,8 @@ class RequestPool(Generic[RequestT]):
         self._exhausted = self._closed = False
         self._limited_since: float | None = None
         self._announced_until = 0.0
-        # Positions are those of the requests, from 0; the pacer's numbers count a request again that is sent again.
-        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, int, RequestT]] = {}
+        # Positions are those of the requests, from 0.
+        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, RequestT]] = {}
         self._to_repeat: deque[tuple[int, RequestT]] = deque()
         self._responses: dict[int, Response[RequestT] | Exception] = {}
 
@@ -195,9 +195,9 @@ class RequestPool(Generic[RequestT]):
         return self._begun - 1, request
 
     def _start(self, position: int, request: RequestT) -> None:
-        number = self._pacer.sent(self._clock.monotonic())
+        self._pacer.sent(self._clock.monotonic())
         future = self._threads.submit(lambda: (self._send(request), self._clock.now()))
-        self._in_flight[future] = number, position, request
+        self._in_flight[future] = position, request
         future.add_done_callback(self._notify)
 
     def _notify(self, _future: Future[Any]) -> None:
@@ -205,7 +205,7 @@ class RequestPool(Generic[RequestT]):
             self._changed.notify_all()
 
     def _collect(self, future: Future[tuple[IdsResponse, float]]) -> None:
-        number, position, request = self._in_flight.pop(future)
+        position, request = self._in_flight.pop(future)
         now, time_of_day = self._clock.monotonic(), self._clock.now()
         error = future.exception()
         if isinstance(error, RateLimitError):
@@ -219,7 +219,7 @@ class RequestPool(Generic[RequestT]):
         else:
             self._limited_since = None
             limit = RateLimit() if error else future.result()[0].limit
-            self._pacer.responded(number, limit, now, time_of_day=time_of_day)
+            self._pacer.responded(limit, now, time_of_day=time_of_day)
         if isinstance(error, BrazeError) and error.status == HTTPStatus.BAD_REQUEST:
             self._responses[position] = Response(request, error, time_of_day)
         elif isinstance(error, Exception):

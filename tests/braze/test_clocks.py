@@ -77,6 +77,13 @@ def test_the_ids_export_says_when_its_limit_ends_by_our_clock(
         ({"Retry-After": "1800000045"}, 45),
         ({"Retry-After": "1800000045000"}, 45),
         ({"Retry-After": "45", "X-RateLimit-Reset": "1800000900"}, 45),
+        ({"Retry-After": "0", "X-RateLimit-Reset": "1800000900"}, 0),
+        ({"X-RateLimit-Retry-After": "45", "X-RateLimit-Reset": "1800003000"}, 45),
+        ({"X-RateLimit-Retry-After": "45", "Retry-After": "900", "X-RateLimit-Reset": "1800003000"}, 45),
+        ({"X-RateLimit-Retry-After": "45.5", "X-RateLimit-Reset": "1800003000"}, 45),
+        ({"X-RateLimit-Retry-After": "0", "X-RateLimit-Reset": "1800003000"}, 0),
+        ({"X-RateLimit-Retry-After": "soon", "X-RateLimit-Reset": "1800000045"}, 45),
+        ({"X-RateLimit-Retry-After": "-5", "Retry-After": "45", "X-RateLimit-Reset": "1800003000"}, 45),
         ({"Retry-After": "soon", "X-RateLimit-Reset": "1800000045"}, 45),
         ({"Retry-After": "nan", "X-RateLimit-Reset": "1800000045"}, 45),
         ({"Retry-After": "-5", "X-RateLimit-Reset": "1800000045"}, 45),
@@ -94,7 +101,7 @@ def test_forms_of_the_headers_are_understood(
     assert expected < clock.slept[0] <= expected + 3
 
 
-@pytest.mark.parametrize("header", ["X-RateLimit-Reset", "Retry-After"])
+@pytest.mark.parametrize("header", ["X-RateLimit-Reset", "Retry-After", "X-RateLimit-Retry-After"])
 @pytest.mark.parametrize(
     "value",
     [
@@ -128,7 +135,13 @@ DATES = st.integers(-(10**10), 3 * 10**11).map(
 )
 VALUES = st.one_of(NUMBERS, DATES, st.text(st.characters(max_codepoint=255), max_size=30))
 HEADERS = st.dictionaries(
-    st.sampled_from(["Retry-After", "X-RateLimit-Reset", "X-RateLimit-Limit", "X-RateLimit-Remaining", "Date"]), VALUES
+    st.sampled_from(
+        [
+            *("Retry-After", "X-RateLimit-Retry-After", "Date"),
+            *("X-RateLimit-Reset", "X-RateLimit-Limit", "X-RateLimit-Remaining"),
+        ]
+    ),
+    VALUES,
 )
 
 
@@ -155,11 +168,11 @@ def test_whatever_the_headers_say_the_next_request_waits_within_bounds(
     """Never for ever, never at the speed of the machine after refusals."""
     pacer, now = RequestPacer(), MONOTONIC
     for headers, is_refusal, passed in responses:
-        number = pacer.sent(now)
+        pacer.sent(now)
         if is_refusal:
             pacer.refused(retry_at(response(headers), TIME_OF_DAY + now, now), now)
         else:
-            pacer.responded(number, RateLimit.of(response(headers)), now, time_of_day=TIME_OF_DAY + now)
+            pacer.responded(RateLimit.of(response(headers)), now, time_of_day=TIME_OF_DAY + now)
         wait = pacer.wait(now)
         assert (1 if is_refusal else 0) <= wait <= 3_720
         now += wait + passed
@@ -192,7 +205,7 @@ def test_a_limit_that_others_use_up_holds_requests_back_for_no_longer_than_its_w
     reset = int((theirs // seconds + 1) * seconds)
     date = float(int(theirs)) if has_date else None
     pacer.sent(now)
-    pacer.responded(1, RateLimit(limit, 0, reset, date), now, time_of_day=clock.time + 17.0)
+    pacer.responded(RateLimit(limit, 0, reset, date), now, time_of_day=clock.time + 17.0)
 
     assert pacer.wait(now) <= seconds * 1.05 + 1
 
