@@ -50,6 +50,7 @@ check: lint ## lint, and run the tests that need no server
 test: setup .cache/azurite/.installed ## run every test; installs missing Debian packages
 	@scripts/prerequisites.sh postgresql
 	@scripts/prerequisites.sh chromium
+	@scripts/prerequisites.sh gcc
 	@$(PYTEST) $(PYTEST_ARGS)
 
 MORE_LOADERS := meltanolabs-target-csv==0.5.0 target-universal-file==0.0.1 pipelinewise-target-postgres==2.1.2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what a bare Debian lacks: `prerequisites.sh uv`, `postgresql`, `npm` or `chromium`.
+# Brings what a bare Debian lacks: `prerequisites.sh uv`, `postgresql`, `npm`, `chromium` or `gcc`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,8 +49,11 @@ case "${1:-}" in
     # Fonts are only recommended by it, and without any a page has no text to measure.
     command -v chromium >/dev/null || { apt_install chromium && apt_install fonts-dejavu-core; }
     ;;
+  gcc)
+    command -v gcc >/dev/null && [ -e /usr/include/stdio.h ] || { apt_install gcc && apt_install libc6-dev; }
+    ;;
   *)
-    echo "usage: $0 uv|postgresql|npm|chromium" >&2
+    echo "usage: $0 uv|postgresql|npm|chromium|gcc" >&2
     exit 2
     ;;
 esac

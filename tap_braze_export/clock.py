@@ -83,7 +83,10 @@ class Signals:
 
 
 class Clock:
-    """The time of day, and waits that a signal ends; tests replace it.
+    """Two clocks, and waits that a signal ends; tests replace it.
+
+    Durations go by the monotonic clock. The time of day is for what is written down or crosses runs: somebody may set
+    it at any moment.
 
     Args:
         signals: The signals that the run has received.
@@ -91,6 +94,7 @@ class Clock:
 
     def __init__(self, signals: Signals | None = None) -> None:
         self._signals = signals
+        self._began, self._monotonic_began = self.now(), self.monotonic()
 
     @property
     def stopped(self) -> bool:
@@ -98,14 +102,30 @@ class Clock:
         return self._signals is not None and bool(self._signals.received)
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """The time of day: seconds since the epoch."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds of the monotonic clock, which nobody sets; they mean nothing to another process."""
+        return time.monotonic()
+
+    def unset_now(self) -> float:
+        """The time of day, less what it was set ahead by since this process began: nothing is old because of that."""
+        return min(self.now(), self._began + (self.monotonic() - self._monotonic_began))
+
+    def age(self, moment: float) -> float:
+        """Seconds since a time of day that perhaps another run has written, 0 if it lies in the future."""
+        return max(0.0, self.unset_now() - moment)
+
+    def monotonic_at(self, moment: float) -> float:
+        """The monotonic clock's seconds at a time of day; those of now if it lies in the future."""
+        return self.monotonic() - self.age(moment)
 
     def sleep(self, seconds: float) -> None:
         """Wait for this long, or until the run is told to end."""
         # Not one long wait on an event: setting one in a signal handler can deadlock with the wait that it interrupts.
-        end = time.monotonic() + seconds
-        while not self.stopped and (left := end - time.monotonic()) > 0:
+        end = self.monotonic() + seconds
+        while not self.stopped and (left := end - self.monotonic()) > 0:
             time.sleep(min(left, WAIT_SLICE_SECONDS))
 
 
@@ -117,23 +137,23 @@ class PollTimer:
         first_interval: Seconds.
 
     Attributes:
-        next: Epoch seconds of the next poll.
+        next: Seconds of the monotonic clock at which to poll next.
     """
 
     def __init__(self, clock: Clock, first_interval: float) -> None:
         self._clock = clock
         self._first = self._interval = float(first_interval)
-        self.next = clock.now()
+        self.next = clock.monotonic()
 
     @property
     def due(self) -> bool:
         """True if it is time to poll."""
-        return self.next <= self._clock.now()
+        return self.next <= self._clock.monotonic()
 
     def polled(self, *, found: bool) -> None:
         """Set the time of the next poll; the intervals start anew if this one found something."""
         self._interval = self._first if found else self._interval
-        self.next = self._clock.now() + self._interval
+        self.next = self._clock.monotonic() + self._interval
         self._interval = min(self._interval * _INTERVAL_GROWTH, max(_LONGEST_INTERVAL, self._first))
 
 

@@ -60,7 +60,7 @@ class AuthError(BrazeError):
 
 
 class RateLimitError(BrazeError):
-    """The rate limit is used up until `until`: epoch seconds, 0 if Braze does not say."""
+    """The rate limit is used up until `until`: seconds of the monotonic clock, 0 if Braze does not say."""
 
     def __init__(self, message: str, until: float) -> None:
         super().__init__(message)

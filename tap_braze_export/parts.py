@@ -67,7 +67,7 @@ class Parts:
         if not self.settings.batch_config:
             return None
         files = self._batch_files = BatchFiles.of(self.settings.batch_config, self.clock)
-        files.connect()
+        files.check()
         batches = Batches(files, self.writer)
         for stream in self.streams:
             files.schemas |= stream.schemas

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, BrazeError, TapError, foreign_text
 from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.disk import free_bytes
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_checks
+from tap_braze_export.report.units import megabytes
+from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.command import describe
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
@@ -53,7 +57,7 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     Raises:
         TapError: If a check fails; the message names every one that does.
     """
-    started_at, ending = clock.now(), Ending()
+    started_at, began, ending = clock.now(), clock.monotonic(), Ending()
     checks: list[Check] = []
     try:
         for found in _checks(settings, clock):
@@ -65,7 +69,7 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
         raise
     finally:
         shown = [(_KINDS[verdict], subject, verdict, remark) for subject, verdict, remark in checks]
-        write_checks(settings, ending, started_at, clock.now() - started_at, shown)
+        write_checks(settings, ending, started_at, clock.monotonic() - began, shown)
 
 
 def _log_check(found: Check, logger: logging.Logger) -> None:
@@ -112,7 +116,9 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
         yield _fingerprints(fingerprints_url, settings, clock)
     if scheduler := settings.dask_scheduler:
         yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
-    yield _attempt("Spool directory", Spool(settings.spool_dir, clock=clock).open)
+    if settings.batch_config:
+        yield _batch_folder(settings.batch_config, clock)
+    yield _attempt("Spool directory", lambda: _spool(Spool(settings.spool_dir, clock=clock)))
     for permission in _permissions(settings):
         yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
 
@@ -202,6 +208,26 @@ def _fingerprints(url: str, settings: Settings, clock: Clock) -> Check:
         "Fingerprints", lambda: Store(url, settings.storage_options(url), None, clock).check()
     )
     return subject, verdict, problem or "they can be listed, written and removed"
+
+
+def _batch_folder(config: Mapping[str, Any], clock: Clock) -> Check:
+    """Try out the folder; in a bucket nothing is written."""
+    subject, files = "Batch files", BatchFiles.of(config, clock)
+    subject, verdict, problem = _attempt(subject, files.check)
+    if verdict == WORKS and not files.is_local:
+        return subject, UNKNOWN, "only a run writes to their storage"
+    return subject, verdict, problem or _space(Path(files.connect().root))
+
+
+def _spool(spool: Spool) -> str:
+    spool.check()
+    return _space(spool.root)
+
+
+def _space(directory: Path) -> str:
+    """Word the free space of the disk that holds a directory."""
+    free = free_bytes(directory)
+    return "its file system does not tell the free space" if free is None else f"{megabytes(free)} MB free"
 
 
 def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:

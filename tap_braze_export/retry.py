@@ -66,7 +66,7 @@ class RetryableError(Exception):
 
     Attributes:
         problem: What went wrong, without secrets and personal data.
-        until: When a rate limit ends: epoch seconds, 0 if unknown; None for every other problem.
+        until: When a rate limit ends: seconds of the monotonic clock, 0 if unknown; None for every other problem.
         advice: For a user, if no try succeeds.
     """
 
@@ -126,14 +126,14 @@ class RetryPolicy:
         """
         waits = backoff.expo(max_value=_MAX_WAIT_SECONDS)
         next(waits)  # backoff's generators yield one 0 before the first wait
-        started = clock.now()
+        started = clock.monotonic()
         tries = failures = 0
         while True:
             try:
                 return attempt()
             except RetryableError as error:
                 problem, until, advice = error.problem, error.until, error.advice
-            now = clock.now()
+            now = clock.monotonic()
             wait = backoff.full_jitter(next(waits))
             tries += 1
             if until is None:

@@ -170,7 +170,7 @@ class Run:
     def _emit_next(self, deliveries: Sequence[Delivery]) -> Record | None:
         """Emit all rows of one of the deliveries, and STATE where it is due; None if it cannot be read."""
         self._write_schemas()
-        started, waited = self._clock.now(), self._writer.waited
+        started, waited = self._clock.monotonic(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
         self._record.begun(delivery)
         record: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
@@ -208,7 +208,7 @@ class Run:
         self._progress.read(
             delivery.export_id,
             users=record["users"],
-            seconds=self._clock.now() - started,
+            seconds=self._clock.monotonic() - started,
             waited=self._writer.waited - waited,
         )
         if self._is_state_due:

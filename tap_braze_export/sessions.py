@@ -120,13 +120,13 @@ def body_start(response: requests.Response, *, max_bytes: int, max_seconds: floa
 
 def _read(response: requests.Response, max_bytes: int, max_seconds: float, clock: Clock) -> bytes:
     """The first bytes of a decoded body."""
-    end = clock.now() + max_seconds
+    end = clock.monotonic() + max_seconds
     body = bytearray()
     for piece in _decoded(response, max_bytes):
         body += piece
         if len(body) >= max_bytes:
             break
-        if clock.now() > end:
+        if clock.monotonic() > end:
             raise OversizedBodyError(f"the body was still coming in after {max_seconds:.0f} seconds")
     return bytes(body[:max_bytes])
 

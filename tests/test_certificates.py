@@ -51,7 +51,7 @@ def downloaded(url: str, folder: Path, clock: FakeClock) -> str:
             path=folder / "object",
             session=session,
             clock=clock,
-            deadline=clock.time + 3_600,
+            deadline=clock.elapsed + 3_600,
         )
         with pytest.raises(InterruptedExportError) as caught:
             download.attempt()

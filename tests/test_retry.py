@@ -110,7 +110,7 @@ def test_time_is_limited() -> None:
 
 
 def test_rate_limit_is_waited_for_and_is_no_failure(clock: FakeClock) -> None:
-    limits = [RetryableError("rate limit", clock.time + 1_000 * number) for number in range(1, 9)]
+    limits = [RetryableError("rate limit", clock.elapsed + 1_000 * number) for number in range(1, 9)]
 
     assert POLICY.call(failing(*limits), failed="It failed", clock=clock) == "done"
     assert len(clock.slept) == 8

@@ -62,7 +62,7 @@ def test_downloads_carry_no_credentials_on_any_hop(
     path = tmp_path / "object"
     with Session() as session:
         download = Download(
-            f"{server.url}/a.zip?Signature=x", path=path, session=session, clock=clock, deadline=clock.time + 60
+            f"{server.url}/a.zip?Signature=x", path=path, session=session, clock=clock, deadline=clock.elapsed + 60
         )
         assert download.attempt()
 

@@ -351,5 +351,5 @@ class Braze:
         body = body_start(response, max_bytes=MAX_ERROR_BYTES, max_seconds=endpoint.read_seconds, clock=self._clock)
         identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if personal else ()
         secrets = [self._key, *identifiers]
-        now = self._clock.now()
-        raise refused(endpoint, what, response, body, secrets=secrets, personal=personal, sent_at=sent_at, now=now)
+        times = {"sent_at": sent_at, "now": self._clock.now(), "monotonic": self._clock.monotonic()}
+        raise refused(endpoint, what, response, body, secrets=secrets, personal=personal, **times)

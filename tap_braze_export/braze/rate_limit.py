@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import requests
 
+RETRY_AFTER = "X-RateLimit-Retry-After"
+"""Seconds that a 429 asks to wait, new in summer 2026: it counts before the end of the window."""
 _SECOND, _MINUTE, _HOUR = 1, 60, 3600
 _ASSUMED_LIMIT, _ASSUMED_WINDOW_SECONDS = 250, _MINUTE
 _USED_SHARE = 0.97
@@ -58,15 +60,24 @@ class RateLimit:
         return _seconds_until(self.reset, self.date, now) if self.ends_at_a_time else float(min(self.reset, _HOUR))
 
 
-def retry_at(response: requests.Response, now: float) -> float:
-    """When a rate limit ends, in epoch seconds of our clock; 0 if the response does not say."""
+def retry_at(response: requests.Response, now: float, monotonic: float) -> float:
+    """When a rate limit ends, in seconds of the monotonic clock; 0 if the response does not say.
+
+    Args:
+        response: A 429.
+        now: Our time of day when it came, for a Braze that does not say its own.
+        monotonic: Seconds of the monotonic clock then.
+    """
     rate_limit = RateLimit.of(response)
     left = rate_limit.seconds_left(now)
-    if after := _end(_number(response, "Retry-After")):
-        left = RateLimit(reset=after, date=rate_limit.date).seconds_left(now)
-    elif (date := _date(response, "Retry-After")) is not None:
-        left = _seconds_until(date, rate_limit.date, now)
-    return now + left if left is not None else 0.0
+    for header in (RETRY_AFTER, "Retry-After"):
+        if (after := _number(response, header)) is not None and after >= 0:
+            left = RateLimit(reset=_end(after) or 0, date=rate_limit.date).seconds_left(now)
+            break
+        if (date := _date(response, header)) is not None:
+            left = _seconds_until(date, rate_limit.date, now)
+            break
+    return monotonic + left if left is not None else 0.0
 
 
 def _seconds_until(end: float, date: float | None, now: float) -> float:
@@ -107,7 +118,8 @@ class RequestPacer:
     The headers tell a window's limit and end but not its length; that is inferred from where it ends. Requests are
     spread evenly rather than sent in a burst at a window's start, because nobody knows how far Braze's clock is from
     ours. The first one is sent alone, since its response tells the rate; without headers 250 a minute are assumed,
-    the lowest default.
+    the lowest default. Braze counts a request when it arrives, which may be in the window after the one in which it
+    was sent: each request without a response counts against what remains in the present window, whichever that is.
     Source: https://www.braze.com/docs/api/api_limits
 
     Args:
@@ -117,23 +129,27 @@ class RequestPacer:
     def __init__(self, requests_per_minute: int | None = None) -> None:
         self._cap = requests_per_minute
         self._first_has_ended = False
-        self._sent = 0
+        self._in_flight = 0
         self._due = 0.0
         self._not_before = 0.0
         self._pause = 1.0
         self._limit, self._window = _ASSUMED_LIMIT, _ASSUMED_WINDOW_SECONDS
         self._reset = 0  # by Braze's clock
-        self._ends_at = 0.0  # by ours
-        self._last_allowed = 0
+        self._ends_at = 0.0  # by the monotonic clock
+        self._remaining = math.inf  # by the newest response, which says the least
+        self._opening = math.inf  # what a window had when its first request was counted
         self._set_interval()
 
     def wait(self, now: float) -> float:
-        """Seconds until the next request may be sent; infinite until the first response has come."""
-        if self._sent and not self._first_has_ended:
+        """Seconds until the next request may be sent; infinite if a response must come first."""
+        if self._in_flight and not self._first_has_ended:
             return math.inf
         at = max(self._due - self._tolerance, self._not_before)
-        if self._sent >= self._last_allowed and now < self._ends_at:
-            at = max(at, self._ends_at + self._window * (1 - _USED_SHARE))
+        next_window = self._ends_at + self._window * (1 - _USED_SHARE)
+        if self._in_flight >= self._remaining and now < next_window:
+            at = max(at, next_window)
+        elif self._in_flight >= self._opening and now >= self._ends_at:
+            return math.inf  # others may use up as much of the new window as they did of the last one
         return min(max(0.0, at - now), _MAX_WAIT_SECONDS)
 
     @property
@@ -143,23 +159,24 @@ class RequestPacer:
             return "requests_per_minute"
         return f"Braze's rate limit of {self._limit} requests in {self._window} s"
 
-    def sent(self, now: float) -> int:
-        """Count a request that is sent now; returns its number, from 1."""
-        self._sent += 1
+    def sent(self, now: float) -> None:
+        """Count a request that is sent now."""
+        self._in_flight += 1
         self._due = max(self._due, now) + self._interval
-        return self._sent
 
-    def responded(self, number: int, rate_limit: RateLimit, now: float) -> None:
-        """Learn from the headers of a response.
+    def responded(self, rate_limit: RateLimit, now: float, *, time_of_day: float) -> None:
+        """Learn from the headers of the response to a request that was sent.
 
         Args:
-            number: The request's number.
             rate_limit: The headers; empty if there was no response.
-            now: Epoch seconds.
+            now: Seconds of the monotonic clock.
+            time_of_day: Ours, for a Braze that does not say its own.
         """
         self._first_has_ended, self._pause = True, 1.0
-        limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(now)
+        self._in_flight -= 1
+        limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(time_of_day)
         if not limit or limit < 0 or left is None:
+            self._remaining -= 1
             return
         window = _window(rate_limit, left, self._window if limit == self._limit else _MINUTE)
         if (limit, window) != (self._limit, self._window):
@@ -170,21 +187,24 @@ class RequestPacer:
         reset = rate_limit.reset if rate_limit.reset and rate_limit.ends_at_a_time else int(ends_at)
         if remaining is None or (reset < self._reset and now < self._ends_at):
             return
-        # The response is old by now: later requests have used up a part of what it says remains.
-        last = number + max(0, remaining)
-        is_new = reset != self._reset
-        self._last_allowed = last if is_new else min(self._last_allowed, last)
-        self._ends_at = ends_at if is_new else min(self._ends_at, ends_at)
-        self._reset = reset
+        if reset != self._reset:
+            self._reset, self._ends_at, self._remaining = reset, ends_at, max(0, remaining)
+            self._opening = max(0, remaining) + 1
+        else:
+            self._remaining = min(self._remaining, max(0, remaining))
+            self._ends_at = min(self._ends_at, ends_at)
 
     def refused(self, until: float, now: float) -> None:
-        """Hold all requests back after a 429.
+        """Hold all requests back after a 429 to one that was sent.
 
         Args:
             until: When the window ends, 0 if unknown.
-            now: Epoch seconds.
+            now: Seconds of the monotonic clock.
         """
         self._first_has_ended = True
+        self._in_flight -= 1
+        if until:
+            self._ends_at, self._remaining = min(self._ends_at, until), math.inf
         if now < self._not_before:  # this one was sent before the first 429 came
             return
         # Twice as long each time: Braze's clock may be behind ours, or somebody else uses up the limit.

@@ -11,7 +11,7 @@ from urllib.request import getproxies
 import requests
 import urllib3.exceptions
 
-from tap_braze_export.braze.rate_limit import RateLimit, retry_at
+from tap_braze_export.braze.rate_limit import RETRY_AFTER, RateLimit, retry_at
 from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import (
     AuthError,
@@ -25,7 +25,7 @@ from tap_braze_export.retry import RetryableError
 from tap_braze_export.sessions import OversizedBodyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tap_braze_export.braze.endpoints import Endpoint
 
@@ -33,6 +33,7 @@ SHORTEST_IDENTIFIER_CHARS = 3
 """Shorter texts identify nobody, and occur in any sentence."""
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a refusal's body that are read: its message is a line."""
+_MAX_SHOWN_ERRORS = 3
 _TO_CONNECT = "check api_url, and that the firewall and the proxy settings of this machine let its requests through"
 _RUNNING_WORDS = ("progress", "already", "running")
 
@@ -52,6 +53,7 @@ def refused(
     personal: bool,
     sent_at: float,
     now: float,
+    monotonic: float,
 ) -> Exception:
     """The error to raise for a response that is no success.
 
@@ -63,7 +65,8 @@ def refused(
         secrets: Texts that no message may hold.
         personal: True if the request was about single people.
         sent_at: When the request was sent, in epoch seconds.
-        now: Epoch seconds.
+        now: When the response came, in epoch seconds.
+        monotonic: The same in seconds of the monotonic clock.
     """
     status = response.status_code
     message = _message(body, secrets, personal=personal)
@@ -72,13 +75,13 @@ def refused(
     error: Exception = BrazeError(f"{refusal}{advice}", status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         error = AuthError(f"{refusal}: {_missing_access(endpoint, status)}", status)
-    elif endpoint.starts_export and _is_running(status, message, RateLimit.of(response)):
+    elif endpoint.starts_export and _is_running(response, message):
         error = RunningExportError(
             f"Braze is still exporting {what}, or has 100 exports running, and accepts no other now"
             f" ({status}{f', {message}' if message else ''})"
         )
     elif status == HTTPStatus.TOO_MANY_REQUESTS:
-        until = retry_at(response, now)
+        until = retry_at(response, now, monotonic)
         error = (
             RetryableError("rate limit", until)
             if endpoint.waits_for_rate_limit
@@ -172,20 +175,34 @@ def _improper_address() -> str:
 
 
 def _message(body: bytes, secrets: Iterable[str], *, personal: bool) -> str:
-    """Braze's own message; empty if there is none, or if it may hold the key or personal data."""
+    """Braze's own words, each text once; without those that may hold the key or personal data."""
     content = decoded(body) or {}
     message = next((content[name] for name in ("message", "error") if isinstance(content.get(name), str)), "")
-    if personal and ("@" in message or sum(char.isdigit() for char in message) >= SHORTEST_IDENTIFIER_CHARS):
-        return ""
-    return foreign_text(message, secrets)
+    secrets = [*secrets]
+    texts = [message, *_texts_of_errors(content.get("errors"))]
+    shown = [foreign_text(text, secrets) for text in texts if not (personal and _may_be_personal(text))]
+    return "; ".join(dict.fromkeys(filter(None, shown)))
 
 
-def _is_running(status: int, message: str, rate_limit: RateLimit) -> bool:
+def _texts_of_errors(errors: object) -> Iterator[str]:
+    """The texts of `errors`: a list of texts, of objects with `message` and `id`, or of `type` (/users/track)."""
+    for error in errors[:_MAX_SHOWN_ERRORS] if isinstance(errors, list) else [errors]:
+        members = [error.get(name) for name in ("message", "id", "type")] if isinstance(error, dict) else [error]
+        yield from [member for member in members if isinstance(member, str)][:1]
+
+
+def _may_be_personal(text: str) -> bool:
+    return "@" in text or sum(char.isdigit() for char in text) >= SHORTEST_IDENTIFIER_CHARS
+
+
+def _is_running(response: requests.Response, message: str) -> bool:
     """True if a start was refused because an export is running: a 429 means that, too, and its text is undocumented."""
     text = message.lower()
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return any(word in text for word in _RUNNING_WORDS) or (rate_limit.remaining or 0) > 0
-    return status == HTTPStatus.BAD_REQUEST and ("in progress" in text or "already running" in text)
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        if RETRY_AFTER in response.headers:
+            return False
+        return any(word in text for word in _RUNNING_WORDS) or (RateLimit.of(response).remaining or 0) > 0
+    return response.status_code == HTTPStatus.BAD_REQUEST and ("in progress" in text or "already running" in text)
 
 
 def _never_sent(error: OSError) -> bool:

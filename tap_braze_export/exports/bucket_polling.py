@@ -37,7 +37,7 @@ class _UnreadObject:
         listed: The object as the last listing showed it.
         fetching: The transfer under way.
         fetched: The object as it was when its transfer began.
-        fetched_at: Epoch seconds of that.
+        fetched_at: Seconds of the monotonic clock then.
         stored: Where it can be read.
         files: Its files that are still to be read.
         names: The names of all its files.
@@ -87,7 +87,7 @@ class BucketExport:
         threads: Runs the transfers.
         clock: Time.
         settle_seconds: Quiet after the last new file that counts as the end; None to list just once.
-        deadline: Epoch seconds at which it ends.
+        deadline: Seconds of the monotonic clock at which it ends.
         may_be_empty: True if a bucket that stays without a file may mean that there is no user.
         called_back: Tells if Braze has said that the export is complete.
         max_objects: Objects that are fetched and not yet read at most.
@@ -110,6 +110,7 @@ class BucketExport:
     ) -> None:
         self.bookmark = bookmark
         self.timer = timer
+        self.waits_since = clock.monotonic_at(bookmark.requested_at)
         self.proven = False
         self._bucket = bucket
         self._fetcher = fetcher
@@ -127,11 +128,11 @@ class BucketExport:
         self._gone: list[str] = []
         """Paths of unread objects that are gone. Emptied when a new object comes, as they may have been renamed."""
         self._ended = False
-        self._listed_at = clock.now()
+        self._listed_at = clock.monotonic()
         self._newest_listed_at = self._listed_at
-        """Time of the listing that first showed the newest file."""
+        """Monotonic seconds of the listing that first showed the newest file."""
         self._newest_missing_at = self._listed_at
-        """Time of the listing before that one."""
+        """Monotonic seconds of the listing before that one."""
 
     @property
     def complete(self) -> bool:
@@ -196,7 +197,7 @@ class BucketExport:
     def _list_objects(self) -> None:
         """List the bucket. Quiet lasts from listing to listing: how long files take to be read says nothing."""
         self.proven = self._called_back()  # asked before the listing, which then shows every file
-        now = self._clock.now()
+        now = self._clock.monotonic()
         listed = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
         new = {found.path: found for found in listed if self._seen.get(found.path) != found}
         for found in new.values():
@@ -252,7 +253,7 @@ class BucketExport:
             if unread.is_due:
                 if unread.damaged is not None:
                     count_repetition()
-                unread.fetched, unread.fetched_at = unread.listed, self._clock.now()
+                unread.fetched, unread.fetched_at = unread.listed, self._clock.monotonic()
                 unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
                 self._busy.append(unread)
 
@@ -309,13 +310,13 @@ class BucketExport:
         Raises:
             ExportError: It says what to do.
         """
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if self._ended and self._gone and not self._objects:
             name = self._gone[0].rpartition("/")[2]
             raise ExportError(f"{name} was deleted from the bucket before it was read: run again for a new export")
         if now <= self._deadline:
             return
-        waited = f"{duration(now - self.bookmark.requested_at)} after it was requested"
+        waited = f"{duration(now - self.waits_since)} after it was requested"
         if not self._seen:
             raise ExportError(
                 f"{waited} no file has come. The segment may be empty (set callback_url, so that Braze can say so), "

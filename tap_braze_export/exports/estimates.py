@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tap_braze_export.state import Bookmark
 
 _TOLERANCE = 0.2
+_ERROR_OF_WORKSPACE = 0.01
+"""Braze: an estimate may be off by about this part of all users of the workspace, however small the segment is."""
+_WORKSPACE_USERS = 20_000_000
+"""Nothing says how large a workspace is. This is the size of Braze's own example of a long export: few are larger."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +40,7 @@ class Estimates:
         """Warn of exports, each read to its end, whose users are far more or fewer than Braze estimates."""
         for bookmark in bookmarks:
             estimate = self._estimate(bookmark)
-            if estimate and abs(bookmark.users - estimate) > estimate * _TOLERANCE:
+            if estimate and _is_far(bookmark.users, estimate):
                 _log.warning(
                     "Segment %s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
                     bookmark.segment_id,
@@ -47,7 +51,7 @@ class Estimates:
     def reason_for_files(self, bookmark: Bookmark) -> str:
         """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty."""
         expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
-        if not expected and (estimate := self._estimate(bookmark)):
+        if not expected and (estimate := self._estimate(bookmark)) and _is_far(0, estimate):
             expected = f"Braze estimates {estimate:,} users"
         found = f"Braze says that it is complete, and not one file is in {self._bucket_url}"
         if expected:
@@ -64,3 +68,9 @@ class Estimates:
             self._asks = error.status == HTTPStatus.BAD_REQUEST  # which concerns this segment alone
             _log.debug("No estimate to compare with: %s", error)
             return None
+
+
+def _is_far(users: int, estimate: int) -> bool:
+    """True if a number of users is so far from the estimate that its error alone cannot be the reason."""
+    error = _ERROR_OF_WORKSPACE * max(_WORKSPACE_USERS, users, estimate)
+    return abs(users - estimate) > error + estimate * _TOLERANCE

@@ -18,7 +18,7 @@ import msgspec
 
 from tap_braze_export.errors import DiskFullError, TapError
 from tap_braze_export.exports.resume import KnownExport, Status
-from tap_braze_export.files.spool import private_file
+from tap_braze_export.files.disk import file_lock, private_file
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Journal:
         self.given_state = given_state
         self.is_kept = False
         self._spool = spool
-        self._lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0, mode=0o600)
+        self._lock = file_lock(path.with_suffix(".lock"))
         self._subject = subject
 
     @classmethod

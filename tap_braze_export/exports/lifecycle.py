@@ -27,7 +27,7 @@ from tap_braze_export.exports.resume import KnownExport, Status
 from tap_braze_export.exports.running import RunningExport, RunningExports
 from tap_braze_export.exports.scope import Scopes
 from tap_braze_export.files.bucket import Bucket
-from tap_braze_export.files.spool import free_bytes
+from tap_braze_export.files.disk import free_bytes
 from tap_braze_export.state import VERSION, exports_in_state, none_or_one, read_bookmarks
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Exports:
         rows_signature: Hash of everything that shapes rows.
         files_ahead: Files beyond the current one that workers can read.
         puts_off_full_exports: True if full exports that are due by age wait for the second part of the run.
-        compared: The sources whose incremental exports this run has emitted in its first part; None in that part.
+        compared: The sources whose incremental exports this run has emitted in its first part; none in that part.
         journal_state: The STATE that the run was handed, where this is its second part.
         write_state: Writes STATE; called when exports have been started, before any waiting, and when one has ended.
-        free: Free space of the disk that holds a directory.
+        free: Free space of the disk that holds a directory, None if it is unknown.
 
     Attributes:
         bookmarks: The exports by source and segment, as STATE says them.
@@ -86,7 +86,7 @@ class Exports:
         puts_off_full_exports: bool = False,
         compared: Collection[tuple[str, str]] = (),
         journal_state: Mapping[str, Any] | None = None,
-        free: Callable[[Path], int] = free_bytes,
+        free: Callable[[Path], int | None] = free_bytes,
     ) -> None:
         self.bookmarks = read_bookmarks(state)
         self._resync_state = none_or_one(state.get("resync"))
@@ -96,7 +96,7 @@ class Exports:
         self._progress = progress
         self._settings = settings
         self._write_state = write_state
-        self._started_at = clock.now()
+        self._waits_since = clock.monotonic()
         url = settings.bucket_url
         self._bucket = Bucket(url, settings.bucket_options, clock=clock) if url else None
         self._estimates = Estimates(client, self._bucket.shown_url if self._bucket else "")
@@ -241,11 +241,11 @@ class Exports:
             return
         times = [request.timer.next for request in self._requests if self._may_start(request)]
         times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
-        if times and (seconds := min(times) - self._clock.now()) > 0:
-            self._progress.waiting(self._started_at, [str(request.source) for request in self._requests])
-            began = self._clock.now()
+        if times and (seconds := min(times) - self._clock.monotonic()) > 0:
+            self._progress.waiting(self._waits_since, [str(request.source) for request in self._requests])
+            began = self._clock.monotonic()
             self._clock.sleep(min(seconds, self._progress.longest_wait))
-            self._progress.waited(self._clock.now() - began)
+            self._progress.waited(self._clock.monotonic() - began)
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""

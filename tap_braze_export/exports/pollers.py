@@ -39,7 +39,7 @@ class Pollers:
         callbacks: Knows if Braze has called back.
         clock: Time.
         files_ahead: Files beyond the current one that workers can read.
-        free: Free space of the disk that holds a directory.
+        free: Free space of the disk that holds a directory, None if it is unknown.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Pollers:
         callbacks: Callbacks,
         clock: Clock,
         files_ahead: int,
-        free: Callable[[Path], int],
+        free: Callable[[Path], int | None],
     ) -> None:
         self._settings = settings
         self._bucket = bucket
@@ -87,7 +87,7 @@ class Pollers:
     def late_files(self, known: KnownExport, bucket: Bucket, journal: Journal) -> BucketExport:
         """The poller of an ended export: it lists the bucket once, and late files have `settle_minutes`."""
         patience = max(self._settings.settle_seconds, _SHORTEST_LATE_SECONDS)
-        return self._in_bucket(known, bucket, journal, None, self._clock.now() + patience)
+        return self._in_bucket(known, bucket, journal, None, self._clock.monotonic() + patience)
 
     def _hosted(self, known: KnownExport, url: str, journal: Journal) -> HostedExport:
         path = journal.download(known.bookmark.export_id)
@@ -126,7 +126,7 @@ class Pollers:
         )
 
     def _deadline(self, known: KnownExport) -> float:
-        return known.bookmark.requested_at + self._settings.export_timeout_seconds
+        return self._clock.monotonic_at(known.bookmark.requested_at) + self._settings.export_timeout_seconds
 
     def _timer(self) -> PollTimer:
         return PollTimer(self._clock, self._settings.poll_interval_seconds)

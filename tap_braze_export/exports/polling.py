@@ -34,11 +34,13 @@ class ExportPoller(Protocol):
     Attributes:
         bookmark: The export.
         timer: Says when to poll next.
+        waits_since: Seconds of the monotonic clock at which it was requested.
         proven: True if it is known, not only assumed, that every file has come.
     """
 
     bookmark: Bookmark
     timer: PollTimer
+    waits_since: float
     proven: bool
 
     @property
@@ -74,7 +76,7 @@ class ExportPoller(Protocol):
 
     @property
     def quiet_until(self) -> float | None:
-        """Epoch seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
+        """Monotonic seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
 
     def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
         """Note that a file's rows are written, without the lines that could not be read."""
@@ -97,7 +99,7 @@ class HostedExport:
         timer: Paces the attempts.
         threads: Runs the attempts.
         clock: Time.
-        deadline: Epoch seconds at which the export is given up, unless its download is there.
+        deadline: Seconds of the monotonic clock at which the export is given up, unless its download is there.
         may_be_empty: True if a link that never becomes ready may mean that there is no user.
         max_files: Files that `poll` returns at most.
     """
@@ -121,6 +123,7 @@ class HostedExport:
         self.proven = True
         self._may_be_empty = may_be_empty
         self.timer = timer
+        self.waits_since = clock.monotonic_at(bookmark.requested_at)
         self._download = download
         self._object = LocalObject(download.name, path)
         self._threads = threads
@@ -170,13 +173,13 @@ class HostedExport:
             if is_there:
                 self._list_files()
         if self._files is None and not self._attempt:
-            if self._clock.now() > self._deadline:
+            if self._clock.monotonic() > self._deadline:
                 if not self._may_be_empty or self._download.problem:
                     raise ExportError(self._overdue())
                 self._files, self.proven = [], False
             elif self.timer.due:
                 self._attempt = self._threads.submit(self._download.attempt)
-        if self._attempt and self._clock.now() > self._deadline + _LAST_SECONDS:
+        if self._attempt and self._clock.monotonic() > self._deadline + _LAST_SECONDS:
             raise ExportError(
                 f"{self._download.name} was still awaited {duration(_LAST_SECONDS)} after export_timeout_minutes were"
                 " over: check the way from this machine to the store, and run again for a new export"
@@ -212,7 +215,7 @@ class HostedExport:
         self._object.path.unlink()
 
     def _overdue(self) -> str:
-        waited = duration(self._clock.now() - self.bookmark.requested_at)
+        waited = duration(self._clock.monotonic() - self.waits_since)
         if problem := self._download.problem:
             return (
                 f"{waited} after it was requested its download still fails, the last time because of: {problem}. Check"

@@ -178,7 +178,7 @@ class ExportRequest:
         else:
             return self._accepted(requested, started)
         self.timer.polled(found=False)
-        if (wait := self.timer.next - self._clock.now()) > LONG_WAIT_SECONDS:
+        if (wait := self.timer.next - self._clock.monotonic()) > LONG_WAIT_SECONDS:
             _log.info("The export of %s is requested again in %.0f s: %s", self.source, wait, reason)
         return None
 
@@ -287,8 +287,9 @@ class ExportRequest:
         if self._unanswered is None:
             self._journal.forget()
         is_first = self._refused_since is None
-        self._refused_since = self._refused_since or self._clock.now()
-        waited = self._clock.now() - self._refused_since
+        now = self._clock.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        waited = now - self._refused_since
         if choice == "fail" or waited > self._settings.export_timeout_seconds:
             raise ExportError(
                 f"Braze is already exporting it{f', for {duration(waited)} now' if waited > 1 else ''}: wait until it "

@@ -64,7 +64,7 @@ class RunningExport:
         return ExportStatus(
             export_id=bookmark.export_id,
             name=export_name(bookmark.source, bookmark.segment_id),
-            requested_at=bookmark.requested_at,
+            waits_since=self.poller.waits_since,
             files_left=self.poller.files_left,
             received=self.poller.received_bytes,
             expected=self.poller.expected_bytes,

@@ -17,8 +17,10 @@ from typing_extensions import override
 
 from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedExportError, TapError
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
+from tap_braze_export.files.disk import private_file
+from tap_braze_export.files.encoded_objects import is_encoded
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.spool import file_name, private_file
+from tap_braze_export.files.spool import file_name
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:
@@ -105,7 +107,9 @@ class Bucket:
             infos = [info for info in self._list(f"{date}/{export_id}") if info["type"] == "file" and info["size"]]
             taken = {found.name for found in objects}
             objects += [
-                BucketObject(_name(info["name"], date, taken), info["name"], info["size"], _version(info))
+                BucketObject(
+                    _name(info["name"], date, taken), info["name"], info["size"], _version(info), is_encoded(info)
+                )
                 for info in infos
                 if not self._is_unfinished(info["name"])
             ]
@@ -209,7 +213,7 @@ class Bucket:
         return [_followed(info) if info.get("islink") else info for info in infos]
 
     def _is_recent(self, date: str) -> bool:
-        first = datetime.fromtimestamp(self._clock.now() - _RECENT_DAYS * 86_400, UTC).date()
+        first = datetime.fromtimestamp(self._clock.unset_now() - _RECENT_DAYS * 86_400, UTC).date()
         return date.rpartition("/")[2] >= first.isoformat()
 
     def _check_listing(self) -> None:
@@ -225,11 +229,17 @@ class Bucket:
                 if local or not is_refusal(error):
                     raise
 
+    def _opened(self, stored: BucketObject) -> BinaryIO:
+        opened: BinaryIO = (
+            self.open(stored) if stored.is_encoded else self._files.open(stored.path, "rb", block_size=_FETCH_BYTES)
+        )
+        return opened
+
     def _copy(self, stored: BucketObject, part: Path) -> None:
         size = 0
         try:
             with (
-                self._files.open(stored.path, "rb", block_size=_FETCH_BYTES) as source,
+                self._opened(stored) as source,
                 private_file(part, durable=False) as target,  # the next run would fetch it again
             ):
                 while size <= stored.size and (chunk := source.read(_COPY_BYTES)):
@@ -290,6 +300,8 @@ class _RangedFile(io.RawIOBase):
         def fetch() -> list[bytes]:
             starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
             try:
+                if self._stored.is_encoded:
+                    return self._storage.stored_bytes.pieces(self._stored.path, starts, ends)
                 pieces = self._storage.files.cat_ranges([self._stored.path] * len(ranges), starts, ends)
                 for piece in pieces:
                     if isinstance(piece, Exception):

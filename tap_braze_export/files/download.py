@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ import urllib3.exceptions
 
 from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import DiskFullError, ExportError, InterruptedExportError
-from tap_braze_export.files.spool import disk_full_error, file_name, free_bytes, private_file
+from tap_braze_export.files.disk import disk_full_error, free_bytes, private_file
+from tap_braze_export.files.spool import file_name
 from tap_braze_export.retry import count_repetition
 from tap_braze_export.sessions import body_start, is_http_address
 
@@ -45,8 +47,8 @@ class Download:
         path: Where the file goes; `<path>.part` holds it while it comes, `<path>.part.json` its ETag and length.
         session: Connections without credentials: the store would refuse Braze's key, and must not see it.
         clock: Time.
-        deadline: Epoch seconds after which a transfer is given up.
-        free: Free space of the disk.
+        deadline: Seconds of the monotonic clock after which a transfer is given up.
+        free: Free space of the disk, None if it is unknown.
 
     Attributes:
         received: Bytes that have come, of the transfer under way or the last one.
@@ -62,7 +64,7 @@ class Download:
         session: requests.Session,
         clock: Clock,
         deadline: float,
-        free: Callable[[Path], int] = free_bytes,
+        free: Callable[[Path], int | None] = free_bytes,
     ) -> None:
         if not is_http_address(url):
             raise ExportError("Braze's download url is no http address: run again for a new export")
@@ -215,7 +217,8 @@ class Download:
 
     def _body(self, response: requests.Response, offset: int, length: int | None) -> Iterator[bytes]:
         """The body as it was sent, within the limits of time and space; ends early if the run was told to end."""
-        free = self._free(self._path.parent)
+        known = self._free(self._path.parent)
+        free = sys.maxsize if known is None else known
         left = free - min(_SPARE_DISK_BYTES, free // _SPARE_DISK_PART) if length is None else length - offset
         if length is not None and left > free:
             raise disk_full_error(self._path.parent)
@@ -228,7 +231,7 @@ class Download:
                     f"{self.name}, whose length the store does not tell, is longer than the room on the disk of"
                     f" {self._path.parent}: free some space there, or set spool_dir to a larger disk"
                 )
-            if self._clock.now() > self._deadline:
+            if self._clock.monotonic() > self._deadline:
                 raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
             yield chunk
             if self._clock.stopped:

@@ -26,12 +26,13 @@ class LocalObject:
 
 @dataclass(frozen=True)
 class BucketObject:
-    """A delivered object in a bucket; `version` changes when its content does."""
+    """A delivered object in a bucket; `version` changes when its content does; `is_encoded`: see `encoded_objects`."""
 
     name: str
     path: str
     size: int
     version: str
+    is_encoded: bool = False
 
 
 StoredObject = LocalObject | BucketObject

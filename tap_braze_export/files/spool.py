@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import stat
 import tempfile
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
 import platformdirs
 
 from tap_braze_export.errors import ConfigError, DiskFullError, InterruptedExportError
+from tap_braze_export.files.disk import APPEND, FLUSH, LOCK, REMOVE, RENAME, WRITE, file_lock, private_file, try_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from io import BufferedWriter
+    from collections.abc import Iterable
+
+    import filelock
 
     from tap_braze_export.clock import Clock
 
@@ -30,6 +30,9 @@ _KEEP_DOWNLOADS_SECONDS = 2 * _DAY_SECONDS
 _LOCK_SUFFIX = ".lock"
 _MAX_NAME_CHARS = 255
 _MAX_ID_CHARS = 200  # of an export's id in a file name, which gets a suffix
+
+
+_CALLS = (WRITE, APPEND, FLUSH, RENAME, LOCK, REMOVE)
 
 
 class Spool:
@@ -47,14 +50,12 @@ class Spool:
         root: Its path.
 
     Raises:
-        ConfigError: It names the home of a user who does not exist.
+        ConfigError: It names the home of a user who does not exist, or there is none for the default.
     """
 
     def __init__(self, directory: str | None, *, clock: Clock) -> None:
-        try:
-            self.root = Path(directory).expanduser() if directory else platformdirs.user_cache_path("tap-braze-export")
-        except RuntimeError:  # pathlib's for a home that nobody has
-            raise ConfigError(f"spool_dir {directory} begins with the home of a user who does not exist") from None
+        self.root = _path(directory)
+        self._is_default = not directory
         self._clock = clock
         self._locks: dict[Path, filelock.FileLock] = {}
 
@@ -62,8 +63,25 @@ class Spool:
         """Make the directory, and remove old files of earlier runs, and what runs that are dead have left.
 
         Raises:
-            ConfigError: If it cannot be made or written, or others could read or replace what is in it.
+            ConfigError: If it cannot be made or used, or others could read or replace what is in it.
         """
+        with suppress(DiskFullError):  # the run makes room, or says what it cannot write
+            self.check()
+        self._remove_older("exports", _KEEP_DOWNLOADS_SECONDS)
+        self._remove_older("rejected", _KEEP_REJECTED_SECONDS)
+        self._remove_dead_runs()
+
+    def check(self) -> None:
+        """Make the directory, and try out what a run does in it.
+
+        Raises:
+            ConfigError: If it cannot be made or used, or others could read or replace what is in it.
+            DiskFullError: If its disk has no room.
+        """
+        self._make()
+        try_out(self.root / "exports", _CALLS, setting="spool_dir", named=self.root)
+
+    def _make(self) -> None:
         folder = self.root
         try:
             if self.root.exists() and self.root.stat().st_mode & stat.S_ISVTX:
@@ -74,12 +92,10 @@ class Spool:
                     raise ConfigError(f"spool_dir: {folder} is a symbolic link, which is not followed: remove it")
                 _make_private(folder, shut_out=stat.S_IRWXO)
         except OSError as error:
-            raise ConfigError(
-                f"spool_dir {folder} cannot be written ({error.strerror}): name a directory of the tap's own user"
-            ) from None
-        self._remove_older("exports", _KEEP_DOWNLOADS_SECONDS)
-        self._remove_older("rejected", _KEEP_REJECTED_SECONDS)
-        self._remove_dead_runs()
+            text = f"spool_dir {folder} cannot be written ({error.strerror}): name a directory of the tap's own user"
+            if self._is_default:
+                text = f"spool_dir is not set, and its default cannot be used: {text}"
+            raise ConfigError(text) from None
 
     def path(self, export_id: str) -> Path:
         """The path of the folder of an export's downloads, which may not be there."""
@@ -155,7 +171,23 @@ class Spool:
                     path.unlink()
 
     def _is_older(self, path: Path, seconds: float) -> bool:
-        return path.lstat().st_mtime < self._clock.now() - seconds
+        return self._clock.age(path.lstat().st_mtime) > seconds
+
+
+def _path(directory: str | None) -> Path:
+    """The path of the spool directory."""
+    if directory:
+        try:
+            return Path(directory).expanduser()
+        except RuntimeError:  # pathlib's for a home that nobody has
+            raise ConfigError(f"spool_dir {directory} begins with the home of a user who does not exist") from None
+    with suppress(RuntimeError):  # platformdirs' for a user without a home; its older versions return ~ as it is
+        if (path := platformdirs.user_cache_path("tap-braze-export")).is_absolute():
+            return path
+    raise ConfigError(
+        "spool_dir is not set, and there is no default, as this user has no home: set it to a directory of the tap's"
+        " own user"
+    )
 
 
 def _remove(path: Path) -> None:
@@ -167,7 +199,7 @@ def _remove(path: Path) -> None:
 
 
 def _lock_of(folder: Path) -> filelock.FileLock:
-    return filelock.FileLock(folder.with_suffix(_LOCK_SUFFIX), timeout=0, mode=0o600, thread_local=False)
+    return file_lock(folder.with_suffix(_LOCK_SUFFIX))
 
 
 def _remove_with_lock(folder: Path, lock: filelock.FileLock) -> None:
@@ -208,51 +240,6 @@ def _make_private(folder: Path, *, shut_out: int) -> None:
         )
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-@contextmanager
-def private_file(
-    path: Path, *, append: bool = False, durable: bool = True, is_whole: bool = True
-) -> Iterator[BufferedWriter]:
-    """A file that only its owner can read. A symbolic link is not followed.
-
-    Args:
-        path: Its path.
-        append: True to keep what is in it.
-        durable: True to have it on disk when the block ends.
-        is_whole: True if a part of it is of no use: where the disk is full it is removed, so that others can go on.
-
-    Raises:
-        DiskFullError: The disk is full.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
-    try:
-        with os.fdopen(os.open(path, flags, 0o600), "ab" if append else "wb") as file:
-            with suppress(PermissionError):  # the file system has given it another owner; its folder is private
-                os.fchmod(file.fileno(), 0o600)
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        if is_whole:
-            path.unlink(missing_ok=True)
-        raise disk_full_error(path.parent) from None
-
-
-def free_bytes(directory: Path) -> int:
-    """Free space of the disk that holds a directory."""
-    return shutil.disk_usage(directory).free
-
-
-def disk_full_error(directory: Path) -> DiskFullError:
-    """The error of a disk without room."""
-    return DiskFullError(
-        f"the disk of {directory} is full: free some space there, or set spool_dir, or fingerprints_url if that is what"
-        " it holds, to a larger disk"
-    )
 
 
 def file_name(text: str) -> str:

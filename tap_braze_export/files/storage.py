@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
+from tap_braze_export.files.encoded_objects import StoredBytes, is_encoded
 from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Storage:
     Attributes:
         files: Its file system.
         root: The path of the URL there.
+        stored_bytes: Its objects that have a Content-Encoding.
         has_folders: True if folders have to be made before files, as in no object store.
 
     Raises:
@@ -132,6 +134,7 @@ class Storage:
             problem = described(error, self._secrets)
             raise ConfigError(f"{labels.url} or {labels.options} cannot be used: {problem}") from None
         self.files: Any = files
+        self.stored_bytes = StoredBytes(files, url, options)
         self.root = str(root).rstrip("/")
 
     def retrying(self, done: str, call: Callable[[], T]) -> T:
@@ -168,10 +171,27 @@ class Storage:
         Raises:
             TapError: It cannot be opened; reading it may raise this, too.
         """
-        opened = self.once("read", lambda: self.files.open(path, "rb"))
-        stream = _Stream(lambda size: self.once("read", lambda: opened.read(size)), opened.close)
+        info = self.once("read", lambda: self.files.info(path))
+        if is_encoded(info):
+            stream = _Stream(self._encoded_reader(path, info["size"]), lambda: None)
+        else:
+            opened = self.once("read", lambda: self.files.open(path, "rb"))
+            stream = _Stream(lambda size: self.once("read", lambda: opened.read(size)), opened.close)
         file = io.BufferedReader(stream, _STREAM_BUFFER_BYTES)
         return io.TextIOWrapper(file, **text_options) if mode == "r" else file
+
+    def _encoded_reader(self, path: str, length: int) -> Callable[[int], bytes]:
+        """A function that reads the next bytes of an object with a Content-Encoding, as they are stored."""
+        position = 0
+
+        def read(size: int) -> bytes:
+            nonlocal position
+            start, position = position, min(position + size, length)
+            if start == position:
+                return b""
+            return self.once("read", lambda: self.stored_bytes.pieces(path, [start], [position])[0])
+
+        return read
 
     def once(self, done: str, call: Callable[[], T]) -> T:
         """Call the storage's library; a failure is not repeated.

@@ -19,9 +19,9 @@ import filelock
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.clock import Clock
-from tap_braze_export.errors import TapError
+from tap_braze_export.errors import DiskFullError, TapError
 from tap_braze_export.files.bucket_url import read_storage_url
-from tap_braze_export.files.spool import private_file
+from tap_braze_export.files.disk import FLUSH, MAP, REMOVE, RENAME, WRITE, file_lock, private_file, try_out
 from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter, UnreadableSnapshotError
 
@@ -36,6 +36,8 @@ _UNFINISHED = "."
 """Prefix of a file that is being written."""
 _TIME = "%Y%m%dT%H%M%SZ"
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600
+_PROBED_SECONDS = 2.0
+"""For so long another run may hold a lock that it only looks at."""
 _LABELS = StorageLabels(
     "the storage of fingerprints",
     url=_SETTING,
@@ -135,7 +137,7 @@ class Store:
         return sorted(name for name in found if _NAME.fullmatch(name))
 
     def check(self) -> None:
-        """Do what each run does: list the files, write a mark and remove it.
+        """Do what each run does: make the calls that it needs, list the files, write a mark and remove it.
 
         Raises:
             TapError: If any of that cannot be done.
@@ -168,11 +170,25 @@ class Store:
             TapError: If it cannot be written.
         """
         name = running_name(run_id)
+        if self.is_local:
+            self._try_out()
         with self._written(name) as path, private_file(path):
             pass
         if self.is_local:
-            self._lock = filelock.FileLock(Path(self._storage.root, name), timeout=0, mode=0o600)
-            self._lock.acquire()
+            self._lock = file_lock(Path(self._storage.root, name))
+            with suppress(OSError):  # a file system without locks: the run counts as live for a week, as elsewhere
+                self._lock.acquire(timeout=_PROBED_SECONDS)
+
+    def _try_out(self) -> None:
+        """Make the calls that a run needs in a local directory; locks it can do without."""
+        folder = Path(self._storage.root)
+        try:
+            with suppress(FileExistsError):  # a directory, or a file, which the trial finds
+                folder.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        with suppress(DiskFullError):  # the first part that finds no room says so
+            try_out(folder, (WRITE, FLUSH, RENAME, MAP, REMOVE), setting=_SETTING)
 
     def unmark(self, run_id: str) -> None:
         """Say that a run has ended.
@@ -187,17 +203,21 @@ class Store:
     def live_runs(self, names: Iterable[str]) -> frozenset[str]:
         """The runs whose marks are among these files, and that may go on, as far as can be known.
 
-        In a directory, the lock of a run that was killed is free. Elsewhere a run counts as live for a week.
+        In a directory with locks, that of a run that was killed is free. Elsewhere a run counts as live for a week.
         """
         marked = (run_of(name) for name in names if name == running_name(run_of(name)))
         return frozenset(filter(self._is_live, marked))
 
     def _is_live(self, run_id: str) -> bool:
-        if not self.is_local:
-            began = datetime.strptime(run_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
-            return self._clock.now() < began.timestamp() + _LONGEST_RUN_SECONDS
+        with suppress(OSError):  # the file system has no locks
+            if self.is_local:
+                return self._is_locked(run_id)
+        began = datetime.strptime(run_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
+        return self._clock.age(began.timestamp()) < _LONGEST_RUN_SECONDS
+
+    def _is_locked(self, run_id: str) -> bool:
         try:
-            with filelock.FileLock(Path(self._storage.root, running_name(run_id)), timeout=0, mode=0o600):
+            with file_lock(Path(self._storage.root, running_name(run_id))):
                 return False
         except filelock.Timeout:
             return True
@@ -253,10 +273,13 @@ class Store:
             yield part
             part.replace(path)
         except OSError as error:
-            raise TapError(
-                f"fingerprints_url {storage.root} cannot be written ({error.strerror}): name a directory of the tap's "
-                "own user, or remove the setting to emit all users"
-            ) from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> TapError:
+        return TapError(
+            f"fingerprints_url {self._storage.root} cannot be written ({error.strerror}): name a directory of the tap's"
+            " own user, or remove the setting to emit all users"
+        )
 
     def _copy(self, name: str) -> Path:
         if self._copies is None and self._spool is not None:

@@ -17,18 +17,18 @@ class ExportStatus:
     Attributes:
         export_id: Braze's `object_prefix`.
         name: What it exports.
-        requested_at: Epoch seconds.
+        waits_since: Seconds of the monotonic clock at which it was requested.
         files_left: Number of files that are known and not yet read.
         received: Bytes that have come of the transfers under way, as far as that is known.
         expected: All bytes of the transfers under way; 0 if that is not known.
         waits_for_space: True if it is fetched once there is room on the disk.
-        quiet_until: Epoch seconds at which it counts as complete if no other file comes into the bucket; None unless
-            that is all that it waits for.
+        quiet_until: Monotonic seconds at which it counts as complete if no other file comes into the bucket; None
+            unless that is all that it waits for.
     """
 
     export_id: str
     name: str
-    requested_at: float
+    waits_since: float
     files_left: int = 0
     received: int = 0
     expected: int = 0
@@ -57,7 +57,7 @@ class ReadSoFar:
         seconds: Seconds that this took, without those in which the loader kept the run waiting.
         all_seconds: The same with them.
         received: Bytes of its transfer when the first of them were seen.
-        received_at: Epoch seconds of that; None while there is no transfer.
+        received_at: Seconds of the monotonic clock then; None while there is no transfer.
         last_received: Bytes of it when they were last seen.
     """
 
@@ -116,7 +116,7 @@ def status_line(export: ExportStatus, read: ReadSoFar, now: float) -> tuple[str,
         return f"{read.files:,} files, quiet, ends in {left} (settle_minutes)", None
     if read.files:
         return f"{read.files:,} of {read.files:,} files so far{_users(read)}", None
-    return f"waiting for Braze, {duration(now - export.requested_at)}", None
+    return f"waiting for Braze, {duration(now - export.waits_since)}", None
 
 
 def _users(read: ReadSoFar) -> str:

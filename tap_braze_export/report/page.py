@@ -217,10 +217,11 @@ def _exports(facts: RunFacts, record: RunRecord, start: float, end: float) -> li
     """The exports by source: their counts, and the times of each on a scale from `start` to `end`."""
     timelines: dict[str, list[_Timeline]] = {export.name: [] for export in facts.exports}
     for export in record.exports.values():
-        completed_at, assumed = facts.completed.get(export.export_id, (None, False))
+        completed_after, assumed = facts.completed.get(export.export_id, (None, False))
         steps = [*_steps(export, end)]
         times = [*_times(export)]
-        if assumed and completed_at and export.done_at:
+        if assumed and completed_after and export.done_at:
+            completed_at = record.started_at + completed_after
             steps.append((_SETTLING, export.done_at, completed_at))
             times.append((_SETTLING, "assumed complete", _since_request(export, completed_at)))
         bars = charts.bars(steps, start=start, end=end)

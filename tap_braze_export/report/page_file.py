@@ -102,7 +102,8 @@ def write(path: Path, page: str) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(page.encode("utf-8", "replace"))
             file.flush()
-            os.fsync(descriptor)
+            with suppress(OSError):  # some mounts have no such call, and a page is no loss
+                os.fsync(descriptor)
         Path(temporary).replace(path)
     except BaseException:
         with suppress(OSError):

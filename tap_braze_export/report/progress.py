@@ -35,7 +35,7 @@ class Progress:
         files_left: Number of files that are known and not yet emitted.
         seconds_blocked: Seconds in which the loader kept the run waiting.
         seconds_quiet: Seconds in which only the end of exports in a quiet bucket was waited for.
-        completed: The exports that were read to their ends, by id: epoch seconds, and true if only quiet says so.
+        completed: The exports that were read to their ends, by id: seconds of the run, and true if only quiet says so.
     """
 
     def __init__(self, clock: Clock, logger: logging.Logger) -> None:
@@ -45,7 +45,7 @@ class Progress:
         self.completed: dict[str, tuple[float, bool]] = {}
         self._clock = clock
         self._logger = logger
-        self._started = self._reported = clock.now()
+        self._started = self._reported = clock.monotonic()
         self._read = ReadSoFar()
         self._read_of: defaultdict[str, ReadSoFar] = defaultdict(ReadSoFar)
         self._exports: dict[str, ExportStatus] = {}
@@ -80,7 +80,7 @@ class Progress:
         self._not_started = not_started
         self.files_left = sum(export.files_left for export in self._exports.values())
         for export in self._exports.values():
-            self._read_of[export.export_id].receives(export.received, self._clock.now())
+            self._read_of[export.export_id].receives(export.received, self._clock.monotonic())
         if self._terminal:
             self._show(self._terminal)
 
@@ -88,10 +88,10 @@ class Progress:
         """Report that no file can be read yet.
 
         Args:
-            since: Epoch seconds since when.
+            since: Seconds of the monotonic clock since when.
             names: What is waited for while no export runs.
         """
-        now = self._clock.now()
+        now = self._clock.monotonic()
         quiet = {name: export.quiet_until for name, export in self._exports.items() if export.quiet_until is not None}
         if self._is_quiet:
             left = duration(max(0.0, max(quiet.values()) - now))
@@ -110,7 +110,7 @@ class Progress:
 
     def complete(self, export_id: str, *, assumed: bool) -> None:
         """Note that an export is read to its end; `assumed` if only the quiet of its bucket says that it is the end."""
-        self.completed[export_id] = (self._clock.now(), assumed)
+        self.completed[export_id] = (self.seconds, assumed)
 
     def downloading(self) -> None:
         """Report that files come, once bytes of them have come or are known to come."""
@@ -142,8 +142,8 @@ class Progress:
     def _report(self, text: str, *, share: float | None = None) -> None:
         if self._terminal:
             self._show(self._terminal, (text, share))
-        elif self._clock.now() - self._reported >= _LOG_INTERVAL_SECONDS:
-            self._reported = self._clock.now()
+        elif self._clock.monotonic() - self._reported >= _LOG_INTERVAL_SECONDS:
+            self._reported = self._clock.monotonic()
             self._logger.info("%s", text)
 
     def _show(self, terminal: Terminal, instead: tuple[str, float | None] | None = None) -> None:
@@ -157,7 +157,7 @@ class Progress:
         width = max(len(export.label) for export in shown)
         lines = []
         for export in shown:
-            text, share = status_line(export, self._read_of[export.export_id], self._clock.now())
+            text, share = status_line(export, self._read_of[export.export_id], self._clock.monotonic())
             lines.append((f"{export.label:{width}}  {text}", share))
         if more := len(exports) - len(shown) + self._not_started:
             lines.append((f"and {more:,} more", None))
@@ -166,7 +166,7 @@ class Progress:
     @property
     def seconds(self) -> float:
         """Seconds since the run began."""
-        return self._clock.now() - self._started
+        return self._clock.monotonic() - self._started
 
     @property
     def seconds_reading(self) -> float:

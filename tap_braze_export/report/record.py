@@ -25,6 +25,8 @@ _MOST_REJECTED_FILES = 50
 class ExportTimes:
     """When the steps of one export happened, in epoch seconds; None for a step that this run did not see.
 
+    They are reckoned from the start of the run by the monotonic clock, so that differences of them are durations.
+
     Attributes:
         export_id: Braze's `object_prefix`, or `ids-…`.
         name: What it exports.
@@ -74,7 +76,7 @@ class RunRecord:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.started_at = clock.now()
+        self.started_at, self._began = clock.now(), clock.monotonic()
         self.exports: dict[str, ExportTimes] = {}
         self.rescued_members: Counter[tuple[str, str]] = Counter()
         self.rejected_files: dict[str, RejectedFile] = {}
@@ -89,13 +91,13 @@ class RunRecord:
         for delivery in deliveries:
             export = self.exports.get(delivery.export_id)
             if export is None or export.ready_at is None:
-                self._export(delivery).ready_at = self._clock.now()
+                self._export(delivery).ready_at = self._moment()
 
     def begun(self, delivery: OfExport) -> None:
         """Note that the run begins to read a delivery."""
         self.samples.take(self._users)
         export = self._export(delivery)
-        export.read_at = export.read_at or self._clock.now()
+        export.read_at = export.read_at or self._moment()
 
     def emitted_block(self, users: int) -> None:
         """Count the users of a block."""
@@ -105,7 +107,7 @@ class RunRecord:
     def done(self, delivery: OfExport, *, misses: int) -> None:
         """Note that a delivery is emitted."""
         self.misses += misses
-        self._export(delivery).done_at = self._clock.now()
+        self._export(delivery).done_at = self._moment()
 
     def rejected(self, file: str, lines: int, first_numbers: Sequence[int]) -> None:
         """Note lines of a file that could not be read; a file that is read once more has them once."""
@@ -137,9 +139,9 @@ class RunRecord:
     def _export(self, delivery: OfExport) -> ExportTimes:
         if delivery.export_id not in self.exports:
             name = export_name(delivery.source, delivery.segment_id)
-            self.exports[delivery.export_id] = ExportTimes(delivery.export_id, name, _epoch(delivery.exported_at))
+            requested_at = self._moment() - self._clock.age(datetime.fromisoformat(delivery.exported_at).timestamp())
+            self.exports[delivery.export_id] = ExportTimes(delivery.export_id, name, requested_at)
         return self.exports[delivery.export_id]
 
-
-def _epoch(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp).timestamp()
+    def _moment(self) -> float:
+        return self.started_at + (self._clock.monotonic() - self._began)

@@ -65,7 +65,7 @@ class Samples:
     def __init__(self, clock: Clock, memory: Callable[[], int | None] = memory_in_use) -> None:
         self._clock = clock
         self._memory = memory
-        self._started = self._last = clock.now()
+        self._started = self._last = clock.monotonic()
         self._interval = _FIRST_INTERVAL_SECONDS
         self._skipped: Sample | None = None
         self._samples = [Sample(0.0, 0, memory())]
@@ -80,7 +80,7 @@ class Samples:
 
         If the next one is far off, this one is kept too, so that its users do not seem to come in the meantime.
         """
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if now - self._last < self._interval:
             self._skipped = Sample(max(0.0, now - self._started), users, self._samples[-1].memory)
             return
@@ -90,7 +90,7 @@ class Samples:
 
     def finish(self, users: int) -> None:
         """Take a sample whatever the time of the last one."""
-        self._last, self._skipped = self._clock.now(), None
+        self._last, self._skipped = self._clock.monotonic(), None
         self._samples.append(Sample(max(0.0, self._last - self._started), users, self._memory()))
         if len(self._samples) > _MOST_SAMPLES:
             del self._samples[1:-1:2]

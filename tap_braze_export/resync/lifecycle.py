@@ -15,7 +15,7 @@ from tap_braze_export.clock import timestamp
 from tap_braze_export.deliveries import Role
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
-from tap_braze_export.files.spool import private_file
+from tap_braze_export.files.disk import private_file
 from tap_braze_export.report.facts import list_of_misses
 from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
@@ -57,7 +57,8 @@ class Group:
 
     Attributes:
         first: Position of its first request in the resync, from 0.
-        since: Epoch seconds at which it began.
+        began: Seconds of the monotonic clock at its beginning.
+        since: Epoch seconds then.
         responded_at: Epoch seconds of its first response.
         requests: How many of its requests have a response.
         users: The users that no group had before, as JSON.
@@ -69,6 +70,7 @@ class Group:
     resync: Resync = field(repr=False)
     export_id: str
     first: int
+    began: float
     since: float
     file: None = None
     source: str = IDS
@@ -174,7 +176,7 @@ class Resync:
         identifiers = Identifiers(self._settings, clock=self._clock)
         export_id, requests_done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
         self._emitted = _EmittedUsers(self._spool.folder(export_id) / "profiles", requests_done)
-        self._group = Group(self, export_id, requests_done, self._clock.now())
+        self._group = self._new_group(export_id, requests_done)
         self._pool = RequestPool(
             islice(plan_requests(identifiers), requests_done, None),
             lambda request: self._client.export_ids(request.body(self._fields)),
@@ -199,7 +201,7 @@ class Resync:
         """
         if self._group.is_settled:
             self._pool.confirm(self._group.requests)  # the STATE that covers them is written by now
-            self._group = Group(self, self._group.export_id, self._group.end, self._clock.now())
+            self._group = self._new_group(self._group.export_id, self._group.end)
         if not (self.ended or self._group.is_complete):
             self._fill(self._group)
         return [self._group] if self._group.is_complete else []
@@ -267,6 +269,9 @@ class Resync:
         self._state["resync"] = [{"export_id": export_id, **source, "requests": 0}]
         return export_id, 0
 
+    def _new_group(self, export_id: str, first: int) -> Group:
+        return Group(self, export_id, first, self._clock.monotonic(), self._clock.now())
+
     def _fill(self, group: Group) -> None:
         """Add the responses that have come to a group; the resync ends here if there is nothing more to add."""
         try:
@@ -280,7 +285,7 @@ class Resync:
             # Not one request succeeded: after the configuration is mended, all of them are sent again.
             self._failure, group.requests = self._last_refusal, 0
         if group.requests:
-            is_old = self._clock.now() - group.since >= _GROUP_SECONDS
+            is_old = self._clock.monotonic() - group.began >= _GROUP_SECONDS
             group.is_complete = is_last or is_old or group.requests == _GROUP_REQUESTS
         elif self._failure:
             raise self._failure

@@ -92,8 +92,8 @@ class RequestPool(Generic[RequestT]):
         self._exhausted = self._closed = False
         self._limited_since: float | None = None
         self._announced_until = 0.0
-        # Positions are those of the requests, from 0; the pacer's numbers count a request again that is sent again.
-        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, int, RequestT]] = {}
+        # Positions are those of the requests, from 0.
+        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, RequestT]] = {}
         self._to_repeat: deque[tuple[int, RequestT]] = deque()
         self._responses: dict[int, Response[RequestT] | Exception] = {}
 
@@ -170,11 +170,11 @@ class RequestPool(Generic[RequestT]):
         may_begin = not self._exhausted and self._begun < self._confirmed + self._max_unconfirmed
         if len(self._in_flight) >= self._max_in_flight or not (self._to_repeat or may_begin):
             return math.inf
-        return self._pacer.wait(self._clock.now())
+        return self._pacer.wait(self._clock.monotonic())
 
     def _announce(self, wait: float, reason: str) -> None:
         """Log a wait once."""
-        until = self._clock.now() + wait
+        until = self._clock.monotonic() + wait
         if until > self._announced_until + 1:
             self._announced_until = until
             _log.info("%s: the next request goes in %.0f s", reason, wait)
@@ -195,9 +195,9 @@ class RequestPool(Generic[RequestT]):
         return self._begun - 1, request
 
     def _start(self, position: int, request: RequestT) -> None:
-        number = self._pacer.sent(self._clock.now())
+        self._pacer.sent(self._clock.monotonic())
         future = self._threads.submit(lambda: (self._send(request), self._clock.now()))
-        self._in_flight[future] = number, position, request
+        self._in_flight[future] = position, request
         future.add_done_callback(self._notify)
 
     def _notify(self, _future: Future[Any]) -> None:
@@ -205,8 +205,8 @@ class RequestPool(Generic[RequestT]):
             self._changed.notify_all()
 
     def _collect(self, future: Future[tuple[IdsResponse, float]]) -> None:
-        number, position, request = self._in_flight.pop(future)
-        now = self._clock.now()
+        position, request = self._in_flight.pop(future)
+        now, time_of_day = self._clock.monotonic(), self._clock.now()
         error = future.exception()
         if isinstance(error, RateLimitError):
             self._pacer.refused(error.until, now)
@@ -218,9 +218,10 @@ class RequestPool(Generic[RequestT]):
                 return
         else:
             self._limited_since = None
-            self._pacer.responded(number, RateLimit() if error else future.result()[0].limit, now)
+            limit = RateLimit() if error else future.result()[0].limit
+            self._pacer.responded(limit, now, time_of_day=time_of_day)
         if isinstance(error, BrazeError) and error.status == HTTPStatus.BAD_REQUEST:
-            self._responses[position] = Response(request, error, now)
+            self._responses[position] = Response(request, error, time_of_day)
         elif isinstance(error, Exception):
             self._responses[position] = error
             self._exhausted = True

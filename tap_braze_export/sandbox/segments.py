@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox.selection import Selection
     from tap_braze_export.sandbox.users import Population
+
+_BRAZE_ID = re.compile(rb'"braze_id"\s*:\s*"([^"]*)"')
 
 
 class GivenUser:
@@ -31,14 +34,11 @@ class GivenUser:
 
     @property
     def braze_id(self) -> str:
-        """The user's identifier; empty if there is none."""
-        user: Any = self._user
-        if isinstance(user, bytes):
-            try:
-                user = json.loads(user)
-            except (ValueError, RecursionError):
-                return ""
-        return str(user.get("braze_id", "")) if isinstance(user, dict) else ""
+        """The user's identifier, the first one in a raw line; empty if there is none."""
+        if isinstance(self._user, bytes):
+            found = _BRAZE_ID.search(self._user)
+            return found[1].decode(errors="replace") if found else ""
+        return str(self._user.get("braze_id", ""))
 
     def line(self, selection: Selection) -> bytes:
         """The selected members as a line of JSON; a raw line unchanged."""

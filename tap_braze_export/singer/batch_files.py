@@ -17,6 +17,7 @@ from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig, Storag
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import ConfigError, TapError
 from tap_braze_export.files.bucket_url import check_storage_url
+from tap_braze_export.files.disk import MODE, REMOVE, WRITE, set_mode, try_out
 from tap_braze_export.files.fast_zlib import fast_zlib
 from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.singer import parquet
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from tap_braze_export.rows.rendered import Rows
 
 _TAP_NAME = "tap-braze-export"
+_SETTING = "batch_config.storage.root"
 _LABELS = StorageLabels(
     "the storage of batch files",
-    url="batch_config.storage.root",
+    url=_SETTING,
     options="batch_config.storage.params",
     needed="put objects",
     unreachable_error=TapError,
@@ -142,6 +144,24 @@ class BatchFiles:
             self._store = Storage(self.storage.root, self.storage.params, _LABELS, clock=self.clock)
         return self._store
 
+    def check(self) -> None:
+        """Connect to the storage; in a local folder, make the calls that a run needs.
+
+        Raises:
+            ConfigError: If the storage cannot be used as configured.
+            DiskFullError: If the folder's disk has no room.
+        """
+        root = Path(self.connect().root)
+        if not self.is_local:
+            return
+        try:
+            _make_private_folder(root)
+        except OSError as error:
+            raise ConfigError(
+                f"{_SETTING} {root} cannot be made ready ({error.strerror}): name a folder of the tap's own user"
+            ) from None
+        try_out(root, (WRITE, MODE, REMOVE), setting=_SETTING)
+
     def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, BatchFile]:
         """Write one file for each stream.
 
@@ -187,7 +207,7 @@ def _make_private_files(paths: Iterable[str]) -> None:
     for path in paths:
         is_shared = _make_private_folder(Path(path).parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        os.fchmod(descriptor, 0o640 if is_shared else 0o600)
+        set_mode(descriptor, 0o640 if is_shared else 0o600)
         os.close(descriptor)
 
 

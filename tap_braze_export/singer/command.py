@@ -166,7 +166,8 @@ def describe(error: Exception) -> str:
     elif isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        what = error.filename or "a file of this run, or its disk,"
+        text = f"{what} cannot be used ({error.strerror}): look after the disk or mount that holds it, and run again"
     else:
         text = unforeseen(error)
     return one_line(text)

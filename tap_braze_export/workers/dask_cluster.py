@@ -73,7 +73,7 @@ class DaskCluster:
         self._clock = clock
         self._run_id = uuid.uuid4().hex
         self._tasks: dict[Future[ReadResult], Any] = {}
-        self._waits_since = clock.now()
+        self._waits_since = clock.monotonic()
         self._has_warned = False
         self._client, threads = _connect(address)
         self.capacity = max(_LEAST_CAPACITY, 2 * sum(threads))
@@ -108,7 +108,7 @@ class DaskCluster:
             if task.done():
                 del self._tasks[future]
                 self._set_result(future, task)
-                self._waits_since = self._clock.now()
+                self._waits_since = self._clock.monotonic()
                 return
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class DaskCluster:
         )
 
     def _warn_without_workers(self) -> None:
-        if self._has_warned or self._clock.now() - self._waits_since < _SECONDS_WITHOUT_WORKERS:
+        if self._has_warned or self._clock.monotonic() - self._waits_since < _SECONDS_WITHOUT_WORKERS:
             return
         with suppress(OSError):
             self._has_warned = not self._client.nthreads()

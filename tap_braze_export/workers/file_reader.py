@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import ConfigError, DamagedFileError
+from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.spool import private_file
 from tap_braze_export.rows.reader import BlockRows, Reader
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, IDS, SEGMENT_MEMBERS

@@ -10,6 +10,7 @@ import pytest
 
 from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer
 from tests.support.fakes import FakeClock
+from tests.support.resyncs import emails
 from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def paced(limit: int, remaining: int, reset: int, *, now: float = FULL_MINUTE) -
     """A pacer after a first response with these headers."""
     pacer = RequestPacer()
     pacer.sent(now)
-    pacer.responded(1, RateLimit(limit, remaining, reset), now)
+    pacer.responded(RateLimit(limit, remaining, reset), now, time_of_day=now)
     return pacer
 
 
@@ -48,12 +49,48 @@ def test_no_window_of_braze_gets_more_than_its_limit(
     clock = FakeClock(FULL_MINUTE + start)
     braze = ScriptedBraze(clock, limit=limit, seconds=seconds)
     threads = SimulatedThreads(clock, jitter=0.2)
-    emails = [f"user-{number}@example.org" for number in range(requests)]
 
-    run = SimulatedRun(braze, tmp_path, threads=threads, emails=emails)
+    run = SimulatedRun(braze, tmp_path, threads=threads, emails=emails(requests))
 
     assert braze.violations == 0
     assert len(run.users) == requests
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds", "others"),
+    [(5, 1, 0), (10, 1, 0), (40, 1, 35), (10, 60, 0), (250, 60, 240), (1_000, 60, 980), (250, 3_600, 200)],
+)
+def test_requests_in_flight_when_a_window_ends_count_in_the_next(
+    tmp_path: Path, limit: int, seconds: int, others: int
+) -> None:
+    """Slow requests, which overtake each other, and others who use up most of each window as soon as it begins."""
+    for start, (latency, travel, jitter) in itertools.product(
+        [0.63, 3_599.9], [(0.05, 0.05, 0.0), (0.3, 0.3, 0.3), (0.9, 0.9, 0.0), (1.0, 2.0, 1.0), (5.0, 5.0, 5.0)]
+    ):
+        clock = FakeClock(FULL_MINUTE + start)
+        braze = ScriptedBraze(clock, limit=limit, seconds=seconds, others=others)
+        threads = SimulatedThreads(clock, latency=latency, travel=travel, jitter=jitter)
+
+        run = SimulatedRun(braze, tmp_path, threads=threads, emails=emails(60))
+
+        assert (braze.violations, len(run.users)) == (0, 60), (start, latency, travel, jitter)
+
+
+def test_a_429_that_says_how_long_to_wait_ends_the_window_that_was_known() -> None:
+    """50 minutes of it are left, but Braze asks for 30 seconds."""
+    pacer = paced(250, 0, FULL_MINUTE + 3_000, now=FULL_MINUTE - 600)
+    pacer.sent(FULL_MINUTE)
+    pacer.refused(FULL_MINUTE + 30, FULL_MINUTE)
+
+    assert pacer.wait(FULL_MINUTE) == pytest.approx(31)
+    assert pacer.wait(FULL_MINUTE + 31) <= 0
+
+
+def test_what_remains_holds_until_the_next_window_has_surely_begun() -> None:
+    """A request that arrives at the very end of a window would be refused: also the wait's last moment is waited."""
+    pacer = paced(250, 0, FULL_MINUTE + 60)
+
+    assert pacer.wait(FULL_MINUTE + 60.5) > 1
 
 
 @pytest.mark.slow
@@ -77,9 +114,8 @@ def test_braze_clock_may_differ_from_ours(tmp_path: Path, behind: float) -> None
     """Requests go evenly, so that it does not matter when exactly a window of Braze begins."""
     clock = FakeClock(FULL_MINUTE + 31.0)
     braze = ScriptedBraze(clock, limit=250, seconds=60, behind=behind)
-    emails = [f"user-{number}@example.org" for number in range(1_000)]
 
-    SimulatedRun(braze, tmp_path, emails=emails)
+    SimulatedRun(braze, tmp_path, emails=emails(1_000))
 
     assert braze.violations == 0
 
@@ -96,7 +132,7 @@ def test_assumes_250_a_minute_without_headers() -> None:
     """The lowest limit that Braze gives by default: in a minute of it no more go."""
     pacer = RequestPacer()
     pacer.sent(FULL_MINUTE)
-    pacer.responded(1, RateLimit(), FULL_MINUTE)
+    pacer.responded(RateLimit(), FULL_MINUTE, time_of_day=FULL_MINUTE)
     now, count = float(FULL_MINUTE), 1
     while (now := now + pacer.wait(now)) < FULL_MINUTE + 60:
         pacer.sent(now)
@@ -124,8 +160,8 @@ def test_responses_out_of_order_never_raise_what_remains() -> None:
     pacer = paced(250, 100, FULL_MINUTE + 60)
     for _ in range(5):
         pacer.sent(FULL_MINUTE)
-    pacer.responded(5, RateLimit(250, 1, FULL_MINUTE + 60), FULL_MINUTE)
-    pacer.responded(2, RateLimit(250, 99, FULL_MINUTE + 60), FULL_MINUTE)
+    pacer.responded(RateLimit(250, 1, FULL_MINUTE + 60), FULL_MINUTE, time_of_day=FULL_MINUTE)
+    pacer.responded(RateLimit(250, 99, FULL_MINUTE + 60), FULL_MINUTE, time_of_day=FULL_MINUTE)
 
     assert pacer.wait(FULL_MINUTE + 20) > 40
 
@@ -153,7 +189,7 @@ def test_window_of_a_second_that_ends_with_a_minute_is_recognised_by_the_next() 
     """A first response in the last second of a minute looks like one about the minute."""
     pacer = paced(40, 39, FULL_MINUTE + 60, now=FULL_MINUTE + 59.5)
     pacer.sent(FULL_MINUTE + 60.1)
-    pacer.responded(2, RateLimit(40, 39, FULL_MINUTE + 61), FULL_MINUTE + 60.4)
+    pacer.responded(RateLimit(40, 39, FULL_MINUTE + 61), FULL_MINUTE + 60.4, time_of_day=FULL_MINUTE + 60.4)
     sent_until_wait(pacer, FULL_MINUTE + 60.5)
 
     assert pacer.wait(FULL_MINUTE + 60.5) < 0.03
@@ -164,9 +200,8 @@ def test_setting_caps_the_rate(tmp_path: Path, cap: int, expected: int) -> None:
     """`requests_per_minute` holds in any minute, but cannot raise what Braze allows."""
     clock = FakeClock(FULL_MINUTE + 0.5)
     braze = ScriptedBraze(clock, limit=40, seconds=1)
-    emails = [f"user-{number}@example.org" for number in range(3 * expected)]
 
-    SimulatedRun(braze, tmp_path, emails=emails, requests_per_minute=cap)
+    SimulatedRun(braze, tmp_path, emails=emails(3 * expected), requests_per_minute=cap)
 
     in_any_minute = max(
         sum(1 for _ in itertools.takewhile(lambda at, end=at + 60: at < end, braze.times[place:]))  # type: ignore[misc]

@@ -88,6 +88,39 @@ def test_personal_data_in_an_ids_refusal_is_not_told(server: Server, braze: Braz
     assert refused(export_ids, braze, BrazeError) == "POST /users/export/ids (identifiers) was refused with 400"
 
 
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([{"id": "invalid-segment", "message": "segment_id is unknown"}], "Bad; segment_id is unknown"),
+        ([{"id": "invalid-segment"}, {"message": "fields are wrong"}], "Bad; invalid-segment; fields are wrong"),
+        ([{"type": "'segment_id' is wrong", "input_array": "x", "index": 0}], "Bad; 'segment_id' is wrong"),
+        (["first", "second", "first", "third"], "Bad; first; second"),
+        ({"id": "one", "message": "alone"}, "Bad; alone"),
+        ("a text", "Bad; a text"),
+        ([{"message": f"the key {KEY}"}, {"message": "harmless"}], "Bad; harmless"),
+        ([{"message": "see https://example.org/?token=1\nnow"}], "Bad; see <url> now"),
+        ([{"message": ["odd"], "id": 7}, None, 7, [], {}], "Bad"),
+        (None, "Bad"),
+        ([{"message": "Bad"}], "Bad"),
+    ],
+)
+def test_errors_of_a_refusal_are_told(server: Server, braze: Braze, errors: object, told: str) -> None:
+    """Braze's newest endpoints put their words into objects; the key and addresses stay out."""
+    server.answers = [as_json({"message": "Bad", "errors": errors}, 400)]
+
+    assert f"was refused with 400 ({told}); check" in refused(start, braze, BrazeError)
+
+
+def test_personal_data_in_errors_of_an_ids_refusal_is_not_told(server: Server, braze: Braze) -> None:
+    """The other texts are."""
+    personal = ["x@example.org is wrong", {"message": "bad phone 4930123456"}, {"message": "a phone is wrong"}]
+    server.answers = [as_json({"errors": personal}, 400)]
+
+    assert refused(export_ids, braze, BrazeError) == (
+        "POST /users/export/ids (identifiers) was refused with 400 (a phone is wrong)"
+    )
+
+
 def test_harmless_ids_refusal_is_told(server: Server, braze: Braze) -> None:
     server.answers = [as_json({"message": "The max number of ids per request was exceeded"}, 400)]
 
@@ -166,3 +199,18 @@ def test_running_export_is_told_from_the_rate_limit(
 
     assert message in refused(call, braze, RunningExportError)
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("message", ["An export is already in progress", "Too many requests"])
+@pytest.mark.parametrize("remaining", ["0", "249999"])
+def test_a_429_that_says_how_long_to_wait_is_never_a_running_export(
+    server: Server, braze: Braze, clock: FakeClock, *, message: str, remaining: str
+) -> None:
+    """Braze's new header belongs to rate limits alone, whatever it holds."""
+    for seconds in ("30", "0", "soon"):
+        headers = {"X_RateLimit_Retry_After": seconds, "X_RateLimit_Remaining": remaining}
+        server.answers = [as_json({"message": message}, 429, **headers), STARTED]
+
+        assert start(braze)
+        assert clock.slept.pop() <= 33, seconds
+        assert clock.slept == []

@@ -91,7 +91,7 @@ class Histories(RuleBasedStateMachine):
         self.error = ""
         self.users = 0
         self.is_late = is_late
-        self.deadline = self.clock.time + (SETTLE if is_late else TIMEOUT)
+        self.deadline = self.clock.elapsed + (SETTLE if is_late else TIMEOUT)
         self.export = BucketExport(
             Bookmark("segment", "s", "e-1", self.clock.time, (), "", in_bucket=True),
             self.folder,  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 15.0, 61.0, 450.0, 700.0]), files=st.sampled_from([0, 1, 99]))
     def time_passes(self, seconds: float, files: int) -> None:
-        self.clock.time += seconds
+        self.clock.elapsed += seconds
         if not self.has_ended and not files:
             self.poll_only()
         self.poll(files)
@@ -191,9 +191,9 @@ class Histories(RuleBasedStateMachine):
         """Let time pass until well after the deadline, the run polling as it does, and look at the end."""
         if not hasattr(self, "export"):
             return
-        last = max(self.deadline, self.clock.time) + 4 * LONGEST_INTERVAL
-        while not self.has_ended and self.clock.time < last:
-            self.clock.time += 10
+        last = max(self.deadline, self.clock.elapsed) + 4 * LONGEST_INTERVAL
+        while not self.has_ended and self.clock.elapsed < last:
+            self.clock.elapsed += 10
             if self.never_stops:
                 self.folder.put(f"{self.clock.time}.zip", "more")
             self.poll()

@@ -156,7 +156,7 @@ def reading(folder: Path, event: Callable[[Path], object]) -> list[str]:
         threads=DaemonThreads(1),
         clock=clock,
         settle_seconds=600,
-        deadline=clock.time + 3600,
+        deadline=clock.elapsed + 3600,
     )
     read = []
     while not export.complete:

@@ -102,7 +102,7 @@ def test_a_short_settle_time_is_no_reason_for_haste(bucket: Sandbox, clock: Fake
     assert MINUTE <= clock.time - began <= 3 * MINUTE
 
 
-def test_a_callback_proves_that_nobody_was_updated(bucket: Sandbox, clock: FakeClock, tmp_path: Path) -> None:
+def test_a_callback_proves_that_nobody_was_updated(bucket: Sandbox, clock: Steps, tmp_path: Path) -> None:
     """No estimate, and no count of the last export, is held against it."""
     port = free_port()
     callback = {"callback_url": f"http://127.0.0.1:{port}/", "callback_listen": f"127.0.0.1:{port}"}

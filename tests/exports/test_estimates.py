@@ -23,14 +23,31 @@ def estimated(size: object) -> Answer:
     return as_json({"data": [{"time": "2027-01-15", "size": size}]}, 200)
 
 
-def test_a_large_difference_is_a_warning(server: Server, braze: Braze, caplog: pytest.LogCaptureFixture) -> None:
-    server.answers = [estimated(100), estimated(100)]
+FAR = [(0, 300_000), (300_000, 50_000), (0, 10_000_000), (9_000_000, 7_000_000), (60_000_000, 45_000_000)]
+"""Users that came, and what Braze estimated."""
+NEAR = [
+    *[(0, 1), (0, 100), (0, 50_000), (0, 200_000), (70, 100), (200_000, 100), (150_000, 1)],  # 1 % of 20 million users
+    *[(1_000_000, 1_200_000), (700_000, 1_000_000), (9_000_000, 8_000_000), (60_000_000, 55_000_000), (5, 0)],
+]
 
-    Estimates(braze, "").review([ended("a", 90), ended("b", 70)])
 
-    assert [message.partition(";")[0] for message in caplog.messages] == [
-        "Segment b: 70 users came, Braze estimates 100"
-    ]
+def test_only_what_is_far_outside_of_an_estimates_error_is_a_warning(
+    server: Server, braze: Braze, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error is a part of the workspace, not of the segment; how large the workspace is, Braze does not say."""
+    for users, size in FAR + NEAR:
+        caplog.clear()
+        server.answers = [estimated(size)]
+        Estimates(braze, "").review([ended("a", users)])
+        said = [f"Segment a: {users:,} users came, Braze estimates {size:,}"] if (users, size) in FAR else []
+        assert [message.partition(";")[0] for message in caplog.messages] == said, (users, size)
+
+
+def test_a_small_estimate_does_not_speak_against_an_empty_export(server: Server, braze: Braze) -> None:
+    for size in (0, 1, 30, 50_000, 250_000, 250_001, 10_000_000):
+        server.answers = [estimated(size)]
+        reason = Estimates(braze, "s3://b").reason_for_files(ended("a", 0))
+        assert bool(reason) == (size > 250_000), (size, reason)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +75,7 @@ def test_after_a_failure_no_other_estimate_is_requested(
 def test_a_segment_that_braze_does_not_know_costs_the_others_nothing(
     server: Server, braze: Braze, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answers = [as_json({"message": "no such segment"}, 400), estimated(100)]
+    server.answers = [as_json({"message": "no such segment"}, 400), estimated(1_000_000)]
 
     Estimates(braze, "").review([ended("a", 1), ended("b", 1)])
 

@@ -152,49 +152,6 @@ def test_quiet_is_no_proof(tmp_path: Path) -> None:
     assert [line for line in run.warnings if "only assumed" in line]
 
 
-def test_empty_segment_with_callback(tmp_path: Path) -> None:
-    """No file and the callback: complete, without users."""
-    port = ports.free_port()
-    clock = Steps()
-    with braze(clock, tmp_path, hold=True, faults=["no-file"]) as sandbox:
-        clock.steps = [nothing, sandbox.finish_exports, nothing]
-        listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
-        sandbox.add_segment("nobody", [])
-        config = bucket_settings(sandbox, tmp_path, segment_ids=["nobody"], **listening)
-        run = sync(config, clock=clock, catalog=USERS)
-    assert not run.counts
-    assert [line for line in run.warnings if "it counts as empty" in line]
-    assert exports(run.states[-1])[0]["running"] is False
-
-
-@pytest.mark.parametrize("known_by", ["last export", "estimate"])
-@pytest.mark.fault(
-    "Bucket", "Braze says that it has delivered, and nothing is there", "one line, unless the segment is empty"
-)
-def test_callback_without_a_file(tmp_path: Path, known_by: str) -> None:
-    """Braze says that it has delivered, and nothing is here: that is the wrong bucket, unless the segment is empty."""
-    port = ports.free_port()
-    clock = Steps()
-    listening = {"callback_url": f"http://127.0.0.1:{port}", "callback_listen": f"127.0.0.1:{port}"}
-    with braze(clock, tmp_path) as sandbox:
-        config = bucket_settings(sandbox, tmp_path, **listening)
-        first = sync(config, clock=clock, catalog=USERS)
-        if known_by == "last export":
-            sandbox.workspace.options.deny = ("segments.data_series",)
-        (tmp_path / "elsewhere").mkdir()
-        config["bucket_url"] = str(tmp_path / "elsewhere")
-        run = sync(
-            config,
-            clock=clock,
-            catalog=USERS,
-            state=first.states[-1] if known_by == "last export" else None,
-            fails=True,
-        )
-    assert f"not one file is in {tmp_path / 'elsewhere'}" in run.error
-    assert "bucket_url must be" in run.error
-    assert {"last export": "the last export had 9 users", "estimate": "Braze estimates 9 users"}[known_by] in run.error
-
-
 @pytest.mark.fault("Bucket", "no file and no callback", "one line when export_timeout_minutes are over")
 def test_empty_segment_without_callback(tmp_path: Path) -> None:
     """No file and no word from Braze is nothing that can be told from an export that is late: the deadline ends it."""
@@ -327,7 +284,7 @@ def in_bucket(folder: Path, clock: FakeClock, *, observed: Observed | None = Non
         threads=DaemonThreads(8),
         clock=clock,
         settle_seconds=600,
-        deadline=deadline or clock.time + 3600,
+        deadline=deadline or clock.elapsed + 3600,
         max_objects=2,
     )
 
@@ -394,7 +351,7 @@ def read_slowly(export: BucketExport, clock: FakeClock, folder: Path, *, files: 
 def test_time_spent_reading_is_no_quiet(tmp_path: Path) -> None:
     """Files that come while others are read for hours are found before an export counts as complete."""
     clock = FakeClock()
-    export = in_bucket(tmp_path, clock, deadline=clock.time + 100_000)
+    export = in_bucket(tmp_path, clock, deadline=clock.elapsed + 100_000)
     assert read_slowly(export, clock, tmp_path, files=3) == 3
     assert export.complete
 
@@ -402,7 +359,7 @@ def test_time_spent_reading_is_no_quiet(tmp_path: Path) -> None:
 def test_slow_reader_past_the_deadline(tmp_path: Path) -> None:
     """An export whose files came in time is read to its end; one whose files still come after it is not."""
     clock = FakeClock()
-    export = in_bucket(tmp_path, clock, deadline=clock.time + 1800)
+    export = in_bucket(tmp_path, clock, deadline=clock.elapsed + 1800)
     assert read_slowly(export, clock, tmp_path, files=2) == 2
     assert export.complete
 
@@ -410,7 +367,7 @@ def test_slow_reader_past_the_deadline(tmp_path: Path) -> None:
 def test_files_that_come_after_the_deadline(tmp_path: Path) -> None:
     """They are not read: the export ends with the files that came in time."""
     clock = FakeClock()
-    export = in_bucket(tmp_path, clock, deadline=clock.time + 1800)
+    export = in_bucket(tmp_path, clock, deadline=clock.elapsed + 1800)
     with pytest.raises(ExportError, match="files are still coming"):
         read_slowly(export, clock, tmp_path, files=9)
     assert export.bookmark.files == 2

@@ -197,8 +197,8 @@ def test_long_waits_for_another_export_are_logged(
     waits = []
     for _ in range(8):
         assert request.attempt() is None
-        waits.append(request.timer.next - clock.time)
-        clock.time = request.timer.next
+        waits.append(request.timer.next - clock.elapsed)
+        clock.elapsed = request.timer.next
 
     assert [message for message in caplog.messages if "requested again" in message] == [
         f"The export of segment all-users is requested again in {wait:.0f} s: Braze is still exporting it"

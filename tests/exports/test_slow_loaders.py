@@ -22,8 +22,9 @@ from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.sources import Source
 from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.disk import disk_full_error
 from tap_braze_export.files.prefetch import CopyToDisk
-from tap_braze_export.files.spool import Spool, disk_full_error
+from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import SEGMENT
@@ -305,7 +306,7 @@ def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_n
         threads=DaemonThreads(1),
         clock=clock,
         settle_seconds=None,
-        deadline=clock.time + 3600,
+        deadline=clock.elapsed + 3600,
         max_objects=3,
     )
     read = []

@@ -39,7 +39,7 @@ def made(server: Server, clock: FakeClock, session: Session, tmp_path: Path, fre
         path=tmp_path / "object",
         session=session,
         clock=clock,
-        deadline=clock.time + 3_600,
+        deadline=clock.elapsed + 3_600,
         free=lambda _: free,
     )
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.errors import ConfigError, DiskFullError, ExportError
-from tap_braze_export.files.spool import Spool, private_file
+from tap_braze_export.files.disk import private_file
+from tap_braze_export.files.spool import Spool
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
 from tests.support.runs import sync

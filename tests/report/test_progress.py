@@ -30,7 +30,7 @@ def clock() -> FakeClock:
 
 def export(name: str, **facts: Any) -> ExportStatus:
     """An export of a segment, requested when the fake clock begins."""
-    return ExportStatus(export_id=name, name=f"segment {name}", requested_at=FakeClock().time, **facts)
+    return ExportStatus(export_id=name, name=f"segment {name}", waits_since=FakeClock().elapsed, **facts)
 
 
 def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -49,7 +49,7 @@ def test_log_lines_come_at_most_every_ten_seconds(clock: FakeClock, caplog: pyte
 def test_waiting_names_three_exports(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """A line for each further ten seconds, with the time since the first request."""
     progress = Progress(clock, LOGGER)
-    since = clock.now()
+    since = clock.monotonic()
     for _ in range(25):
         clock.sleep(1)
         progress.running(export(name) for name in "abcd")
@@ -61,7 +61,7 @@ def test_an_export_that_braze_is_at_is_told_before_quiet_ones(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While one of several still has to come from Braze, the run waits for Braze."""
-    progress, since = Progress(clock, LOGGER), clock.now()
+    progress, since = Progress(clock, LOGGER), clock.monotonic()
     progress.running([export("a", quiet_until=since + 600), export("b")])
     clock.sleep(10)
     progress.waiting(since)
@@ -109,7 +109,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """It has the same facts; what others log meanwhile stands on lines of its own."""
-    since = clock.now()
+    since = clock.monotonic()
     with contextlib.redirect_stderr(Terminal()) as terminal:
         other = logging.StreamHandler(terminal)
         logging.getLogger().addHandler(other)
@@ -149,25 +149,25 @@ SEGMENT = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
         ({"files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
         ({"received": 10, "files_left": 30}, 10, "10 of 40 files, 50,000 users, 5,000/s, 30 s left", 0.25),
         ({}, 10, "10 of 10 files so far, 50,000 users, 5,000/s", None),
-        ({"quiet_until": FakeClock().time + 1020}, 10, "10 files, quiet, ends in 5 min (settle_minutes)", None),
-        ({"quiet_until": FakeClock().time + 700}, 10, "10 files, quiet, ends in 0.0 s (settle_minutes)", None),
+        ({"quiet_until": FakeClock().elapsed + 1020}, 10, "10 files, quiet, ends in 5 min (settle_minutes)", None),
+        ({"quiet_until": FakeClock().elapsed + 700}, 10, "10 files, quiet, ends in 0.0 s (settle_minutes)", None),
     ],
 )
 def test_the_line_of_an_export(facts: dict[str, Any], files_read: int, line: str, share: float | None) -> None:
     """Twelve minutes after its request, ten seconds after the first of its bytes."""
     status, read = export("a", **facts), ReadSoFar()
-    read.receives(1_000_000 if status.received else 0, status.requested_at + 710)
-    read.receives(status.received, status.requested_at + 720)
+    read.receives(1_000_000 if status.received else 0, status.waits_since + 710)
+    read.receives(status.received, status.waits_since + 720)
     for _ in range(files_read):
         read.add(5_000, 1.0, 0.0)
-    assert status_line(status, read, status.requested_at + 720) == (line, share)
+    assert status_line(status, read, status.waits_since + 720) == (line, share)
 
 
 def test_a_transfer_that_begins_anew_has_a_new_speed() -> None:
     read = ReadSoFar()
     for second, received in enumerate([0, 1_000_000, 9_000_000, 2_000_000, 3_000_000]):
-        read.receives(received, FakeClock().time + second)
-    line, _ = status_line(export("a", received=3_000_000), read, FakeClock().time + 4)
+        read.receives(received, FakeClock().elapsed + second)
+    line, _ = status_line(export("a", received=3_000_000), read, FakeClock().elapsed + 4)
     assert line == "downloading 3.0 MB so far, 1.0 MB/s"
 
 

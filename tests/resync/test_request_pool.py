@@ -113,6 +113,8 @@ def test_responses_come_in_the_order_of_the_requests() -> None:
     while len(given) < 50:
         given += [response.request for response in pool.poll(7)]
         pool.wait()
+    for _ in range(20):  # until the responses in flight have come
+        pool.wait()
 
     assert given == list(range(50))
     with pytest.raises(BrazeError, match="failed"):
@@ -170,11 +172,11 @@ def test_error_on_the_pacing_thread_reaches_the_run() -> None:
         failed = False
 
         @override
-        def sent(self, now: float) -> int:
-            if self.failed:
-                return super().sent(now)
-            self.failed = True
-            raise ArithmeticError
+        def sent(self, now: float) -> None:
+            if not self.failed:
+                self.failed = True
+                raise ArithmeticError
+            super().sent(now)
 
     threads = KeptThreads(8)
     pool = pool_of(range(1), lambda _: response(Clock()), threads=threads, pacer=PacerThatFailsOnce())

@@ -174,3 +174,21 @@ def make(protocol: str, bucket: str, options: dict[str, Any]) -> None:
             pause()
         else:
             return
+
+
+def upload_encoded(store: Store, path: str, content: bytes, encoding: str = "gzip") -> None:
+    """Write an object whose metadata says that its content is encoded, as `gsutil cp -Z` and sites do."""
+    bucket, _, key = path.partition("/")
+    if store.url.startswith("gs:"):
+        address = f"{store.writer['endpoint_url']}/upload/storage/v1/b/{bucket}/o"
+        options = {"uploadType": "media", "name": key, "contentEncoding": encoding}
+        requests.post(address, params=options, data=content, timeout=30).raise_for_status()
+    elif store.url.startswith("s3:"):
+        fsspec.filesystem("s3", **store.writer, skip_instance_cache=True).pipe_file(
+            path, content, ContentEncoding=encoding
+        )
+    else:
+        from azure.storage.blob import BlobClient, ContentSettings
+
+        with BlobClient.from_connection_string(store.writer["connection_string"], bucket, key) as blob:
+            blob.upload_blob(content, overwrite=True, content_settings=ContentSettings(content_encoding=encoding))

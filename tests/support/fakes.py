@@ -18,26 +18,51 @@ if TYPE_CHECKING:
 
 
 class FakeClock(Clock):
-    """A clock that sleeping advances at once; each call of `now` advances it by `tick` seconds."""
+    """A clock that sleeping advances at once; each reading advances it by `tick` seconds.
+
+    Attributes:
+        elapsed: Seconds of the monotonic clock; they begin far from the time of day, lest a test mix the two up.
+        ahead: Seconds by which somebody has set the time of day ahead since.
+    """
 
     def __init__(self, now: float = 1_800_000_000.0, *, tick: float = 0.0) -> None:
-        super().__init__()
-        self.time = now
+        self.elapsed = 5_000.0
+        self.ahead = 0.0
         self.tick = tick
         self.slept: list[float] = []
         self.told_to_end = False
+        self._offset = now - self.elapsed
+        super().__init__()
+
+    @property
+    def true_time(self) -> float:
+        """The time of day that nobody sets, of a Braze with a good clock."""
+        return self.elapsed + self._offset
+
+    @property
+    def time(self) -> float:
+        """The time of day. To assign it lets time pass."""
+        return self.true_time + self.ahead
+
+    @time.setter
+    def time(self, time: float) -> None:
+        self.elapsed += time - self.time
 
     @property
     def stopped(self) -> bool:
         return self.told_to_end
 
     def now(self) -> float:
-        self.time += self.tick
+        self.elapsed += self.tick
         return self.time
+
+    def monotonic(self) -> float:
+        self.elapsed += self.tick
+        return self.elapsed
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.time += max(0.0, seconds)
+        self.elapsed += max(0.0, seconds)
 
 
 class Reader(io.RawIOBase):

@@ -167,7 +167,7 @@ class Trial:
         self._folder = folder
         self._config = {"segment_ids": ["segment"], "export_timeout_minutes": TIMEOUT_MINUTES, **config}
         self._rest, self._store = Front(spoil), Front(spoil)
-        self.sandbox = Sandbox(users=0, clock=lambda: self.clock.time, **(sandbox or {}))
+        self.sandbox = Sandbox(users=0, clock=lambda: self.clock.true_time, **(sandbox or {}))
         self.sandbox.add_segment("segment", files=lines or [LINES[:3], LINES[3:]])
 
     def __enter__(self) -> Self:
@@ -194,14 +194,14 @@ class Trial:
     def run(self, *, fails: bool = False, state: dict[str, Any] | None = None, **config: Any) -> Run:
         """Run the tap with the STATE of the last run, or another one, and judge what it says."""
         config = {**settings(self.sandbox, self._folder), "api_url": self._rest.url, **self._config, **config}
-        began = self.clock.time
+        began = self.clock.elapsed
         states = [state for run in self.runs for state in run.states]
         state = state or (states[-1] if states else None)
         run = sync(config, catalog=_CATALOG, state=state, clock=self.clock, fails=fails)
         self.runs.append(run)
         assert "Unforeseen" not in run.error
         assert "\n" not in run.error
-        assert self.clock.time - began <= self._longest_run_seconds
+        assert self.clock.elapsed - began <= self._longest_run_seconds
         said = "\n".join([run.error, *run.lines, json.dumps(run.states)])
         assert not [secret for secret in _SECRETS if secret in said]
         for row in run.rows("users"):

@@ -109,20 +109,25 @@ class _HastyClock(Clock):
     """A clock whose waits take next to no time, and that runs ahead of the real one."""
 
     def __init__(self, now: float, speed: float, signals: Signals) -> None:
-        super().__init__(signals)
         self._now = now
+        self._passed = 0.0
         self._speed = speed
-        self._began = time.monotonic()
+        self._real_began = time.monotonic()
+        super().__init__(signals)
 
     @override
     def now(self) -> float:
-        self._now += _TICK
-        return self._now + (time.monotonic() - self._began) * self._speed
+        return self._now + self.monotonic()
+
+    @override
+    def monotonic(self) -> float:
+        self._passed += _TICK
+        return self._passed + (time.monotonic() - self._real_began) * self._speed
 
     @override
     def sleep(self, seconds: float) -> None:
         time.sleep(_REAL_SECONDS)
-        self._now += max(0.0, seconds)
+        self._passed += max(0.0, seconds)
 
 
 class _Steps:

@@ -90,9 +90,10 @@ class Preloaded:
         python: The interpreter of its environment.
         entry: The name of its console script, or `module:function`.
         modules: What it would import late.
+        library: A shared library whose functions take the place of the C library's; each copy sees its own variables.
     """
 
-    def __init__(self, python: str, entry: str, *modules: str) -> None:
+    def __init__(self, python: str, entry: str, *modules: str, library: Path | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         names = ("PATH", "HOME", "LANG", "TMPDIR")
         self._lock = threading.Lock()
@@ -106,6 +107,7 @@ class Preloaded:
                     **{name: os.environ[name] for name in names if name in os.environ},
                     "OPENBLAS_NUM_THREADS": "1",
                     "PYTHONPATH": str(Path(__file__).parents[2]),
+                    **({"LD_PRELOAD": str(library)} if library else {}),
                 },
                 pass_fds=[theirs.fileno()],
             )

@@ -34,12 +34,13 @@ T = TypeVar("T")
 
 
 class SimulatedThreads(RequestThreads):
-    """Makes each call at once and delivers its result later; waiting moves the clock there.
+    """Makes each call on its way and delivers its result later; waiting moves the clock there.
 
     Args:
         clock: Time.
         latency: Seconds from a request to its response.
         jitter: Seconds that a response may take longer.
+        travel: Seconds, at most, until a request reaches Braze, which counts it then.
         stuck: Number of a request, from 1, whose response takes a minute.
         seed: Of the random jitter.
 
@@ -48,32 +49,56 @@ class SimulatedThreads(RequestThreads):
     """
 
     def __init__(
-        self, clock: FakeClock, *, latency: float = 0.3, jitter: float = 0.0, stuck: int = 0, seed: int = 1
+        self,
+        clock: FakeClock,
+        *,
+        latency: float = 0.3,
+        jitter: float = 0.0,
+        travel: float = 0.0,
+        stuck: int = 0,
+        seed: int = 1,
     ) -> None:
         super().__init__(0)
         self.clock = clock
         self.most_in_flight = 0
         self._latency = latency
         self._jitter = jitter
+        self._travel = travel
         self._stuck = stuck
         self._random = random.Random(seed)
-        self._submitted = 0
-        self._in_flight: list[tuple[float, int, Any]] = []
+        self._submitted = self._in_flight = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
 
     @override
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
-        complete: Any
-        try:
-            complete = partial(future.set_result, fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - tests check it
-            complete = partial(future.set_exception, error)
         self._submitted += 1
-        latency = 60.0 if self._submitted == self._stuck else self._latency
-        at = self.clock.time + latency + self._random.uniform(0, self._jitter)
-        heapq.heappush(self._in_flight, (at, self._submitted, complete))
-        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        number, arrives = self._submitted, self.clock.elapsed + self._random.uniform(0, self._travel)
+        latency = 60.0 if number == self._stuck else self._latency
+        ends = max(arrives, self.clock.elapsed + latency + self._random.uniform(0, self._jitter))
+
+        def arrive() -> None:
+            complete: Callable[[], None]
+            try:
+                complete = partial(future.set_result, fn(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - tests check it
+                complete = partial(future.set_exception, error)
+            self._at(ends, number, lambda: self._end(complete))
+
+        if self._travel:
+            self._at(arrives, number, arrive)
+        else:
+            arrive()
         return future
+
+    def _at(self, time: float, number: int, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, number, event))
+
+    def _end(self, complete: Callable[[], None]) -> None:
+        self._in_flight -= 1
+        complete()
 
     @override
     def pace(self, send_requests: Callable[[], None]) -> Future[None]:
@@ -82,13 +107,13 @@ class SimulatedThreads(RequestThreads):
 
     @override
     def wait(self, changed: Condition, seconds: float) -> None:
-        until = self.clock.time + seconds
-        if self._in_flight and self._in_flight[0][0] <= until:
-            at, _, complete = heapq.heappop(self._in_flight)
-            self.clock.time = max(self.clock.time, at)
-            complete()
+        until = self.clock.elapsed + seconds
+        if self._events and self._events[0][0] <= until:
+            at, _, event = heapq.heappop(self._events)
+            self.clock.elapsed = max(self.clock.elapsed, at)
+            event()
         else:
-            self.clock.time = until
+            self.clock.elapsed = until
 
 
 class ScriptedBraze:
@@ -99,30 +124,51 @@ class ScriptedBraze:
         limit: Requests allowed in a window.
         seconds: Length of a window.
         behind: Seconds by which Braze's clock is behind.
+        has_date: True if its responses have the header `Date`.
+        others: Requests of others that count at the beginning of each window.
 
     Attributes:
         people: More users, by identifier.
         bodies: Of the requests that were within the limit.
-        times: Epoch seconds of every request.
+        times: True epoch seconds of every request.
         errors: Errors to raise, by the request's number, from 0.
         violations: Requests beyond the limit.
     """
 
-    def __init__(self, clock: FakeClock, *, limit: int = 40, seconds: int = 1, behind: float = 0.0) -> None:
+    def __init__(
+        self,
+        clock: FakeClock,
+        *,
+        limit: int = 40,
+        seconds: int = 1,
+        behind: float = 0.0,
+        has_date: bool = False,
+        others: int = 0,
+    ) -> None:
         self.clock = clock
         self.people: dict[str, list[dict[str, Any]]] = {}
         self.bodies: list[Mapping[str, Any]] = []
         self.times: list[float] = []
         self.errors: dict[int, Exception] = {}
         self.violations = 0
-        self._window = Window(limit, seconds, lambda: clock.time - behind)
+        self._behind = behind
+        self._has_date = has_date
+        self._window = Window(limit, seconds, self._braze_time)
+        self._others = others
+        self._newest_reset = 0
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
-        self.times.append(self.clock.time)
+        self.times.append(self.clock.true_time)
+        if (reset := self._window.take(0).reset) != self._newest_reset:
+            self._newest_reset = reset
+            self.others_use(self._others)
         budget = self._window.take()
+        date = float(int(self._braze_time())) if self._has_date else None
+        limit = RateLimit(budget.limit, budget.remaining, budget.reset, date)
         if not budget.allowed:
             self.violations += 1
-            raise RateLimitError("rate limit", budget.reset)
+            left = limit.seconds_left(self.clock.time) or 0.0
+            raise RateLimitError("rate limit", self.clock.elapsed + left)  # as the client does
         self.bodies.append(body)
         if error := self.errors.pop(len(self.bodies) - 1, None):
             raise error
@@ -132,12 +178,14 @@ class ScriptedBraze:
         ]
         found = [user for identifier in wanted for user in self._named(identifier)]
         missed = [identifier for identifier in wanted if not self._named(identifier)]
-        limit = RateLimit(budget.limit, budget.remaining, budget.reset)
         return IdsResponse([msgspec.json.encode(user) for user in reversed(found)], missed, limit)
 
     def others_use(self, requests: int) -> None:
         """Let somebody else's requests count in this window."""
         self._window.take(requests)
+
+    def _braze_time(self) -> float:
+        return self.clock.true_time - self._behind
 
     def _named(self, identifier: str) -> list[dict[str, Any]]:
         if identifier in self.people:
@@ -166,7 +214,7 @@ class SimulatedRun:
         states: The STATE after each group, and the last one.
         sent_before_state: For each group, the requests sent when its STATE was written that no earlier STATE covers.
         error: Type and text of the error that ended the run.
-        began: Epoch seconds of its start.
+        began: True epoch seconds of its start.
         seconds: Its length.
     """
 
@@ -191,7 +239,7 @@ class SimulatedRun:
         self.states: list[dict[str, Any]] = []
         self.sent_before_state: list[int] = []
         self.error = ""
-        self.began = clock.time
+        self.began = clock.true_time
         self.resync = Resync(
             RequestedFields.of(()),
             client=braze,  # type: ignore[arg-type]
@@ -213,7 +261,7 @@ class SimulatedRun:
                 self.resync.review()
         except Exception as error:  # noqa: BLE001 - tests check it
             self.error = f"{type(error).__name__}: {error}"
-        self.seconds = clock.time - self.began
+        self.seconds = clock.true_time - self.began
 
     def _emit(self, braze: ScriptedBraze, groups: int | None) -> None:
         while len(self.files) != groups and (ready := self._next()):

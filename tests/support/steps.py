@@ -42,7 +42,7 @@ def braze(clock: FakeClock, folder: Path | None = None, **options: Any) -> Sandb
     if folder:
         (folder / "bucket").mkdir()
     bucket = {"bucket_url": str(folder / "bucket")} if folder else {}
-    defaults = {"users": 9, "users_per_file": 3, "odd_users": False, "clock": lambda: clock.time}
+    defaults = {"users": 9, "users_per_file": 3, "odd_users": False, "clock": lambda: clock.true_time}
     return Sandbox(**{**defaults, **bucket, **options})
 
 
