@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"\s*[A-Za-z_][\w .-]{0,63}", re.ASCII)
 _MAX_NAMES = 10
+_MAX_CHARS = 64
 
 
 class TapError(Exception):
@@ -123,8 +124,9 @@ def described(error: Exception, secrets: Iterable[str] = ()) -> str:
 def with_nearest(name: str, known: Iterable[str]) -> str:
     """A name that is not known, with the nearest known one where there is one."""
     by_spelling = {each.lower(): each for each in known}
-    nearest = get_close_matches(re.sub(r"\W+", "_", name.strip().lower()), by_spelling, n=1)
-    return f"{name.strip()} (did you mean {by_spelling[nearest[0]]}?)" if nearest else name.strip()
+    shown = name.strip()[:_MAX_CHARS]
+    nearest = get_close_matches(re.sub(r"\W+", "_", shown.lower()), by_spelling, n=1)
+    return f"{shown} (did you mean {by_spelling[nearest[0]]}?)" if nearest else shown
 
 
 def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:

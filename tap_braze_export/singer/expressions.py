@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ GIVEN_NAMES = ("_", "record", "config", "__stream_name__", "__original_stream_na
 """Names that the SDK gives to every expression; `self` and `fake` depend on the column and on a package."""
 _WHOLE_ROW = ("_", "record")
 _CONFIG, _SELF, _FAKE = "config", "self", "fake"
-_HASHES = {"md5", "sha256"}
+_HASHES = ("md5", "sha256")
 _CHANCE = {"rand", "randint", _FAKE}
 _CLOCK = {"now", "utcnow", "today"}
 """Methods of Python's dates and times that read the clock."""
@@ -112,10 +113,8 @@ def parsed(text: str) -> ast.expr:
 def unknown_in(tree: ast.expr, row: Row) -> list[str]:
     """List the names in an expression that do not exist, whatever the values of a row are."""
     names = _Names(row)
-    try:
+    with suppress(RecursionError):  # the SDK's evaluator may go deeper than a visitor of Python's
         names.visit(tree)
-    except RecursionError:
-        return ["is nested too deep"]
     found = dict.fromkeys(names.found)
     if not found:
         found |= dict.fromkeys(_unknown_keys(tree, row))
@@ -287,13 +286,12 @@ def reads_besides_its_row(tree: ast.expr, columns: Collection[str], *, is_filter
 def takes_away(tree: ast.expr) -> bool:
     """True if an expression is there to hide a value: a hash, something made up, or a constant."""
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return bool(names & {*_HASHES, _FAKE}) or names <= {_CONFIG, *Namespace.of_sdk().functions}
+    return disguises(tree) or names <= {_CONFIG, *Namespace.of_sdk().functions}
 
 
-def reads(tree: ast.expr, column: str) -> bool:
-    """True if an expression may read a column."""
-    whole = KeysRead.of(tree, *_WHOLE_ROW)
-    return _names(tree, column) or whole.reads_any or column in whole.required | whole.optional
+def disguises(tree: ast.expr) -> bool:
+    """True if an expression hashes, or makes something up."""
+    return any(_names(tree, name) for name in (*_HASHES, _FAKE))
 
 
 def is_copy_of(tree: ast.expr, column: str) -> bool:

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 _SETTING = "stream_maps"
-_OPERATORS = (MAPPER_FILTER_OPTION, MAPPER_KEY_PROPERTIES_OPTION, MAPPER_ELSE_OPTION, MAPPER_SOURCE_OPTION)
-_FIRST_OPERATORS = (*_OPERATORS, MAPPER_ALIAS_OPTION)
+_OPERATORS = (
+    MAPPER_FILTER_OPTION,
+    MAPPER_KEY_PROPERTIES_OPTION,
+    MAPPER_ELSE_OPTION,
+    MAPPER_SOURCE_OPTION,
+    MAPPER_ALIAS_OPTION,
+)
 _ALWAYS_EMITTED = {EXPORT_FILES.stream, INVALID_USER_IDS.stream}
 """Streams of which fingerprints skip no row."""
 _NEAR = 0.8
@@ -113,9 +118,7 @@ class MapRules:
         name = with_nearest(self._source(key), self.streams)
         definition = self.maps[key]
         if not isinstance(definition, dict) or self._takes_away(key, self._nearest_columns(key)):
-            return Problem(
-                f"{_SETTING}: there is no stream {name}: what its rules remove, hash or filter would be exported"
-            )
+            return Problem(f"{_SETTING}: there is no stream {name}", "what its rules take away would be exported")
         return Problem(f"{_SETTING}: there is no stream {name}, so its rules are not used", is_refused=False)
 
     def _nearest_columns(self, key: str) -> Collection[str]:
@@ -127,7 +130,7 @@ class MapRules:
     def _takes_away(self, key: str, columns: Collection[str]) -> list[str]:
         """The columns and operators of a map that take something away: all that it says on columns that exist."""
         definition = self.maps[key]
-        hidden = {column for column, tree in self._expressions(key) if expressions.takes_away(tree)}
+        hidden = {column for column, tree in self._expressions(key) if expressions.disguises(tree)}
         return [
             name
             for name, rule in definition.items()
@@ -177,17 +180,13 @@ class MapRules:
         if not isinstance(definition, dict):
             return
         known = {name for stream in streams for name in stream.known}
-        operators = _OPERATORS if MAPPER_SOURCE_OPTION in definition else _FIRST_OPERATORS
-        for name, rule in definition.items():
-            if name in operators:
+        if {MAPPER_SOURCE_OPTION, MAPPER_ALIAS_OPTION} <= {*definition}:
+            yield Problem(f"{_SETTING}: {key} has {MAPPER_SOURCE_OPTION}, so {MAPPER_ALIAS_OPTION} would be a column")
+        for name in definition:
+            if name in _OPERATORS:
                 continue
             if name.startswith("__"):
-                yield Problem(f"{_SETTING}: {with_nearest(name, operators)} of {key} is no operator")
-            elif isinstance(rule, dict):
-                yield Problem(
-                    f"{_SETTING}: {name} of {key} must be an expression or null: a map cannot remove or change a"
-                    " member of an object; deselect the member, or write an expression for the whole object"
-                )
+                yield Problem(f"{_SETTING}: {with_nearest(name, _OPERATORS)} of {key} is no operator")
             elif name not in known and (problem := self._unknown_column(key, name, known)):
                 yield problem
         yield from self._unknown_keys(key, known)
@@ -200,15 +199,10 @@ class MapRules:
         """A removal that hits nothing, or a new column whose name looks like a misspelt one."""
         rule = self.maps[key][name]
         whole = next((each for each in known for s in self.separators if s and name.startswith(each + s)), "")
-        hint = (
-            f"; maps come before flattening, where {whole} is one object: deselect the member, or write an expression"
-            f" for {whole}"
-            if whole
-            else ""
-        )
+        remedy = f"maps see {whole} as one object: deselect its member, or write an expression for {whole}"
         if _is_removal(rule):
-            text = f"{_SETTING}: {key} has no column {with_nearest(name, known)} to remove{hint}"
-            return Problem(text, is_refused=MAPPER_ELSE_OPTION not in self.maps[key])
+            text = f"{_SETTING}: {key} has no column {with_nearest(name, known)} to remove"
+            return Problem(text, remedy if whole else "", is_refused=MAPPER_ELSE_OPTION not in self.maps[key])
         tree = next((tree for column, tree in self._expressions(key) if column == name), None)
         if tree is None:
             return None
@@ -217,8 +211,8 @@ class MapRules:
         if not near or near in definition or MAPPER_ELSE_OPTION in definition or expressions.is_copy_of(tree, near):
             return None
         return Problem(
-            f"{_SETTING}: {key} has no column {name} (did you mean {near}?), so {near} leaves as it is and {name} is a"
-            f" new column{hint or '; if that is meant, give it a name that looks less like it'}",
+            f"{_SETTING}: {key} has no column {name} (did you mean {near}?), so that {near} leaves as it is",
+            remedy if whole else "if a new column is meant, give it a name that looks less like another",
             is_refused=expressions.takes_away(tree),
         )
 
@@ -275,8 +269,9 @@ class MapRules:
                 continue
             if outside := expressions.reads_besides_its_row(tree, stream.columns, is_filter=not own):
                 yield Problem(
-                    f"{where} looks at {outside}, which does not go with fingerprints_url: its result may change while"
-                    " the user does not, and that user would be skipped; take it out, or unset fingerprints_url"
+                    f"{where} looks at {outside}",
+                    "with fingerprints_url a user is skipped that did not change, although such a result does:"
+                    " take it out, or unset fingerprints_url",
                 )
 
 

@@ -9,7 +9,7 @@ from tap_braze_export.errors import ConfigError, one_line, with_nearest
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.singer import expressions
 from tap_braze_export.singer.map_rules import MappedStream, MapRules
-from tap_braze_export.singer.problem import Problem
+from tap_braze_export.singer.problem import Problem, in_words
 from tap_braze_export.singer.selection_rules import (
     Known,
     catalog_problems,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from singer_sdk.singerlib import Catalog
 
-_MAX_NAMED = 10
-"""Problems in the one line of an error."""
+_FAKER_MEMBERS = ("seed", "locale")
+"""All that the SDK reads of faker_config."""
 
 
 def problems(config: Mapping[str, Any], known: Known) -> Iterator[Problem]:
@@ -51,8 +51,8 @@ def problems(config: Mapping[str, Any], known: Known) -> Iterator[Problem]:
 
 def warn(found: Iterable[Problem], logger: logging.Logger) -> None:
     """Log problems, none of which ends anything."""
-    for text in dict.fromkeys(one_line(problem.text) for problem in found):
-        logger.warning("%s", text)
+    for problem in dict.fromkeys(found):
+        logger.warning("%s", one_line("; ".join(in_words([problem]))))
 
 
 def refuse(found: Iterable[Problem], logger: logging.Logger) -> None:
@@ -63,10 +63,8 @@ def refuse(found: Iterable[Problem], logger: logging.Logger) -> None:
     """
     listed = [*found]
     warn((problem for problem in listed if not problem.is_refused), logger)
-    refused = [*dict.fromkeys(problem.text for problem in listed if problem.is_refused)]
-    if refused:
-        more = [f"{len(refused) - _MAX_NAMED} more"] if len(refused) > _MAX_NAMED else []
-        raise ConfigError("; ".join([*refused[:_MAX_NAMED], *more]))
+    if refused := in_words(problem for problem in listed if problem.is_refused):
+        raise ConfigError("; ".join(refused))
 
 
 def _object(config: Mapping[str, Any], setting: str) -> Mapping[str, Any]:
@@ -106,7 +104,3 @@ def _unused(config: Mapping[str, Any], rules: MapRules) -> Iterator[Problem]:
         if name not in _FAKER_MEMBERS:
             told = with_nearest(name, _FAKER_MEMBERS)
             yield Problem(f"faker_config: there is no member {told}", is_refused=False)
-
-
-_FAKER_MEMBERS = ("seed", "locale")
-"""All that the SDK reads of faker_config."""

@@ -148,10 +148,12 @@ class Plugin(Tap):
 
     def unmatched_names(self) -> Iterator[Problem]:
         """List the names in settings and rules that match nothing."""
-        # A check is handed an empty catalog, so that it does not ask Braze for custom attributes.
-        asks_later = self.input_catalog is not None and not self.input_catalog
-        is_known = not (asks_later and self.config.get("discover_custom_attributes"))
-        return names.problems(self.config, Known(self.catalog, attributes_are_known=is_known))
+        if self.input_catalog is None or self.input_catalog:
+            return names.problems(self.config, Known(self.catalog))
+        # A check that is given no catalog has an empty one, so that it does not ask Braze for custom attributes.
+        entries = {name: _selected(entry) for name, entry in self.catalog.items() if _TABLES[name].selected_by_default}
+        is_known = not self.config.get("discover_custom_attributes")
+        return names.problems(self.config, Known(Catalog(entries), attributes_are_known=is_known))
 
     @classproperty
     @override

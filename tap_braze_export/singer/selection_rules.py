@@ -32,11 +32,12 @@ _ATTRIBUTES_CRUMB = ("properties", _ATTRIBUTES)
 _COLUMN, _MEMBER = 2, 4
 """Lengths of a breadcrumb."""
 _MELTANO = "MELTANO_EXTRACT__"
+_WOULD_LEAVE = "what is meant would be exported: name a column, or deselect the whole column that holds it"
 _DOT = re.compile(r"(?<!\\)\.")
 _NEAR = 0.8
 _KNOW_ATTRIBUTES = (
-    "set discover_custom_attributes, or name the attribute in the setting custom_attributes, and discover again; or"
-    " deselect users.custom_attributes as a whole"
+    "it would be exported; set discover_custom_attributes, or name the attribute in the setting custom_attributes, and"
+    " discover again; or deselect users.custom_attributes as a whole"
 )
 
 
@@ -99,8 +100,11 @@ def catalog_problems(known: Known) -> Iterator[Problem]:
             if crumb and (reason := _unknown(known, stream, crumb)):
                 holder = crumb[:-2]
                 leaves = known.is_selected(stream) and known.is_selected(stream, holder)
-                verb = "selects" if chosen else "deselects"
-                yield Problem(f"catalog: {stream} {verb} {reason}", is_refused=leaves and not chosen)
+                yield Problem(
+                    f"catalog: {stream} {'selects' if chosen else 'deselects'} {reason}",
+                    "" if chosen else _KNOW_ATTRIBUTES if holder == _ATTRIBUTES_CRUMB else _WOULD_LEAVE,
+                    is_refused=leaves and not chosen,
+                )
 
 
 def _choice(data: Metadata) -> bool | None:
@@ -112,16 +116,16 @@ def _unknown(known: Known, stream: str, crumb: Crumb) -> str:
     """Say why a breadcrumb names nothing that can be chosen alone; empty if it does."""
     names = crumb[1::2]
     if {*crumb[::2]} != {"properties"} or len(crumb) % 2 or len(crumb) > _MEMBER:
-        return f"{'.'.join(names)}, which is too deep inside: select or deselect the member above it"
+        return f"{'.'.join(names)}, which cannot be chosen alone"
     if names[0] not in known.columns(stream):
         return f"{with_nearest(names[0], known.columns(stream))}, which is no column"
     members = known.members(stream, names[0])
     if len(crumb) == _COLUMN or names[1] in members:
         return ""
     if crumb[:2] == _ATTRIBUTES_CRUMB:
-        told = f"{_ATTRIBUTES}.{with_nearest(names[1], members)}, a custom attribute that the catalog does not know"
-        return f"{told}: {_KNOW_ATTRIBUTES}" if known.attributes_are_known else ""
-    return f"{names[0]}.{with_nearest(names[1], members)}, which is no member that can be chosen alone"
+        told = f"the custom attribute {with_nearest(names[1], members)}, which the catalog does not know"
+        return told if known.attributes_are_known else ""
+    return f"{names[0]}.{with_nearest(names[1], members)}, which cannot be chosen alone"
 
 
 @dataclass(frozen=True)
@@ -217,10 +221,8 @@ def _unmatched(known: Known, rule: Rule, streams: list[str], *, is_exported: boo
         told = f"{member}: Meltano takes a dot for a member inside; write ? for it"
     else:
         told = f"{with_nearest(member, members)}, which the catalog does not know"
-    effect = "all of them" if rule.selects else "it"
-    return Problem(
-        f"{rule.text} names the custom attribute {told}; {effect} would be exported: {_KNOW_ATTRIBUTES}", is_refused
-    )
+    effect = "all the others would be exported, too; " if rule.selects else ""
+    return Problem(f"{rule.text} names the custom attribute {told}", effect + _KNOW_ATTRIBUTES, is_refused)
 
 
 def extra_field_problems(known: Known, extra: Collection[str]) -> Iterator[Problem]:
@@ -239,14 +241,16 @@ def extra_field_problems(known: Known, extra: Collection[str]) -> Iterator[Probl
             )
         if is_dropped:
             yield Problem(
-                f"extra_export_fields asks Braze for {name}, which the catalog deselects, so that it would be dropped:"
-                " select it, or take it out"
+                f"extra_export_fields asks Braze for {name}, which the catalog deselects",
+                "it would be dropped: select it, or take it out",
             )
-        elif name not in columns and name not in paths and not has_rescued:
+        elif name in columns or name in paths:
+            continue
+        elif not has_rescued:
             yield Problem(
                 f"extra_export_fields asks Braze for {name}, whose values are dropped: select {RESCUED} of users",
                 is_refused=False,
             )
-        elif name not in columns and get_close_matches(name, [*columns, *paths], n=1, cutoff=_NEAR):
+        elif get_close_matches(name, [*columns, *paths], n=1, cutoff=_NEAR):
             told = with_nearest(name, [*columns, *paths])
             yield Problem(f"extra_export_fields names a field that the tap does not know: {told}", is_refused=False)
