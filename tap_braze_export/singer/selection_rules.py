@@ -78,6 +78,18 @@ class Known:
         columns = _TABLES[stream].columns if stream in _TABLES else ()
         return [member.name for each in columns if each.name == column for member in each.members]
 
+    def would_leave(self, attribute: str) -> bool:
+        """True if a custom attribute that the catalog does not know may be exported.
+
+        It may not once a member is deselected, since the selected ones alone are requested then; unless its name is
+        a misspelt one.
+        """
+        members = self.members(USERS.stream, _ATTRIBUTES)
+        crumbs = ((*_ATTRIBUTES_CRUMB, "properties", member) for member in members)
+        return "did you mean" in with_nearest(attribute, members) or all(
+            self.is_selected(USERS.stream, crumb) for crumb in crumbs
+        )
+
     def crumbs(self, stream: str) -> Iterator[str]:
         """Yield the breadcrumbs of a stream, as Meltano compares them with its rules."""
         entry = self.entry(stream)
@@ -100,9 +112,11 @@ def catalog_problems(known: Known) -> Iterator[Problem]:
             if crumb and (reason := _unknown(known, stream, crumb)):
                 holder = crumb[:-2]
                 leaves = known.is_selected(stream) and known.is_selected(stream, holder)
+                if holder == _ATTRIBUTES_CRUMB:
+                    leaves &= known.would_leave(crumb[-1])
                 yield Problem(
                     f"catalog: {stream} {'selects' if chosen else 'deselects'} {reason}",
-                    "" if chosen else _KNOW_ATTRIBUTES if holder == _ATTRIBUTES_CRUMB else _WOULD_LEAVE,
+                    "" if chosen or not leaves else _KNOW_ATTRIBUTES if holder == _ATTRIBUTES_CRUMB else _WOULD_LEAVE,
                     is_refused=leaves and not chosen,
                 )
 
@@ -221,8 +235,11 @@ def _unmatched(known: Known, rule: Rule, streams: list[str], *, is_exported: boo
         told = f"{member}: Meltano takes a dot for a member inside; write ? for it"
     else:
         told = f"{with_nearest(member, members)}, which the catalog does not know"
+    text = f"{rule.text} names the custom attribute {told}"
+    if not (is_refused and known.would_leave(member)):
+        return Problem(text, is_refused=False)
     effect = "all the others would be exported, too; " if rule.selects else ""
-    return Problem(f"{rule.text} names the custom attribute {told}", effect + _KNOW_ATTRIBUTES, is_refused)
+    return Problem(text, effect + _KNOW_ATTRIBUTES)
 
 
 def extra_field_problems(known: Known, extra: Collection[str]) -> Iterator[Problem]:

@@ -110,6 +110,16 @@ def test_what_leaves_with_its_holder_may_be_unknown() -> None:
         assert not problem.is_refused, holder
 
 
+def test_closed_list_of_attributes_keeps_unknown_ones_out() -> None:
+    """Once one is deselected the selected ones alone are requested; a misspelt name is refused all the same."""
+    closed = {"users/custom_attributes/plan": False}
+    for name, is_refused in (("address", False), ("viip", True)):
+        (problem,) = catalog_problems(known({**closed, f"users/custom_attributes/{name}": False}))
+        assert problem.is_refused is is_refused, name
+        (problem,) = meltano_problems(known(closed), rules("*.*", f"!users.custom_attributes.{name}"))
+        assert problem.is_refused is is_refused, name
+
+
 def test_run_with_such_a_catalog_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
     given = catalog({"users/custom_attributes/address": False}, {})
     calls = len(sandbox.calls)
