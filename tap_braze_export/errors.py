@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"\s*[A-Za-z_][\w .-]{0,63}", re.ASCII)
 _MAX_NAMES = 10
+_MAX_CHARS = 64
 
 
 class TapError(Exception):
@@ -120,16 +121,20 @@ def described(error: Exception, secrets: Iterable[str] = ()) -> str:
     return f"{type(error).__name__}{f' ({text})' if text else ''}"
 
 
+def with_nearest(name: str, known: Iterable[str]) -> str:
+    """A name that is not known, with the nearest known one where there is one."""
+    by_spelling = {each.lower(): each for each in known}
+    shown = name.strip()[:_MAX_CHARS]
+    nearest = get_close_matches(re.sub(r"\W+", "_", shown.lower()), by_spelling, n=1)
+    return f"{shown} (did you mean {by_spelling[nearest[0]]}?)" if nearest else shown
+
+
 def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Names that are not known, each with the nearest known one; what may be a value and no name is only counted."""
-    by_spelling = {name.lower(): name for name in known}
+    known = [*known]
     unknown = sorted(set(names))
     shown = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
-    result = []
-    for name in shown:
-        spelling = re.sub(r"\W+", "_", name.strip().lower())
-        nearest = get_close_matches(spelling, by_spelling, n=1)
-        result.append(f"{name.strip()} (did you mean {by_spelling[nearest[0]]}?)" if nearest else name.strip())
+    result = [with_nearest(name, known) for name in shown]
     if more := len(unknown) - len(shown):
         result.append(f"{more} more")
     return result

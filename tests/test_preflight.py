@@ -103,7 +103,7 @@ def test_unknown_segment(tmp_path: Path) -> None:
 @pytest.mark.parametrize("modes", [("--test",), ("--test=schemas",), ("--discover",)])
 def test_the_last_line_says_why_also_if_python_warns(tmp_path: Path, modes: tuple[str, ...]) -> None:
     """Meltano names a catalog and a state, and shows Python's warnings: none of a file that was left open follows."""
-    files = [f"--{name}={written(tmp_path, {}, f'{name}.json')}" for name in ("state", "catalog")]
+    files = [f"--{name}={written(tmp_path, {'streams': []}, f'{name}.json')}" for name in ("state", "catalog")]
     given = {"api_url": "https://x", "api_key": "k", "segment_ids": {"of": "a wrong type"}}
     config = written(tmp_path, given)
     ended = command(*files, "--config", config, *modes, PYTHONWARNINGS="always::ResourceWarning")

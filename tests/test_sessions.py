@@ -43,7 +43,7 @@ def netrc(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_calls_carry_the_key_and_nothing_of_a_netrc(
     server: Server, clock: FakeClock, call: Callable[[Braze], object]
 ) -> None:
-    server.answers = [as_json({"object_prefix": "a-1", "users": []})]
+    server.answers = [as_json({"object_prefix": "a-1", "message": "success", "users": []})]
 
     call(Braze(server.url, KEY, clock=clock))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from tap_braze_export.braze import endpoints
-from tap_braze_export.braze.ids_body import NoUsersError, UnreadableBodyError, read_ids_body
+from tap_braze_export.braze.ids_body import NoAnswerError, read_ids_body
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.braze.responses import (
     MAX_ERROR_BYTES,
@@ -20,6 +21,7 @@ from tap_braze_export.braze.responses import (
     failed,
     refused,
     succeeded,
+    unanswered,
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
 from tap_braze_export.retry import GaveUpError, RetryPolicy
@@ -27,12 +29,14 @@ from tap_braze_export.sessions import Session, body_start, read_body
 from tap_braze_export.settings import is_web_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tap_braze_export.braze.endpoints import Endpoint
     from tap_braze_export.clock import Clock
 
 _USER_AGENT = f"tap-braze-export/{importlib.metadata.version('tap-braze-export')}"
+
+T = TypeVar("T")
 
 _CONNECT_SECONDS = 10
 _PATIENCE_SECONDS = 600
@@ -227,20 +231,19 @@ class Braze:
             RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        response, content, _ = self._request(endpoints.IDS, "identifiers", personal=True, body=body)
-        try:
-            users, invalid_user_ids = read_ids_body(content)
-        except UnreadableBodyError:
-            raise BrazeError(
-                f"{endpoints.IDS} responded {response.status_code} with unreadable JSON ({len(content)} bytes): run"
-                " again; if it stays so, check that api_url is the REST endpoint and that no proxy changes responses"
-            ) from None
-        except NoUsersError:
-            raise BrazeError(
-                f"{endpoints.IDS} responded {response.status_code} without users: run again later; if that happens"
-                " again, check that api_url is the REST endpoint of your instance"
-            ) from None
-        return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
+        request = {"url": self._api_url + endpoints.IDS.path, "json": body}
+
+        def attempt() -> IdsResponse:
+            response, content, _ = self._send(endpoints.IDS, "identifiers", request, personal=True)
+            try:
+                if response.status_code == HTTPStatus.ACCEPTED:
+                    raise NoAnswerError("which means that nothing is done yet")  # noqa: TRY301
+                users, invalid_user_ids = read_ids_body(content)
+            except NoAnswerError as error:
+                raise unanswered(response, content, str(error), secrets=self._secrets(request)) from None
+            return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
+
+        return self._call(endpoints.IDS, "identifiers", attempt)
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
@@ -295,7 +298,6 @@ class Braze:
         url: str | None = None,
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        personal: bool = False,
     ) -> _Accepted:
         """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
 
@@ -305,14 +307,14 @@ class Braze:
             url: The address, where it is not the endpoint's own.
             params: Its query.
             body: Its JSON body.
-            personal: True if the request is about single people, so that responses may name them.
         """
         request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
+        return self._call(endpoint, what, lambda: self._send(endpoint, what, request))
+
+    def _call(self, endpoint: Endpoint, what: str, attempt: Callable[[], T]) -> T:
         call = f"{endpoint} ({what})"
         try:
-            return self._retries(endpoint).call(
-                lambda: self._send(endpoint, what, request, personal=personal), failed=call, clock=self._clock
-            )
+            return self._retries(endpoint).call(attempt, failed=call, clock=self._clock)
         except GaveUpError as error:
             if error.stopped:
                 reason, advice = "is not repeated, the run was told to end", ""
@@ -329,7 +331,8 @@ class Braze:
             return RetryPolicy(endpoint.max_tries, _PATIENCE_SECONDS)
         return RetryPolicy(endpoint.max_tries, self._patience, self._patience)
 
-    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool) -> _Accepted:
+    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool = False) -> _Accepted:
+        """Make one try; `personal` if it is about single people, so that responses may name them."""
         sent_at = self._clock.now()
         try:
             response = self._session.request(
@@ -349,7 +352,10 @@ class Braze:
         except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
             raise failed(endpoint, what, error, sent_at) from None
         body = body_start(response, max_bytes=MAX_ERROR_BYTES, max_seconds=endpoint.read_seconds, clock=self._clock)
-        identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if personal else ()
-        secrets = [self._key, *identifiers]
+        secrets = self._secrets(request) if personal else [self._key]
         times = {"sent_at": sent_at, "now": self._clock.now(), "monotonic": self._clock.monotonic()}
         raise refused(endpoint, what, response, body, secrets=secrets, personal=personal, **times)
+
+    def _secrets(self, request: dict[str, Any]) -> list[str]:
+        """Texts that no message may hold: the key, and the identifiers of a request about single people."""
+        return [self._key, *texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS)]

@@ -102,6 +102,16 @@ def refused(
     return error
 
 
+def unanswered(response: requests.Response, body: bytes, problem: str, *, secrets: Iterable[str]) -> RetryableError:
+    """The error to raise for a response of success about single people that says nothing about them."""
+    message = _message(body, secrets, personal=True)
+    return RetryableError(
+        f"Braze responded {response.status_code} {problem}{f' ({message})' if message else ''}",
+        advice="run again later; if that happens again, check that api_url is the REST endpoint of your instance and"
+        " that no proxy changes responses",
+    )
+
+
 def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exception:
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__

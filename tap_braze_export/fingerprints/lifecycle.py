@@ -246,7 +246,7 @@ class Fingerprints:
             except UnreadableSnapshotError:
                 reason = reason or f"{name} at fingerprints_url is damaged"
         if any(each.facts["signature"] != self._signature for each in self._last):
-            reason = reason or "the last fingerprints are of another selection, schema or stream map"
+            reason = reason or "the last fingerprints are of another selection, schema, stream map or tap version"
         return reason
 
     def _steps(self) -> list[Emitted]:

@@ -1,4 +1,4 @@
-"""The content of a user: its rows in a form that neither their time nor any order in them changes."""
+"""The content of a user: its rows in a form that neither their time, nor their order, nor that of members changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ _NULL = Raw(b"null")
 _RESCUES = f'"{RESCUED}":{{'.encode()
 _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 """Sorts the members of open objects; columns stay in their order."""
-_NESTED = (dict, list)
 _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -108,7 +107,6 @@ def _users_without_raw_columns(users: Sequence[Any], contents: Contents) -> byte
 
 
 def _add_raw(braze_id: str, name: str, value: bytes, contents: Contents) -> None:
-    # The order of coordinates has a meaning.
     content = _canonical(value) if name == _ATTRIBUTES else value.translate(None, _BLANKS)
     contents.setdefault(braze_id, []).append(content)
 
@@ -124,28 +122,19 @@ def _add(stream: str, braze_ids: Sequence[str], lines: list[bytes], contents: Co
 
 
 def _row_of(columns: Mapping[str, Raw]) -> bytes:
-    """Render a row with sorted members and items in its columns."""
+    """Render a row with sorted members in its columns."""
     members = (_ENCODER.encode(name) + b":" + _canonical(bytes(value)) for name, value in columns.items())
     return b"{" + b",".join(members) + b"}"
 
 
 def _canonical(value: bytes) -> bytes:
-    """Return JSON in the one form that this tap would write, with sorted members and items."""
+    """Return JSON in the one form that this tap would write, with sorted members; the order of items has a meaning."""
     if not value.startswith((b"{", b"[")) and b"\\" not in value:
         return value
     try:
-        decoded = _DECODER.decode(value)
-        has_lists = type(decoded) in _NESTED and b"[" in value
-        return _ENCODER.encode(_sorted(decoded) if has_lists else decoded)
+        return _ENCODER.encode(_DECODER.decode(value))
     except (msgspec.MsgspecError, RecursionError):
         return value  # nested too deeply, or an integer of too many digits: here any other order is a change
-
-
-def _sorted(value: dict[str, Any] | list[Any]) -> dict[str, Any] | list[Any]:
-    if isinstance(value, dict):
-        return {member: _sorted(inner) if type(inner) in _NESTED else inner for member, inner in value.items()}
-    items = [_ENCODER.encode(_sorted(item) if type(item) in _NESTED else item) for item in value]
-    return [Raw(item) for item in sorted(items)]
 
 
 def _time(exported_at: str) -> bytes:

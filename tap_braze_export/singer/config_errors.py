@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import logging
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
-from singer_sdk.mapper import MAPPER_FILTER_OPTION, NULL_STRING
 from singer_sdk.plugin_base import JSONSchemaValidator
 from singer_sdk.singerlib import Catalog
 
@@ -220,24 +218,6 @@ def odd_settings(config: Mapping[str, Any]) -> list[str]:
         ):
             errors.append(f"{name} holds NUL, or half of a character")
     return errors
-
-
-def unreadable_expression(stream_maps: object) -> str:
-    """The error of the first expression of stream maps that Python cannot parse; empty if there is none."""
-    for stream, columns in stream_maps.items() if isinstance(stream_maps, dict) else ():
-        for column, expression in columns.items() if isinstance(columns, dict) else ():
-            is_operator = column.startswith("__") and column != MAPPER_FILTER_OPTION
-            if is_operator or not isinstance(expression, str) or expression == NULL_STRING:
-                continue
-            try:
-                reason = "" if ast.parse(expression).body else "it is empty"
-            except SyntaxError as error:
-                reason = error.msg
-            except (ValueError, RecursionError, MemoryError) as error:
-                reason = type(error).__name__
-            if reason:
-                return f"stream_maps: the expression of {column} for {stream} cannot be read ({reason})"
-    return ""
 
 
 def _leaves(value: Any) -> Iterator[Any]:

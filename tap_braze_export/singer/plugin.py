@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import json
 from contextlib import suppress
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
@@ -30,7 +31,7 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.schema.table import EXPORTED_AT
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
-from tap_braze_export.singer import meltano_test
+from tap_braze_export.singer import meltano_test, names
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
     checked_catalog,
@@ -41,19 +42,20 @@ from tap_braze_export.singer.config_errors import (
     read_config_file,
     read_environment,
     unknown_settings,
-    unreadable_expression,
 )
 from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
+from tap_braze_export.singer.selection_rules import Known
 from tap_braze_export.state import none_or_one
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import click
 
     from tap_braze_export.schema.table import Field
+    from tap_braze_export.singer.problem import Problem
 
 _TABLES = {table.stream: table for table in TABLES}
 
@@ -120,6 +122,7 @@ class Plugin(Tap):
                     definition = Schema.from_dict(table.json_schema["properties"][name])
                     entry.schema.properties.setdefault(name, definition)
                     entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
+        names.refuse(self.unmatched_names(), self.logger)
         # The mapper removes __else__ from the settings it gets, so it gets a copy. It drops the columns of deselected
         # streams, which a dry run syncs, too, so it gets a catalog that selects every stream.
         config: Any = copy.deepcopy(dict(self.config))
@@ -130,8 +133,6 @@ class Plugin(Tap):
         try:
             self.mapper.register_raw_streams_from_catalog(catalog)
         except Exception as error:
-            if problem := unreadable_expression(self.config.get("stream_maps")):
-                raise ConfigError(problem) from None
             if isinstance(error, SingerSDKError) or not self.config.get("stream_maps"):
                 raise
             raise ConfigError(
@@ -144,6 +145,15 @@ class Plugin(Tap):
                 flattening = Flattening.of(stream_map.transformed_schema, options, keys)
                 self.flattenings[stream_map.stream_alias] = flattening
                 stream_map.transformed_schema = flattening.schema
+
+    def unmatched_names(self) -> Iterator[Problem]:
+        """List the names in settings and rules that match nothing."""
+        if self.input_catalog is None or self.input_catalog:
+            return names.problems(self.config, Known(self.catalog))
+        # A check that is given no catalog has an empty one, so that it does not ask Braze for custom attributes.
+        entries = {name: _selected(entry) for name, entry in self.catalog.items() if _TABLES[name].selected_by_default}
+        is_known = not self.config.get("discover_custom_attributes")
+        return names.problems(self.config, Known(Catalog(entries), attributes_are_known=is_known))
 
     @classproperty
     @override
@@ -219,7 +229,7 @@ class Plugin(Tap):
                 "`meltano config test` calls: this checks what --test checks, and starts no export;"
                 " the one record that Meltano waits for is made up"
             )
-            cls._made_for_checks(given).check()
+            cls._made_for_checks(given, catalog).check()
             meltano_test.answer()
             return
         if meltano_test.is_one_pipe() and not options.get("about"):
@@ -245,6 +255,7 @@ class Plugin(Tap):
             given = ctx.params["config"]
             tap = cls(config=given.config, parse_env_config=given.parse_env, validate_config=False, setup_mapper=False)
             tap.run_discovery()
+            names.warn(tap.unmatched_names(), tap.logger)
             ctx.exit()
 
     @classmethod
@@ -258,7 +269,7 @@ class Plugin(Tap):
             return
         given = ctx.params["config"]
         if value == CliTestOptionValue.All.value:
-            cls._made_for_checks(given).check()
+            cls._made_for_checks(given, ctx.params.get("catalog")).check()
         else:
             tap = cls(config=given.config, parse_env_config=given.parse_env)
             tap.writes_schemas_at_once = True
@@ -266,13 +277,15 @@ class Plugin(Tap):
         ctx.exit()
 
     @classmethod
-    def _made_for_checks(cls, given: Any) -> Self:
-        """Make the tap with a catalog, so that no discovery asks Braze for custom attributes.
+    def _made_for_checks(cls, given: Any, catalog: IO[str] | None) -> Self:
+        """Make the tap with a catalog, an empty one if need be, so that no discovery asks Braze for custom attributes.
 
         Raises:
             ConfigValidationError: If the settings are wrong; what may help to mend them is logged.
         """
-        options = {"config": given.config, "parse_env_config": given.parse_env, "catalog": Catalog()}
+        checked = checked_catalog(catalog)
+        selected = Catalog.from_dict(json.load(checked)) if checked else Catalog()
+        options = {"config": given.config, "parse_env_config": given.parse_env, "catalog": selected}
         try:
             return cls(**options)
         except ConfigValidationError as error:

@@ -124,7 +124,15 @@ def test_identifiers_keep_their_text(server: Server, braze: Braze) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [rb'"message":"\ud83d"', b'"message":NaN', rb'"\ud83d":1', b'"users":7', b'"n":1e400']
+    "other",
+    [
+        rb'"note":"\ud83d"',
+        b'"note":NaN',
+        rb'"mess\u0061ge":"success","note":"\ud83d"',
+        rb'"\ud83d":1',
+        b'"users":7',
+        b'"n":1e400',
+    ],
 )
 def test_odd_members_beside_the_users_cost_no_user(server: Server, braze: Braze, other: bytes) -> None:
     """Of two members with one name the later counts, as in every decoder."""
@@ -156,8 +164,9 @@ def test_unreadable_json_is_told_as_such(server: Server, braze: Braze, content: 
     """No JSON, or only its beginning: never "without users"."""
     server.answers = [(201, {}, content)]
 
+    told = f"Braze responded 201 with unreadable JSON ({len(content)} bytes); run again later; if that happens again,"
     message = refused(export_ids, braze, BrazeError)
-    assert message.startswith(f"POST /users/export/ids responded 201 with unreadable JSON ({len(content)} bytes)")
+    assert told in message
     assert "without users" not in message
     assert "Welcome" not in message
 
@@ -172,10 +181,7 @@ def test_unreadable_json_is_told_as_such(server: Server, braze: Braze, content: 
 def test_json_without_users_is_told_as_such(server: Server, braze: Braze, content: bytes) -> None:
     server.answers = [(201, {}, content)]
 
-    assert refused(export_ids, braze, BrazeError) == (
-        "POST /users/export/ids responded 201 without users: run again later; if that happens again, check that api_url"
-        " is the REST endpoint of your instance"
-    )
+    assert "Braze responded 201 without users" in refused(export_ids, braze, BrazeError)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_body(server: Server, braze: Braze) -> None:

@@ -135,7 +135,7 @@ def test_other_rows_are_all_emitted(nights: Nights, change: Callable[[Nights], N
 
     assert emitted(changed)["users"] == ["a", "b"]
     assert changed.warnings == [
-        "All users are emitted: the last fingerprints are of another selection, schema or stream map"
+        "All users are emitted: the last fingerprints are of another selection, schema, stream map or tap version"
     ]
     assert emitted(nights.run({"s": [A, B]})) == {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
-from tests.support.nights import Nights, emitted, last_line, unchanged, user
+from tests.support.nights import STREAMS, Nights, emitted, last_line, unchanged, user
 from tests.support.runs import selecting
 
 if TYPE_CHECKING:
@@ -70,16 +70,21 @@ def test_skipped_users_keep_their_time_together_with_their_children(nights: Nigh
     assert times == {("a", a), ("b", b)}
 
 
-def shuffled(value: Any, seed: random.Random) -> Any:
-    """The same value with members and list items in another order; pairs of numbers stay as they are."""
+def shuffled(value: Any, seed: random.Random, *, of_rows: bool = False) -> Any:
+    """The same value with members in another order, and with those items that are rows of their own."""
     if isinstance(value, dict):
-        members = [(name, shuffled(inner, seed)) for name, inner in value.items()]
+        members = [
+            (name, shuffled(inner, seed, of_rows=isinstance(inner, list) and name in ROWS))
+            for name, inner in value.items()
+        ]
         return dict(seed.sample(members, len(members)))
-    if isinstance(value, list) and not all(isinstance(item, float) for item in value):
-        return seed.sample([shuffled(item, seed) for item in value], len(value))
+    if isinstance(value, list):
+        items = [shuffled(item, seed) for item in value]
+        return seed.sample(items, len(items)) if of_rows else items
     return value
 
 
+ROWS = {"apps", "custom_events", "campaigns_received"}
 RICH = user(
     "rich",
     custom_attributes={"tags": ["b", "a"], "plan": {"name": "pro", "seats": 3}, "Größe": "é", "score": 1.5},
@@ -99,7 +104,7 @@ def raw(user: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_another_order_is_no_change(nights: Nights, seed: int) -> None:
-    """Of members and of list items, with blanks and escapes as another program would write them."""
+    """Of members and of rows, with blanks and escapes as another program would write them."""
     nights.run({"s": [raw(RICH), user("a")]})
     line = json.dumps(shuffled(RICH, random.Random(seed))).encode()
 
@@ -110,10 +115,31 @@ def test_another_order_is_no_change(nights: Nights, seed: int) -> None:
     assert (emitted(third), unchanged(third)) == ({}, 2)
 
 
-def test_the_order_of_coordinates_has_a_meaning(nights: Nights) -> None:
-    nights.run({"s": [raw(RICH)]})
+def test_another_order_in_a_value_is_a_change(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Wherever the list is, and however deep: only the items that become rows have no order."""
+    nights = Nights(sandbox, tmp_path, streams=[*STREAMS, "campaigns_received"])
+    flags = {"name": "c", "api_campaign_id": "1"}
+    turned: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"last_coordinates": [13.4, 52.5]}, {"last_coordinates": [52.5, 13.4]}),
+        ({"custom_attributes": {"tags": ["gold", "silver"]}}, {"custom_attributes": {"tags": ["silver", "gold"]}}),
+        ({"custom_attributes": {"route": [[1, 2], [3, 4]]}}, {"custom_attributes": {"route": [[1, 2], [4, 3]]}}),
+        ({"custom_attributes": {"a": {"b": [{"c": 1}, 2]}}}, {"custom_attributes": {"a": {"b": [2, {"c": 1}]}}}),
+        ({"unknown": {"range": ["from", "to"]}}, {"unknown": {"range": ["to", "from"]}}),
+        ({"unknown": [["a"], ["b"]]}, {"unknown": [["b"], ["a"]]}),
+        ({"apps": [7, "seven"]}, {"apps": ["seven", 7]}),
+    ]
+    turned += [
+        (
+            {"campaigns_received": [flags | {name: {"new": [1, 2]}}]},
+            {"campaigns_received": [flags | {name: {"new": [2, 1]}}]},
+        )
+        for name in ("engaged", "multiple_converted", "unknown")
+    ]
+    for before, after in turned:
+        nights.run({"s": [raw(user("a") | before)]})
+        again = nights.run({"s": [raw(user("a") | after)]})
 
-    assert emitted(nights.run({"s": [raw(RICH | {"last_coordinates": [52.5, 13.4]})]}))["users"] == ["rich"]
+        assert emitted(again).get("users") == ["a"], (before, after)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_file_of_odd_json_is_one_line(folder: Path, text: str) -> None:
             "stream_maps: the expression of __filter__ for dev* cannot be read (invalid syntax)",
         ),
         (
-            {"stream_maps": {"users": {"__alias__": "a b", "__key_properties__": ["x"]}}},
+            {"stream_maps": {"users": {"__alias__": "a b"}}},
             "stream_maps: Failed to evaluate simpleeval expressions a b",
         ),
         ({"bucket_options": {"x": [float("inf")]}}, "bucket_options holds NaN or an infinite number"),

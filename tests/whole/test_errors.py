@@ -275,7 +275,7 @@ def test_unknown_option() -> None:
 
 def test_stream_map_that_fails_on_a_row(sandbox: Sandbox, tmp_path: Path) -> None:
     """An expression that some row breaks: the error names the stream and not the row."""
-    for expression in ("random_bucket + email", "int(email)", "unheard_of"):
+    for expression in ("random_bucket + email", "int(email)", "custom_attributes['unheard of']"):
         given = settings(sandbox, tmp_path, stream_maps={"users": {"x": expression}})
         error = refusal("--config", written(tmp_path, given))
         assert error.startswith("stream_maps: an expression for users fails")
