@@ -22,6 +22,18 @@ ENTRY = {
     "in_bucket": False,
     "users": 7,
     "last_users": None,
+    "updated_since": "2027-01-14T07:00:00.000000Z",
+    "full": False,
+    "accepted_at": "2027-01-15T11:00:00.000000Z",
+    "rejected": 2,
+    "complete": [
+        {
+            "full_at": "2027-01-12T08:00:00.000000Z",
+            "full_since": None,
+            "accepted_at": "2027-01-14T08:00:00.000000Z",
+            "rows_signature": "5ha9e",
+        }
+    ],
     "files": 1,
     "emitted": "MTIzNDU2Nzg=",
 }

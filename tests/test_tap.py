@@ -110,6 +110,7 @@ def test_audit_log(big: Run) -> None:
         "source": "segment",
         "segment_id": "all-users",
         "exported_at": "2027-01-15T08:00:00.000000Z",
+        "updated_since": None,
         "read_at": "2027-01-15T08:00:00.000000Z",
         "bytes": first["bytes"],
         "lines": 200,
@@ -117,6 +118,7 @@ def test_audit_log(big: Run) -> None:
         "duplicates": 1,
         "unchanged": 0,
         "rejected": 0,
+        "missed": None,
     }
     assert [row["file"].split("!")[1].split("-")[0] for row in rows] == [str(number) for number in range(10)]
     assert sum(row["users"] for row in rows) == big.counts["users"]

@@ -1,4 +1,4 @@
-"""What a run exports: segments and the Global Control Group, with the fields of each."""
+"""The exports that the settings ask for: segments and the Global Control Group, with the fields of each."""
 
 from __future__ import annotations
 

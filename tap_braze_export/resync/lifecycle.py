@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.rate_limit import RequestPacer
 from tap_braze_export.clock import timestamp
-from tap_braze_export.deliveries import Role
+from tap_braze_export.deliveries import Deliveries, Role
 from tap_braze_export.errors import BrazeError, TapError
 from tap_braze_export.files.archive import Block
 from tap_braze_export.files.disk import private_file
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import CompleteExport
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.resync.id_requests import Request
@@ -115,7 +114,7 @@ class Group:
         self.resync.failed(self, error)
 
 
-class Resync:
+class Resync(Deliveries):
     """Requests the configured identifiers and delivers their users in groups: `Deliveries`.
 
     Args:
@@ -233,16 +232,6 @@ class Resync:
     def state(self) -> dict[str, Any]:
         """See `Deliveries`; the part of segment exports stays as it came."""
         return dict(self._state)
-
-    def stated(self) -> None:
-        """See `Deliveries`; a resync keeps no journal."""
-
-    def second_part(self) -> None:
-        """See `Deliveries`; a resync has one part."""
-
-    def complete_exports(self) -> Sequence[CompleteExport]:
-        """See `Deliveries`."""
-        return ()
 
     def review(self) -> None:
         """Log how many identifiers matched nobody."""

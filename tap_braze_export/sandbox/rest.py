@@ -73,7 +73,6 @@ def rest_app(workspace: Workspace) -> Flask:  # noqa: C901 - the hooks of one ap
     def end(response: Response) -> Response:
         budget = g.get("budget") or workspace.pool_limit.take()
         response.headers.update(budget.headers)
-        response.date = datetime.fromtimestamp(workspace.clock(), UTC)
         if response.status_code == 201 and "status-200" in workspace.faults:  # noqa: PLR2004
             response.status_code = 200
         lost = request.path in endpoints.exporting and response.status_code in (200, 201)

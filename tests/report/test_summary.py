@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("test-summary")
 def record(segment_id: str | None, source: str = "segment", **counts: int) -> dict[str, Any]:
     """A row of export_files; counts that are not given are 0."""
     names = ("lines", "users", "duplicates", "unchanged", "rejected")
-    return {"source": source, "segment_id": segment_id, **dict.fromkeys(names, 0), **counts}
+    return {"source": source, "segment_id": segment_id, **dict.fromkeys(names, 0), "missed": None, **counts}
 
 
 def table(run: Run) -> list[str]:

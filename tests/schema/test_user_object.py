@@ -30,7 +30,8 @@ KEYS = {
 NOT_RESCUING = {"segment_members", "export_files", "invalid_user_ids"}
 NOT_BY_DEFAULT = {"segment_members", "invalid_user_ids"}
 DATE_TIMES = {
-    *("exported_at", "read_at", "created_at", "uninstalled_at", "push_opted_in_at", "push_unsubscribed_at"),
+    *("exported_at", "updated_since", "read_at", "created_at", "uninstalled_at"),
+    *("push_opted_in_at", "push_unsubscribed_at"),
     *("email_opted_in_at", "email_unsubscribed_at", "first", "last", "first_used", "last_used", "last_received"),
     *("last_received_message", "last_entered", "last_entered_control_at", "last_exited"),
 }

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=120, users_per_file=10
 )
 def test_output_is_that_of_one_process(sandbox: Sandbox, tmp_path: Path, workers: int, maps: dict[str, Any]) -> None:
     """File by file, byte for byte; the files come in any order."""
-    one = sync(settings(sandbox, tmp_path, workers=1, **maps))
+    one = sync(settings(sandbox, tmp_path / "one", workers=1, **maps))
     several = sync(settings(sandbox, tmp_path, workers=workers, **maps))
     assert files(several) == files(one)
     assert several.of_type("SCHEMA") == one.of_type("SCHEMA")
@@ -51,14 +51,18 @@ def test_odd_users(tmp_path: Path, delivery: str) -> None:
     (tmp_path / "bucket").mkdir()
     with Sandbox(users=60, users_per_file=10, faults=["unrequested-fields", "bad-line"], **bucket) as sandbox:
         one, several = (
-            sync(settings(sandbox, tmp_path, workers=workers, max_rejected_lines=2, settle_minutes=0, **bucket))
+            sync(
+                settings(
+                    sandbox, tmp_path / f"{workers}", workers=workers, max_rejected_lines=2, settle_minutes=0, **bucket
+                )
+            )
             for workers in (1, 3)
         )
     for stream in one.schemas:
         assert in_any_order(several.rows(stream)) == in_any_order(one.rows(stream)), stream
     assert sorted(row["rejected"] for row in several.rows("export_files")) == [0, 0, 0, 0, 0, 2]
     assert [line for line in several.warnings if "no user objects" in line]
-    assert not leftovers(tmp_path)
+    assert not leftovers(tmp_path / "3")
 
 
 def test_batch_files_hold_the_rows_of_one_process(sandbox: Sandbox, tmp_path: Path) -> None:
