@@ -13,7 +13,7 @@ import requests
 
 from tap_braze_export.braze import endpoints
 from tap_braze_export.braze.ids_body import NoAnswerError, read_ids_body
-from tap_braze_export.braze.rate_limit import RateLimit
+from tap_braze_export.braze.rate_limit import RateLimit, other_time
 from tap_braze_export.braze.responses import (
     MAX_ERROR_BYTES,
     SHORTEST_IDENTIFIER_CHARS,
@@ -41,8 +41,6 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 10
 _PATIENCE_SECONDS = 600
 _SHOWN_IN_SECONDS = 120
-_CLOCK_DIFFERENCE_SECONDS = 60
-"""Difference between this machine's clock and Braze's from which Braze's counts."""
 _MAX_USERS = 10**12
 """A larger estimate is none."""
 _SEGMENTS_PER_PAGE = 100
@@ -261,11 +259,7 @@ class Braze:
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if url is not None and not (isinstance(url, str) and is_web_address(url)):
             raise BrazeError(f"Braze named a url for the export of {what} that is no web address: run again later")
-        return Started(prefix, url, accepted.sent_at, self._braze_time(accepted.response))
-
-    def _braze_time(self, response: requests.Response) -> float | None:
-        date = RateLimit.of(response).date
-        return date if date is not None and abs(self._clock.now() - date) > _CLOCK_DIFFERENCE_SECONDS else None
+        return Started(prefix, url, accepted.sent_at, other_time(accepted.response, self._clock.now()))
 
     def _next_page(self, url: str, response: requests.Response) -> str | None:
         link = response.links.get("next", {}).get("url")

@@ -60,6 +60,12 @@ class RateLimit:
         return _seconds_until(self.reset, self.date, now) if self.ends_at_a_time else float(min(self.reset, _HOUR))
 
 
+def other_time(response: requests.Response, now: float) -> float | None:
+    """Braze's time in epoch seconds, by the header `Date`; None where it is within a minute of ours."""
+    date = _date(response, "Date")
+    return date if date is not None and abs(now - date) > _MINUTE else None
+
+
 def retry_at(response: requests.Response, now: float, monotonic: float) -> float:
     """When a rate limit ends, in seconds of the monotonic clock; 0 if the response does not say.
 
