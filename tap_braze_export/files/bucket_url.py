@@ -79,6 +79,15 @@ def shown_bucket_url(url: str) -> str:
     return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", address)
 
 
+def split_bucket(path: str) -> tuple[str, str]:
+    """The bucket, or an access point's ARN in its place, and the key or prefix, of a path in an object store."""
+    bucket, _, prefix = path.partition("/")
+    if bucket.startswith("arn:"):
+        name, _, prefix = prefix.partition("/")
+        bucket = f"{bucket}/{name}"
+    return bucket, prefix
+
+
 def _cut(url: str) -> str:
     """The address up to Braze's folder; of nothing but that folder, the directory that it is in."""
     return _BRAZES_FOLDER.sub("", url) or ("/" if url.startswith("/") else ".")
