@@ -290,7 +290,7 @@ class Exports:
         """Why an export whose files were all read must lack some; empty if it need not."""
         if export.reason_incomplete or export.is_late or export.poller.has_found_files:
             return export.reason_incomplete
-        return self._estimates.reason_for_files(export.poller.bookmark)
+        return self._estimates.reason_for_files(export.poller.bookmark, *export.poller.elsewhere)
 
     def _done(self, export: RunningExport, file: DeliveredFile, users: int) -> None:
         export.poller.done(file, users)

@@ -58,6 +58,10 @@ class ExportPoller(Protocol):
         """True if a file has come."""
 
     @property
+    def elsewhere(self) -> tuple[str, bool]:
+        """Where such files are, if not in the bucket; empty if nobody knows. True if this export's are among them."""
+
+    @property
     def files_left(self) -> int:
         """Number of files that are known and not yet read."""
 
@@ -104,6 +108,7 @@ class HostedExport:
 
     proven = True
     quiet_until = None
+    elsewhere = ("", False)
 
     def __init__(
         self,

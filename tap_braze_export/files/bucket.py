@@ -87,7 +87,12 @@ class Bucket:
         self._storage = Storage(url, {**options, "use_listings_cache": False}, labels, clock=clock)
         self._files, self._root = self._storage.files, self._storage.root
         is_store = not self._storage.has_folders
-        self._name, prefix = split_bucket(self._root) if is_store else ("", self._root)
+        if is_store:  # the libraries differ in what they make of slashes too many
+            self._name, prefix = split_bucket(self._root)
+            prefix = "/".join(part for part in prefix.split("/") if part)
+            self._root = f"{self._name}/{prefix}".rstrip("/")
+        else:
+            self._name, prefix = "", os.path.normpath(self._root)
         self._nearby = NearbyKeys(self._storage, self._name, prefix)
         self._shown_scheme = f"{url.partition('://')[0]}://" if is_store else ""
         self._right_top = f"{self._root}/{BRAZES_FOLDER}"
@@ -176,31 +181,33 @@ class Bucket:
         new = [top for top in self._nearby.with_more_slashes() if top not in self._tops]
         for top in new:
             _log.warning(
-                "Braze's files stand below %s/, as the folder in Braze's partner settings has a slash too many: they are"
-                " read there; remove it in Braze",
+                "Braze's files are below %s/, since the folder in Braze's partner settings has a slash too many: they"
+                " are read there; remove it in Braze",
                 self._shown(top),
             )
         self._tops += new
         return bool(new)
 
-    def elsewhere(self, export_id: str = "", segment_id: str = "") -> str:
-        """Say where Braze's folder stands near bucket_url; empty if it is where it should be, or was not found.
+    def elsewhere(self, export_id: str = "", segment_id: str = "") -> tuple[str, bool]:
+        """Say where Braze's folder stands near bucket_url, and if files of an export are in it.
 
         Args:
-            export_id: An export whose files must stand there.
+            export_id: The export; without one nobody looks for its files.
             segment_id: Its segment.
+
+        Returns:
+            The addresses of the folder, of those that hold the export if there are any; empty if none was found.
         """
         tops = self._nearby.below_other_prefixes()
-        if export_id:
-            tops = [top for top in tops if self._nearby.holds(top, export_id, segment_id)]
-        return " and ".join(f"{self._shown(top)}/" for top in tops)
+        certain = [top for top in tops if export_id and self._nearby.holds(top, export_id, segment_id)]
+        return " and ".join(f"{self._shown(top)}/" for top in certain or tops), bool(certain)
 
     def without_folder(self) -> str:
         """Say what stands near bucket_url, which lacks Braze's folder; empty if it has it, or nothing was found."""
         if len(self._tops) > 1 or self._list_once(self._right_top):
             return ""
-        misplaced = self.find_misplaced()
-        where = " and ".join(f"{self._shown(top)}/" for top in self._tops[1:]) if misplaced else self.elsewhere()
+        self.find_misplaced()
+        where = " and ".join(f"{self._shown(top)}/" for top in self._tops[1:]) or self.elsewhere()[0]
         return where and f"it holds no {BRAZES_FOLDER}/ yet, but {where} is there"
 
     def _shown(self, path: str) -> str:
@@ -250,10 +257,10 @@ class Bucket:
     def _list_once(self, path: str) -> list[dict[str, Any]]:
         """The content of a folder; in an object store a folder exists only while something is in it."""
         try:
-            if path.startswith(f"{self._right_top}/") or path == self._right_top:
-                infos = list(self._files.ls(path, detail=True))
-            else:
+            if any(f"{path}/".startswith(f"{top}/") for top in self._tops[1:]):
                 infos = listed(self._files, self._name, path.removeprefix(f"{self._name}/") + "/")
+            else:
+                infos = list(self._files.ls(path, detail=True))
         except FileNotFoundError:
             return []
         return [_followed(info) if info.get("islink") else info for info in infos]

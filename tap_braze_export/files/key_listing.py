@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def listed(files: Any, bucket: str, prefix: str, *, limit: int | None = None) -> list[Info]:
-    """What stands directly below a prefix, as fsspec describes it; raises what the storage's library does.
+    """The folders and objects directly below a prefix, as fsspec has them; raises what the storage's library does.
 
     Args:
         files: The file system.
