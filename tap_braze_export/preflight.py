@@ -195,10 +195,12 @@ def _lacks(permission: str, error: AuthError) -> str:
 
 def _bucket(bucket_url: str, settings: Settings, clock: Clock) -> Check:
     try:
-        problem = Bucket(bucket_url, settings.bucket_options, clock=clock).check()
+        bucket = Bucket(bucket_url, settings.bucket_options, clock=clock)
+        if problem := bucket.check():
+            return "Bucket", FAILS, problem
+        return "Bucket", WORKS, bucket.without_folder() or "it can be listed"
     except TapError as error:
-        problem = str(error)
-    return ("Bucket", FAILS, problem) if problem else ("Bucket", WORKS, "it can be listed")
+        return "Bucket", FAILS, str(error)
 
 
 def _fingerprints(url: str, settings: Settings, clock: Clock) -> Check:

@@ -125,6 +125,7 @@ class BucketExport:
         self._busy: list[_UnreadObject] = []
         """Those that are fetched or read, so that a poll does not look at thousands that wait."""
         self._seen: dict[str, BucketObject] = {}
+        self._empty_listings = 0
         self._gone: list[str] = []
         """Paths of unread objects that are gone. Emptied when a new object comes, as they may have been renamed."""
         self._ended = False
@@ -143,6 +144,11 @@ class BucketExport:
     def has_found_files(self) -> bool:
         """True if a file has come."""
         return bool(self._seen)
+
+    @property
+    def elsewhere(self) -> tuple[str, bool]:
+        """See `ExportPoller`."""
+        return self._bucket.elsewhere(self.bookmark.export_id, self.bookmark.segment_id)
 
     @property
     def files_left(self) -> int:
@@ -198,7 +204,7 @@ class BucketExport:
         """List the bucket. Quiet lasts from listing to listing: how long files take to be read says nothing."""
         self.proven = self._called_back()  # asked before the listing, which then shows every file
         now = self._clock.monotonic()
-        listed = self._bucket.objects(self.bookmark.export_id, self.bookmark.segment_id or None)
+        listed = self._listed(is_last=self.proven or self._settle_seconds is None or now > self._deadline)
         new = {found.path: found for found in listed if self._seen.get(found.path) != found}
         for found in new.values():
             if found.path in self._seen:
@@ -232,6 +238,16 @@ class BucketExport:
         """Seconds of quiet that count as the end; a bucket without any file has not begun to be quiet so soon."""
         settle_seconds = self._settle_seconds or 0.0
         return settle_seconds if self._seen else max(settle_seconds, _SHORTEST_EMPTY_SECONDS)
+
+    def _listed(self, *, is_last: bool) -> list[BucketObject]:
+        """The files that are there; while there are none, Braze's folder is also looked for nearby, ever less often."""
+        export = (self.bookmark.export_id, self.bookmark.segment_id or None)
+        listed = self._bucket.objects(*export)
+        if listed or self._seen:
+            return listed
+        self._empty_listings += 1
+        looks_nearby = is_last or self._empty_listings.bit_count() == 1
+        return self._bucket.objects(*export) if looks_nearby and self._bucket.find_misplaced() else []
 
     def _forget_gone(self, listed: set[str], *, has_new: bool) -> None:
         """Forget objects that are no longer listed and cannot be read any more."""
@@ -318,10 +334,16 @@ class BucketExport:
             return
         waited = f"{duration(now - self.waits_since)} after it was requested"
         if not self._seen:
+            where, is_certain = self.elsewhere
+            if is_certain:
+                raise ExportError(
+                    f"{waited} no file has come to bucket_url: {where} has its files, so set bucket_url to that"
+                )
             raise ExportError(
                 f"{waited} no file has come. The segment may be empty (set callback_url, so that Braze can say so), "
                 "the export may have failed (Braze sends an e-mail), bucket_url may name another bucket or prefix than "
-                "Braze's partner settings, or Braze needs longer: raise export_timeout_minutes"
+                f"Braze's partner settings{f' ({where} is there)' if where else ''}, or Braze needs longer: raise"
+                " export_timeout_minutes"
             )
         if self._is_too_late:
             raise ExportError(

@@ -48,14 +48,24 @@ class Estimates:
                     f"{estimate:,}",
                 )
 
-    def reason_for_files(self, bookmark: Bookmark) -> str:
-        """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty."""
+    def reason_for_files(self, bookmark: Bookmark, elsewhere: str = "", is_elsewhere: bool = False) -> str:  # noqa: FBT001, FBT002
+        """Why an export that ended without a file should have had some; empty, after a warning, if it may be empty.
+
+        Args:
+            bookmark: The export.
+            elsewhere: Where Braze has written files near the bucket's prefix.
+            is_elsewhere: True if files of this export are among them.
+        """
         expected = f"the last export had {bookmark.last_users:,} users" if bookmark.last_users else ""
         if not expected and (estimate := self._estimate(bookmark)) and _is_far(0, estimate):
             expected = f"Braze estimates {estimate:,} users"
         found = f"Braze says that it is complete, and not one file is in {self._bucket_url}"
-        if expected:
-            return f"{found}, though {expected}: bucket_url must be the bucket and prefix of Braze's partner settings"
+        if expected or is_elsewhere:
+            but = f", though {expected}" if expected else ""
+            seen = f", and {elsewhere} has its files" if is_elsewhere else ""
+            return f"{found}{but}: bucket_url must be the bucket and prefix of Braze's partner settings{seen}"
+        if elsewhere:
+            found += f" ({elsewhere} is there)"
         _log.warning("Export %s: %s; it counts as empty", bookmark.export_id, found)
         return ""
 

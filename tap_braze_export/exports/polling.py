@@ -59,6 +59,10 @@ class ExportPoller(Protocol):
         """True if a file has come."""
 
     @property
+    def elsewhere(self) -> tuple[str, bool]:
+        """Where such files are, if not in the bucket; empty if nobody knows. True if this export's are among them."""
+
+    @property
     def files_left(self) -> int:
         """Number of files that are known and not yet read."""
 
@@ -105,6 +109,7 @@ class HostedExport:
     """
 
     quiet_until = None
+    elsewhere = ("", False)
 
     def __init__(
         self,

@@ -193,7 +193,7 @@ class RunningExports:
         may_be_empty = export.poller.bookmark.updated_since is not None
         if export.reason_incomplete or export.is_late or may_be_empty or export.poller.has_found_files:
             return export.reason_incomplete
-        return self._estimates.reason_for_files(export.poller.bookmark)
+        return self._estimates.reason_for_files(export.poller.bookmark, *export.poller.elsewhere)
 
     def done(self, export: RunningExport, file: DeliveredFile, users: int, rejected: int) -> None:
         """Note that the rows of a file are written."""

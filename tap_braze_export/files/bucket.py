@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
-from typing_extensions import override
 
 from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedExportError, TapError
-from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url
+from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url, split_bucket
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.encoded_objects import is_encoded
+from tap_braze_export.files.key_listing import listed
+from tap_braze_export.files.nearby_keys import BRAZES_FOLDER, NearbyKeys
 from tap_braze_export.files.objects import BucketObject
+from tap_braze_export.files.ranged_file import RangedFile, deleted_error
 from tap_braze_export.files.spool import file_name
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import BinaryIO
-
-    from _typeshed import WriteableBuffer
 
     from tap_braze_export.clock import Clock
 
@@ -86,6 +86,18 @@ class Bucket:
         # Listings are not cached: fsspec would keep one for ever.
         self._storage = Storage(url, {**options, "use_listings_cache": False}, labels, clock=clock)
         self._files, self._root = self._storage.files, self._storage.root
+        is_store = not self._storage.has_folders
+        if is_store:  # the libraries differ in what they make of slashes too many
+            self._name, prefix = split_bucket(self._root)
+            prefix = "/".join(part for part in prefix.split("/") if part)
+            self._root = f"{self._name}/{prefix}".rstrip("/")
+        else:
+            self._name, prefix = "", os.path.normpath(self._root)
+        self._nearby = NearbyKeys(self._storage, self._name, prefix)
+        self._shown_scheme = f"{url.partition('://')[0]}://" if is_store else ""
+        self._right_top = f"{self._root}/{BRAZES_FOLDER}"
+        self._tops = [self._right_top]
+        """The paths of Braze's folder: the right one, and those with a slash too many that were found."""
         self._dates_without_files: dict[str, set[str]] = {}
         self._left_alone: set[str] = set()
 
@@ -154,7 +166,7 @@ class Bucket:
             ExportError: It cannot be read; reading it may raise this, too.
         """
         ends = {(0, min(end_bytes, stored.size)), (max(0, stored.size - end_bytes), stored.size)} if end_bytes else ()
-        return io.BufferedReader(_RangedFile(self._storage, stored, [*ends]), _FETCH_BYTES)
+        return io.BufferedReader(RangedFile(self._storage, stored, [*ends]), _FETCH_BYTES)
 
     def check(self) -> str | None:
         """Why the bucket cannot be listed; None if it can."""
@@ -163,6 +175,43 @@ class Bucket:
         except TapError as error:
             return str(error)
         return None
+
+    def find_misplaced(self) -> bool:
+        """Look for folders of Braze with a slash too many, which are read from now on; true if there are new ones."""
+        new = [top for top in self._nearby.with_more_slashes() if top not in self._tops]
+        for top in new:
+            _log.warning(
+                "Braze's files are below %s/, since the folder in Braze's partner settings has a slash too many: they"
+                " are read there; remove it in Braze",
+                self._shown(top),
+            )
+        self._tops += new
+        return bool(new)
+
+    def elsewhere(self, export_id: str = "", segment_id: str = "") -> tuple[str, bool]:
+        """Say where Braze's folder stands near bucket_url, and if files of an export are in it.
+
+        Args:
+            export_id: The export; without one nobody looks for its files.
+            segment_id: Its segment.
+
+        Returns:
+            The addresses of the folder, of those that hold the export if there are any; empty if none was found.
+        """
+        tops = self._nearby.below_other_prefixes()
+        certain = [top for top in tops if export_id and self._nearby.holds(top, export_id, segment_id)]
+        return " and ".join(f"{self._shown(top)}/" for top in certain or tops), bool(certain)
+
+    def without_folder(self) -> str:
+        """Say what stands near bucket_url, which lacks Braze's folder; empty if it has it, or nothing was found."""
+        if len(self._tops) > 1 or self._list_once(self._right_top):
+            return ""
+        self.find_misplaced()
+        where = " and ".join(f"{self._shown(top)}/" for top in self._tops[1:]) or self.elsewhere()[0]
+        return where and f"it holds no {BRAZES_FOLDER}/ yet, but {where} is there"
+
+    def _shown(self, path: str) -> str:
+        return f"{self._shown_scheme}{path}"
 
     def _is_unfinished(self, path: str) -> bool:
         """True if a file has the temporary name that a copy tool gives it until it is whole; logged once."""
@@ -191,8 +240,9 @@ class Bucket:
 
     def _dates(self, segment_id: str | None) -> list[str]:
         """The folders of dates, of one segment or of all."""
-        top = f"{self._root}/segment-export"
-        segments = [f"{top}/{segment_id}"] if segment_id else self._folders(top)
+        segments = [
+            segment for top in self._tops for segment in ([f"{top}/{segment_id}"] if segment_id else self._folders(top))
+        ]
         dates = [date for segment in segments for date in self._folders(segment)]
         if not dates:
             self._check_listing()  # is it the export that is not there, or the bucket?
@@ -207,7 +257,10 @@ class Bucket:
     def _list_once(self, path: str) -> list[dict[str, Any]]:
         """The content of a folder; in an object store a folder exists only while something is in it."""
         try:
-            infos = list(self._files.ls(path, detail=True))
+            if any(f"{path}/".startswith(f"{top}/") for top in self._tops[1:]):
+                infos = listed(self._files, self._name, path.removeprefix(f"{self._name}/") + "/")
+            else:
+                infos = list(self._files.ls(path, detail=True))
         except FileNotFoundError:
             return []
         return [_followed(info) if info.get("islink") else info for info in infos]
@@ -218,12 +271,12 @@ class Bucket:
 
     def _check_listing(self) -> None:
         try:
-            self._files.ls(f"{self._root}/segment-export", detail=False)
+            self._files.ls(self._right_top, detail=False)
         except FileNotFoundError:
             # Before the first export only the bucket itself is there.
             local = isinstance(self._files, LocalFileSystem)
             try:
-                self._files.ls(self._root if local else self._root.split("/")[0], detail=False)
+                self._files.ls(self._root if local else self._name or self._root.split("/")[0], detail=False)
             except Exception as error:
                 # Credentials may be good for the prefix alone; that could be listed, so the bucket is there.
                 if local or not is_refusal(error):
@@ -248,74 +301,9 @@ class Bucket:
                     target.write(chunk)
                     size += len(chunk)
         except FileNotFoundError:
-            raise _deleted(stored) from None
+            raise deleted_error(stored) from None
         if size != stored.size:
             raise DamagedFileError(f"{stored.name} has another length than the {stored.size} bytes listed")
-
-
-class _RangedFile(io.RawIOBase):
-    """A file of a storage; each piece of it is fetched by a call of its own, which is repeated like any other."""
-
-    def __init__(self, storage: Storage, stored: BucketObject, fetched_first: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self._storage = storage
-        self._stored = stored
-        self._position = 0
-        starts = [start for start, _ in fetched_first]
-        self._pieces = dict(zip(starts, self._fetched(fetched_first), strict=True))
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._stored.size}[whence]
-        if position < 0:
-            raise ValueError("before the start of the file")
-        self._position = position
-        return position
-
-    @override
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        into = memoryview(buffer)
-        begin, end = self._position, min(self._position + len(into), self._stored.size)
-        for start, piece in self._pieces.items():
-            if start <= begin < start + len(piece):
-                content = piece[begin - start : end - start]
-                break
-        else:
-            (content,) = self._fetched([(begin, end)]) if begin < end else [b""]
-        into[: len(content)] = content
-        self._position += len(content)
-        return len(content)
-
-    def _fetched(self, ranges: list[tuple[int, int]]) -> list[bytes]:
-        """Pieces of the file from a byte to another, all at once where the library can."""
-
-        def fetch() -> list[bytes]:
-            starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
-            try:
-                if self._stored.is_encoded:
-                    return self._storage.stored_bytes.pieces(self._stored.path, starts, ends)
-                pieces = self._storage.files.cat_ranges([self._stored.path] * len(ranges), starts, ends)
-                for piece in pieces:
-                    if isinstance(piece, Exception):
-                        raise piece
-            except FileNotFoundError:
-                raise _deleted(self._stored) from None
-            return list(pieces)
-
-        return self._storage.retrying("read", fetch) if ranges else []
-
-
-def _deleted(stored: BucketObject) -> DamagedFileError:
-    """The error of a file that is gone: renamed or repaired, as the next listing will show, or lost."""
-    return DamagedFileError(f"{stored.name} was deleted from the bucket before it was read")
 
 
 def _followed(info: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,10 @@ _CLOUD_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _WEB_SCHEMES = frozenset({"http", "https"})
 _DIRECTORY_SCHEMES = frozenset({"file", "local"})
 _WANTED = "the bucket as s3://bucket/prefix, gs://bucket/prefix or abfs://container/prefix, or a local directory"
+_ARN = re.compile(r"arn:[^:/]+:(?P<service>[\w-]+):(?P<region>[^:/]*):(?P<account>[^:/]*):(?P<resource>.*)", re.DOTALL)
+_ACCESS_POINT = re.compile(r"accesspoint[:/](?P<name>[^:/]+)(/+(?P<prefix>.*))?", re.DOTALL)
+_ALIAS = "its alias as s3://ALIAS/prefix: AWS shows it among the properties of the access point"
+_ONE_REGION = "the bucket as s3://bucket/prefix, or an access point in its region"
 _BRAZES_FOLDER = re.compile(r"(^|/+)segment-export(/+[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?)?/*$")
 """Path that Braze appends to the prefix: its folder, and perhaps a segment's folder in it."""
 
@@ -38,9 +42,9 @@ def read_storage_url(text: str, *, setting: str) -> str:
     url = text.strip()
     scheme, separator, path = url.partition("://")
     scheme = scheme.lower()
+    if arn := _ARN.fullmatch(path if scheme in {"s3", "s3a"} else url):
+        return _read_arn(arn, setting)
     if not separator:
-        if url.startswith("arn:"):
-            raise _refusal(setting, "is an ARN", f"s3://{url.rpartition(':')[2]}")
         if re.match(r"(?!file:/)[A-Za-z][\w+.-]+:", url):
             raise _refusal(setting, "has no :// after its scheme", "")
         return url
@@ -60,6 +64,23 @@ def read_storage_url(text: str, *, setting: str) -> str:
     return f"{scheme}://{path}"
 
 
+def _read_arn(arn: re.Match[str], setting: str) -> str:
+    """The address of a bucket for an ARN: that of an access point stays, as no other form of its name is in it."""
+    point = _ACCESS_POINT.fullmatch(arn["resource"])
+    if arn["service"] == "s3" and point and arn["region"] and re.fullmatch(r"\d{12}", arn["account"]):
+        name = arn[0].removesuffix(arn["resource"])
+        return f"s3://{name}accesspoint/{point['name']}/{point['prefix'] or ''}".rstrip("/")
+    if arn["service"] == "s3" and point and not arn["region"]:
+        raise _refusal(
+            setting, "is the ARN of an access point for several regions, which needs another signature", _ONE_REGION
+        )
+    if arn["service"] == "s3" and arn["resource"] and not arn["account"]:
+        raise _refusal(setting, "is an ARN", f"s3://{arn['resource']}")
+    if arn["service"] in {"s3-outposts", "s3-object-lambda"}:
+        raise _refusal(setting, f"is an ARN of {arn['service']}, not of a bucket or of an access point of one", _ALIAS)
+    raise _refusal(setting, "is an ARN, but of no bucket", "")
+
+
 def check_storage_url(text: str, *, setting: str) -> None:
     """Refuse an address that cannot be taken apart, such as one with half of the brackets of an IPv6 host.
 
@@ -77,6 +98,15 @@ def shown_bucket_url(url: str) -> str:
     """The address for logs and errors: without a password and a query."""
     address, _, _ = url.partition("?")
     return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", address)
+
+
+def split_bucket(path: str) -> tuple[str, str]:
+    """The bucket, or an access point's ARN in its place, and the key or prefix, of a path in an object store."""
+    bucket, _, prefix = path.partition("/")
+    if bucket.startswith("arn:"):
+        name, _, prefix = prefix.partition("/")
+        bucket = f"{bucket}/{name}"
+    return bucket, prefix
 
 
 def _cut(url: str) -> str:

@@ -119,7 +119,7 @@ def test_url_is_given_but_never_shown(server: Server, braze: Braze, clock: FakeC
     started = start(braze)
 
     assert started.url == url
-    assert repr(started) == f"Started(object_prefix='{PREFIX}', sent_at={clock.time})"
+    assert repr(started) == f"Started(object_prefix='{PREFIX}', sent_at={clock.time}, braze_time=None)"
 
 
 def test_queued_start_without_object_prefix_is_an_error(server: Server, braze: Braze) -> None:

@@ -71,6 +71,12 @@ class Folder:
         self.listed_damaged |= {name for name, (_, user) in self.contents.items() if user is None}
         return [BucketObject(name, name, 1, str(version)) for name, (version, _) in sorted(self.contents.items())]
 
+    def find_misplaced(self) -> bool:
+        return False
+
+    def elsewhere(self, _export_id: str, _segment_id: str) -> tuple[str, bool]:
+        return "", False
+
     def fetch(self, wanted: BucketObject) -> Fetched:
         version, user = self.contents.get(wanted.path, (0, None))
         if user is None or str(version) != wanted.version:

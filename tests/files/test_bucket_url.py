@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -10,12 +11,14 @@ from tap_braze_export.errors import ConfigError
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.bucket_url import read_bucket_url, read_storage_url, shown_bucket_url
 from tests.files.test_bucket import deliver
-from tests.support.s3 import EXPORT, names
+from tests.support.s3 import CONTENT, EXPORT, names
 
 if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
-    from tests.support.fakes import FakeClock
+    from tests.support.fakes import FakeClock, Server
+    from tests.support.s3 import ScriptedS3
 
 SEGMENT = "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
 
@@ -88,6 +91,67 @@ def test_web_address_is_refused_with_the_form_to_use(url: str, form: str) -> Non
         read_bucket_url(url)
     assert f"name the bucket as {form}" in str(caught.value) or f"name {form}" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+POINT = "s3://arn:aws:s3:eu-central-1:123456789012:accesspoint/name"
+ARNS = {
+    "{}": POINT,
+    "{}/": POINT,
+    "{}/a/prefix": f"{POINT}/a/prefix",
+    "{}/a/segment-export/": f"{POINT}/a",
+    "{}:a": "is an ARN, but of no bucket: name the bucket as s3://",
+    "arn:aws:s3::123456789012:accesspoint/x.mrap/prefix": (
+        "is the ARN of an access point for several regions, which needs another signature: name the bucket as"
+        " s3://bucket/prefix, or an access point in its region"
+    ),
+    "arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-1/accesspoint/name": (
+        "is an ARN of s3-outposts, not of a bucket or of an access point of one: name its alias as s3://ALIAS/prefix"
+    ),
+    "arn:aws:s3-object-lambda:eu-west-1:123456789012:accesspoint/name": (
+        "is an ARN of s3-object-lambda, not of a bucket or of an access point of one: name its alias as s3://ALIAS/prefix"
+    ),
+    "arn:aws:s3:::bucket/prefix": "is an ARN: name s3://bucket/prefix",
+    "arn:aws:iam::123456789012:role/x": "is an ARN, but of no bucket",
+    "arn:aws:s3:::": "is an ARN, but of no bucket",
+    "arn:aws:s3:eu-central-1:12345:accesspoint/name": "is an ARN, but of no bucket",
+}
+
+
+def test_arns() -> None:
+    """With s3:// or without: an access point's is a bucket; others are refused with the reason and what to name."""
+    for form, expected in ARNS.items():
+        for scheme in ("", "s3://", "S3://"):
+            arn = form.replace("{}", POINT.removeprefix("s3://"))
+            try:
+                found = read_bucket_url(f"{scheme}{arn}")
+            except ConfigError as error:
+                found = str(error).removeprefix("bucket_url ")[: len(expected)]
+            assert found == expected, (scheme, arn)
+
+
+def test_access_point_is_read(server: Server, scripted_s3: ScriptedS3, clock: FakeClock, tmp_path: Path) -> None:
+    """Its name and account are in the host of the requests; a proxy sees that."""
+
+    def access_point(handler: BaseHTTPRequestHandler) -> None:
+        hosts.add(str(urlsplit(handler.path).hostname))
+        handler.path = f"/bucket{handler.path.partition('.com')[2]}"
+        scripted_s3(handler)
+
+    hosts: set[str] = set()
+    server.answers = [access_point]
+    options = {"key": "k", "secret": "s", "use_ssl": False, "config_kwargs": {"proxies": {"http": server.url}}}
+    for prefix in ("", "exports/", "/exports//"):
+        folder = f"{prefix}segment-export/seg/2026-01-02/{EXPORT}"
+        scripted_s3.objects = {f"{folder}/a.zip": CONTENT}
+        bucket = Bucket(f"{POINT}/{prefix.strip('/')}", options, clock=clock)
+        assert bucket.check() is None
+        assert bucket.find_misplaced() == (prefix == "/exports//")
+        (found,) = bucket.objects(EXPORT, "seg")
+        bucket.fetch(found, tmp_path / "object")
+        assert (tmp_path / "object").read_bytes() == CONTENT
+        assert found.path == f"{POINT.removeprefix('s3://')}/{folder}/a.zip"
+        assert Bucket(f"{POINT}/x", options, clock=clock).elsewhere(EXPORT, "seg")[1] == (prefix != "/exports//")
+    assert hosts == {"name-123456789012.s3-accesspoint.eu-central-1.amazonaws.com"}
 
 
 @pytest.mark.parametrize(

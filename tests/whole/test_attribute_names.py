@@ -225,8 +225,23 @@ def test_meltano_selects_every_name(sandbox: Sandbox, tmp_path: Path, mark: str)
 
 
 @pytest.mark.slow
+def test_meltano_hands_over_a_rule_that_matches_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+    """In its environment alone: the catalog that it makes shows no trace of the rule, and the tap refuses to run."""
+    variables = {
+        "TAP_BRAZE_EXPORT_API_URL": sandbox.api_url,
+        "TAP_BRAZE_EXPORT_API_KEY": sandbox.api_key,
+        "TAP_BRAZE_EXPORT_SEGMENT_IDS": '["mine"]',
+        "TAP_BRAZE_EXPORT__SELECT": json.dumps(["users.*", "!users.custom_attributes.address"]),
+    }
+    project, calls = Project.copy_to(tmp_path / "project", variables), len(sandbox.calls)
+    with pytest.raises(AssertionError, match=r"!users\.custom_attributes\.address names the custom attribute address"):
+        project.meltano("invoke", "tap-braze-export")
+    assert len(sandbox.calls) == calls
+
+
+@pytest.mark.slow
 def test_a_dot_in_a_pattern_of_meltano_matches_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Meltano takes the part after it for a member inside: such a rule does nothing, and says nothing."""
+    """Meltano takes the part after it for a member inside: such a rule does nothing, and the tap refuses it."""
     catalog = dumped_catalog(sandbox, tmp_path, ["users.*", "!users.custom_attributes.some.name"])
     (users,) = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == "users"]
     (chosen,) = [item["metadata"] for item in users["metadata"] if item["breadcrumb"][-1:] == ["some.name"]]

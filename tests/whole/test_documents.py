@@ -179,6 +179,22 @@ def test_settings_blocks_are_accepted() -> None:
         TapBrazeExport(config={**VALID, **needed, **block}, parse_env_config=False)
 
 
+def test_queries_of_the_page_on_privacy() -> None:
+    """They find an address wherever it may stand, and what a column that is deselected still holds."""
+    with duckdb.connect() as database:
+        database.execute(
+            "create table users (braze_id text, external_id text, phone text, exported_at timestamp,"
+            " custom_attributes json, _rescued_data json);"
+            "create table user_aliases (braze_id text, alias_name text);"
+            "insert into users values ('1', 'a@b.c', '+49', '2026-01-02', null, null),"
+            """ ('2', '2', null, '2026-01-03', '{"mail": "a@b.c"}', '{"x": ["d@e.f"]}');"""
+            "insert into user_aliases values ('1', 'a@b.c'), ('1', 'd@e.f'), ('2', 'x')"
+        )
+        places, left = (database.execute(query).fetchall() for query in documents.queries("privacy.md"))
+    assert places == [("custom_attributes", 1), ("_rescued_data", 1), ("external_id", 1), ("user_aliases", 2)]
+    assert [(phones, str(last)) for phones, last in left] == [(1, "2026-01-02 00:00:00")]
+
+
 def test_other_json_blocks() -> None:
     """The policy for a bucket allows listing and reading only."""
     (policy,) = [block for block in documents.json_blocks() if "Version" in block]
