@@ -124,7 +124,7 @@ def described(error: Exception, secrets: Iterable[str] = ()) -> str:
 def with_nearest(name: str, known: Iterable[str]) -> str:
     """A name that is not known, with the nearest known one where there is one."""
     by_spelling = {each.lower(): each for each in known}
-    shown = name.strip()[:_MAX_CHARS]
+    shown = name.strip()[:_MAX_CHARS] or "(blank)"
     nearest = get_close_matches(re.sub(r"\W+", "_", shown.lower()), by_spelling, n=1)
     return f"{shown} (did you mean {by_spelling[nearest[0]]}?)" if nearest else shown
 

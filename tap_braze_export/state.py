@@ -272,10 +272,12 @@ class ResyncProgress(msgspec.Struct):
     Attributes:
         export_id: The `export_id` of its rows.
         requests: Requests whose users the target has.
+        refused: Identifiers among theirs that Braze refused.
     """
 
     export_id: str
     requests: Count
+    refused: Count = 0
 
     @classmethod
     def of(cls, found: Any) -> Self | None:

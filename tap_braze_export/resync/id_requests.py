@@ -16,7 +16,7 @@ from tap_braze_export.resync.identifiers_file import EXTERNAL_ID, USER_ALIAS
 from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tap_braze_export.braze.client import IdsResponse
     from tap_braze_export.resync.identifiers import Identifier
@@ -33,9 +33,14 @@ _MAX_HELD_REQUESTS = 100
 
 @dataclass
 class Request:
-    """One request: external ids and aliases, or a single identifier of another kind."""
+    """One request: external ids and aliases, or a single identifier of another kind.
+
+    Attributes:
+        has_no_fields: True if it asks for nothing but `braze_id`, to learn if Braze refuses the identifier itself.
+    """
 
     identifiers: list[Identifier] = field(repr=False)
+    has_no_fields: bool = False
 
     def body(self, fields: RequestedFields) -> dict[str, Any]:
         """Its JSON; requests also the fields by which a user is matched with its identifier."""
@@ -53,17 +58,12 @@ class Request:
                 body.setdefault("user_aliases", []).append(alias)
             else:
                 body[_PARAMETERS.get(identifier.kind, identifier.kind)] = identifier.value
-        return {**body, "fields_to_export": sorted(names)}
+        return {**body, "fields_to_export": ["braze_id"] if self.has_no_fields else sorted(names)}
 
-    @property
-    def rows(self) -> str:
-        """Where its identifiers were read, for messages, which must not hold the identifiers."""
-        first, last = self.identifiers[0], self.identifiers[-1]
-        if first.setting != last.setting:
-            return f"{first.setting} row {first.row} to {last.setting} row {last.row}"
-        if first.row != last.row:
-            return f"{first.setting} rows {first.row} to {last.row}"
-        return f"{first.setting} row {first.row}"
+    def halves(self) -> Sequence[Request]:
+        """Two requests that together ask for the same; none if it has a single identifier."""
+        middle = len(self.identifiers) // 2
+        return (Request(self.identifiers[:middle]), Request(self.identifiers[middle:])) if middle else ()
 
 
 def plan_requests(identifiers: Iterable[Identifier]) -> Iterator[Request]:

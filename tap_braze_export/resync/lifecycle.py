@@ -19,6 +19,7 @@ from tap_braze_export.files.disk import private_file
 from tap_braze_export.report.facts import list_of_misses
 from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
+from tap_braze_export.resync.refusals import Refusals
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
 from tap_braze_export.schema.user_object import IDS
 from tap_braze_export.state import VERSION, ResyncProgress, none_or_one
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tap_braze_export.braze.client import Braze
+    from tap_braze_export.braze.client import Braze, IdsResponse
     from tap_braze_export.clock import Clock
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.resync.id_requests import Request
+    from tap_braze_export.resync.identifiers import Identifier
     from tap_braze_export.resync.request_pool import Response
     from tap_braze_export.schema.selection import RequestedFields
     from tap_braze_export.settings import Settings
@@ -40,8 +42,6 @@ _GROUP_REQUESTS = 50
 _GROUP_SECONDS = 30.0
 _MAX_UNCONFIRMED_REQUESTS = 100
 """Requests sent since the last STATE: those of the group that is emitted, and of the next one, fetched meanwhile."""
-_MAX_REFUSALS_IN_A_ROW = 10
-_MAX_LOGGED_REFUSALS = 5
 _PLAN_VERSION = 1
 """Raise it when the same identifiers make other requests than before: STATE counts requests."""
 _log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Group:
         requests: How many of its requests have a response.
         users: The users that no group had before, as JSON.
         digests: Of the `braze_id` of each of them.
+        refused: The identifiers that Braze refused.
         is_complete: True once it can be emitted.
         is_settled: True once it is emitted, or given up.
     """
@@ -82,6 +83,7 @@ class Group:
     users: list[bytes] = field(default_factory=list, repr=False)
     digests: list[bytes] = field(default_factory=list, repr=False)
     invalid_user_ids: list[dict[str, str]] = field(default_factory=list, repr=False)
+    refused: list[Identifier] = field(default_factory=list, repr=False)
     is_complete: bool = False
     is_settled: bool = False
 
@@ -156,12 +158,9 @@ class Resync(Deliveries):
         self._lists_misses = lists_misses
         self._threads = threads or RequestThreads(settings.concurrent_requests)
         self._misses: Counter[str] = Counter()
-        self._refused_rows: list[str] = []
-        self._refusals_in_a_row = 0
-        self._last_refusal: BrazeError | None = None
-        self._any_succeeded = False
         self._failure: TapError | None = None
         self._finished = False
+        self._refusals: Refusals
         self._pool: RequestPool[Request]
         self._emitted: _EmittedUsers
         self._group: Group
@@ -173,12 +172,15 @@ class Resync(Deliveries):
             ConfigError: If the file of identifiers cannot be read.
         """
         identifiers = Identifiers(self._settings, clock=self._clock)
-        export_id, requests_done = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
+        progress = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
+        export_id, requests_done = progress.export_id, progress.requests
+        self._refusals = Refusals(progress.refused)
         self._emitted = _EmittedUsers(self._spool.folder(export_id) / "profiles", requests_done)
         self._group = self._new_group(export_id, requests_done)
         self._pool = RequestPool(
             islice(plan_requests(identifiers), requests_done, None),
-            lambda request: self._client.export_ids(request.body(self._fields)),
+            self._send,
+            self._refusals.smaller_requests,
             pacer=RequestPacer(self._settings.requests_per_minute),
             clock=self._clock,
             threads=self._threads,
@@ -221,7 +223,8 @@ class Resync(Deliveries):
         """Note that a group's rows are written."""
         self._emitted.save(group.digests, group.end)
         (entry,) = self._state["resync"]
-        self._state["resync"] = [{**entry, "requests": group.end}]
+        self._refusals.tell(group.refused)
+        self._state["resync"] = [{**entry, "requests": group.end, "refused": self._refusals.count}]
         group.is_settled = True
 
     def failed(self, group: Group, error: ExportError) -> None:
@@ -243,20 +246,25 @@ class Resync(Deliveries):
         """See `Deliveries`."""
         return "a resync exports single users only"
 
-    def _begin(self, fingerprint: str) -> tuple[str, int]:
-        """The id of this resync, and how many of its requests an earlier run has done."""
+    def _send(self, request: Request) -> IdsResponse:
+        response = self._client.export_ids(request.body(self._fields))
+        self._refusals.accepted(request)
+        return response
+
+    def _begin(self, fingerprint: str) -> ResyncProgress:
+        """The resync that an earlier run has begun with the same identifiers, else a new one."""
         source = {"source": f"{_PLAN_VERSION}-{fingerprint}", "rows_signature": self._rows_signature}
         earlier = self._state["resync"]
         for entry in earlier:
             if (found := ResyncProgress.of(entry)) and source.items() <= entry.items():
                 _log.info("Resync %s continues after %s requests", found.export_id, f"{found.requests:,}")
-                return found.export_id, found.requests
+                return found
         # Random, as another run may begin the same resync in the same second, for another loader.
         export_id = f"ids-{fingerprint[:16]}-{int(self._clock.now())}-{secrets.token_hex(4)}"
         dropped = "; an unfinished one of other identifiers is dropped" if earlier else ""
         _log.info("Resync %s begins%s", export_id, dropped)
-        self._state["resync"] = [{"export_id": export_id, **source, "requests": 0}]
-        return export_id, 0
+        self._state["resync"] = [{"export_id": export_id, **source, "requests": 0, "refused": 0}]
+        return ResyncProgress(export_id, 0)
 
     def _new_group(self, export_id: str, first: int) -> Group:
         return Group(self, export_id, first, self._clock.monotonic(), self._clock.now())
@@ -265,14 +273,13 @@ class Resync(Deliveries):
         """Add the responses that have come to a group; the resync ends here if there is nothing more to add."""
         try:
             while not self._failure and (responses := self._pool.poll(_GROUP_REQUESTS - group.requests)):
-                for response in responses:
-                    self._add(group, response)
+                for parts in responses:
+                    group.requests += 1
+                    for part in parts:
+                        self._add(group, part)
         except TapError as error:
             self._failure = error
         is_last = bool(self._failure) or self._pool.ended
-        if is_last and self._refusals_in_a_row and not self._any_succeeded:
-            # Not one request succeeded: after the configuration is mended, all of them are sent again.
-            self._failure, group.requests = self._last_refusal, 0
         if group.requests:
             is_old = self._clock.monotonic() - group.began >= _GROUP_SECONDS
             group.is_complete = is_last or is_old or group.requests == _GROUP_REQUESTS
@@ -282,11 +289,9 @@ class Resync(Deliveries):
             self._finish(group.export_id)
 
     def _add(self, group: Group, response: Response[Request]) -> None:
-        group.requests += 1
         if isinstance(response.content, BrazeError):
-            self._leave_out(response.request, response.content)
+            group.refused += response.request.identifiers
             return
-        self._refusals_in_a_row, self._any_succeeded = 0, True
         group.responded_at = min(group.responded_at or response.at, response.at)
         found, misses = match_response(response.request, response.content)
         for braze_id, line in found:
@@ -300,24 +305,9 @@ class Resync(Deliveries):
             row = {"identifier_type": miss.kind, "identifier": miss.value, "alias_label": miss.alias_label}
             group.invalid_user_ids.append(row)
 
-    def _leave_out(self, request: Request, error: BrazeError) -> None:
-        """Go on without a request that Braze refuses.
-
-        Raises:
-            BrazeError: If Braze refuses one request after the other.
-        """
-        self._refused_rows.append(request.rows)
-        self._refusals_in_a_row += 1
-        self._last_refusal = BrazeError(f"{error}, for {request.rows}")
-        if self._refusals_in_a_row == _MAX_REFUSALS_IN_A_ROW:
-            raise self._last_refusal
-
     def _finish(self, export_id: str) -> None:
-        if self._refused_rows:
-            count = len(self._refused_rows)
-            shown = ", ".join(self._refused_rows[:_MAX_LOGGED_REFUSALS])
-            more = ", …" if count > _MAX_LOGGED_REFUSALS else ""
-            self.failures.append(f"{count} requests were left out ({shown}{more}): {self._last_refusal}")
+        if refusals := str(self._refusals):
+            self.failures.append(refusals)
         self._state["resync"] = []
         self._spool.clear(export_id)
         self._finished = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 import threading
-from collections import deque
+from collections import Counter, defaultdict
 from concurrent.futures import Future
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -16,7 +17,7 @@ from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tap_braze_export.braze.client import IdsResponse
     from tap_braze_export.braze.rate_limit import RequestPacer
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
 _RATE_LIMITED_SECONDS = 3 * 3600
 """Time without anything but 429 responses after which a request fails."""
+_REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Statuses by which Braze finds fault with a request itself."""
+_Place = tuple[int, ...]
 _log = logging.getLogger(__name__)
 RequestT = TypeVar("RequestT")
 
 
 class Response(NamedTuple, Generic[RequestT]):
-    """Braze's response to a request, and its time in epoch seconds; a 400 concerns this very request."""
+    """Braze's response to a request, or the error if it refuses it, and its time in epoch seconds."""
 
     request: RequestT
     content: IdsResponse | BrazeError
@@ -61,6 +65,7 @@ class RequestPool(Generic[RequestT]):
     Args:
         requests: In the order in which the responses are given.
         send: Makes the call for a request.
+        split: The requests to send instead of one that Braze refuses; none if the refusal stands.
         pacer: Says when the next request may go.
         clock: Time.
         threads: Where calls are made.
@@ -72,6 +77,7 @@ class RequestPool(Generic[RequestT]):
         self,
         requests: Iterator[RequestT],
         send: Callable[[RequestT], IdsResponse],
+        split: Callable[[RequestT, BrazeError], Sequence[RequestT]],
         *,
         pacer: RequestPacer,
         clock: Clock,
@@ -81,6 +87,7 @@ class RequestPool(Generic[RequestT]):
     ) -> None:
         self._requests = requests
         self._send = send
+        self._split = split
         self._pacer = pacer
         self._clock = clock
         self._threads = threads
@@ -92,10 +99,12 @@ class RequestPool(Generic[RequestT]):
         self._exhausted = self._closed = False
         self._limited_since: float | None = None
         self._announced_until = 0.0
-        # Positions are those of the requests, from 0.
-        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[int, RequestT]] = {}
-        self._to_repeat: deque[tuple[int, RequestT]] = deque()
-        self._responses: dict[int, Response[RequestT] | Exception] = {}
+        # A place is the position of a request, from 0, and the positions in what it was split into.
+        self._in_flight: dict[Future[tuple[IdsResponse, float]], tuple[_Place, RequestT]] = {}
+        self._to_repeat: list[tuple[_Place, RequestT]] = []  # a heap: all later responses wait for the first
+        self._parts: dict[int, dict[_Place, Response[RequestT]]] = defaultdict(dict)
+        self._open_parts: Counter[int] = Counter()
+        self._responses: dict[int, list[Response[RequestT]] | Exception] = {}
 
     def start(self) -> None:
         """Begin to send."""
@@ -113,8 +122,10 @@ class RequestPool(Generic[RequestT]):
         """True once every request has its response and all of them were given."""
         return self._exhausted and not (self._in_flight or self._to_repeat or self._responses)
 
-    def poll(self, limit: int) -> list[Response[RequestT]]:
-        """Send what may go now; the next responses, at most this many, without waiting.
+    def poll(self, limit: int) -> list[list[Response[RequestT]]]:
+        """Send what may go now; the responses to the next requests, at most this many, without waiting.
+
+        A request that was split has several, in the order of its parts.
 
         Raises:
             TapError: In the place of a request that failed for good; nothing follows it.
@@ -123,7 +134,7 @@ class RequestPool(Generic[RequestT]):
             if self._pacing.done():
                 self._pacing.result()
             self._advance()
-            responses: list[Response[RequestT]] = []
+            responses: list[list[Response[RequestT]]] = []
             while len(responses) < limit and (response := self._responses.get(self._given)):
                 if isinstance(response, Exception):
                     if not responses:
@@ -179,9 +190,9 @@ class RequestPool(Generic[RequestT]):
             self._announced_until = until
             _log.info("%s: the next request goes in %.0f s", reason, wait)
 
-    def _next(self) -> tuple[int, RequestT] | None:
+    def _next(self) -> tuple[_Place, RequestT] | None:
         if self._to_repeat:
-            return self._to_repeat.popleft()
+            return heapq.heappop(self._to_repeat)
         try:
             request = next(self._requests)
         except StopIteration:
@@ -191,13 +202,14 @@ class RequestPool(Generic[RequestT]):
             self._responses[self._begun] = error
             self._exhausted = True
             return None
+        self._open_parts[self._begun] = 1
         self._begun += 1
-        return self._begun - 1, request
+        return (self._begun - 1,), request
 
-    def _start(self, position: int, request: RequestT) -> None:
+    def _start(self, place: _Place, request: RequestT) -> None:
         self._pacer.sent(self._clock.monotonic())
         future = self._threads.submit(lambda: (self._send(request), self._clock.now()))
-        self._in_flight[future] = position, request
+        self._in_flight[future] = place, request
         future.add_done_callback(self._notify)
 
     def _notify(self, _future: Future[Any]) -> None:
@@ -205,7 +217,7 @@ class RequestPool(Generic[RequestT]):
             self._changed.notify_all()
 
     def _collect(self, future: Future[tuple[IdsResponse, float]]) -> None:
-        position, request = self._in_flight.pop(future)
+        place, request = self._in_flight.pop(future)
         now, time_of_day = self._clock.monotonic(), self._clock.now()
         error = future.exception()
         if isinstance(error, RateLimitError):
@@ -214,17 +226,30 @@ class RequestPool(Generic[RequestT]):
                 self._limited_since = now
                 self._announce(self._pacer.wait(now), "Braze's rate limit is used up")
             if now - self._limited_since <= _RATE_LIMITED_SECONDS:
-                self._to_repeat.append((position, request))
+                heapq.heappush(self._to_repeat, (place, request))
                 return
         else:
             self._limited_since = None
             limit = RateLimit() if error else future.result()[0].limit
             self._pacer.responded(limit, now, time_of_day=time_of_day)
-        if isinstance(error, BrazeError) and error.status == HTTPStatus.BAD_REQUEST:
-            self._responses[position] = Response(request, error, time_of_day)
+        if isinstance(error, BrazeError) and error.status in _REFUSALS:
+            if parts := self._split(request, error):
+                self._open_parts[place[0]] += len(parts) - 1
+                for number, part in enumerate(parts):
+                    heapq.heappush(self._to_repeat, ((*place, number), part))
+            else:
+                self._add(place, Response(request, error, time_of_day))
         elif isinstance(error, Exception):
-            self._responses[position] = error
+            self._responses[place[0]] = error
             self._exhausted = True
         else:
-            content, at = future.result()
-            self._responses[position] = Response(request, content, at)
+            self._add(place, Response(request, *future.result()))
+
+    def _add(self, place: _Place, response: Response[RequestT]) -> None:
+        position = place[0]
+        self._parts[position][place] = response
+        self._open_parts[position] -= 1
+        if not self._open_parts[position]:
+            del self._open_parts[position]
+            parts = self._parts.pop(position)
+            self._responses[position] = [parts[place] for place in sorted(parts)]

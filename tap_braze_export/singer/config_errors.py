@@ -46,7 +46,8 @@ def describe_errors(tap: Tap) -> tuple[list[str], list[str]]:
     tap.append_builtin_config(tap.config_jsonschema)
     missing: dict[str, None] = {}
     wrong: dict[str, None] = {}
-    for error in JSONSchemaValidator(tap.config_jsonschema).iter_errors(tap._config):  # noqa: SLF001 - as the SDK does
+    schema = _sound(tap.config_jsonschema)
+    for error in JSONSchemaValidator(schema).iter_errors(tap._config):  # noqa: SLF001 - as the SDK does
         is_missing = error.validator == "required" and not error.absolute_path
         (missing if is_missing else wrong).update(dict.fromkeys(_describe(error, tap.name)))
     return [*missing], [*wrong]
@@ -300,5 +301,32 @@ def _describe(error: ValidationError, tap_name: str) -> Iterator[str]:
         yield f"{setting} must be one of {', '.join(str(allowed) for allowed in rule if allowed is not None)}"
     elif error.validator in {"minimum", "maximum"}:
         yield f"{setting} must be at {'least' if error.validator == 'minimum' else 'most'} {rule}"
+    elif error.validator == "anyOf":
+        inner = max(error.context or (), key=_depth, default=error)
+        if _depth(inner) > _depth(error):
+            yield from _describe(inner, tap_name)
+        else:
+            yield f"{setting} must be {' or '.join(_choice(choice) for choice in rule)}"
     else:
         yield f"{setting or 'the configuration'} is not valid ({error.validator})"
+
+
+def _depth(error: ValidationError) -> int:
+    return len(error.absolute_path)
+
+
+def _choice(definition: Mapping[str, Any]) -> str:
+    """Say in words what one of several JSON schemas wants."""
+    return json.dumps(definition["const"]) if "const" in definition else wanted(definition) or "null"
+
+
+def _sound(definition: Any) -> Any:
+    """A JSON schema without the texts that the SDK puts among the choices of `__else__`: a validator fails on them."""
+    if isinstance(definition, list):
+        return [_sound(each) for each in definition]
+    if not isinstance(definition, dict):
+        return definition
+    return {
+        name: [_sound(choice) for choice in value if isinstance(choice, dict)] if name == "anyOf" else _sound(value)
+        for name, value in definition.items()
+    }

@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import filter as filter_names
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ _COLUMN, _MEMBER = 2, 4
 """Lengths of a breadcrumb."""
 _MELTANO = "MELTANO_EXTRACT__"
 _WOULD_LEAVE = "what is meant would be exported: name a column, or deselect the whole column that holds it"
+_WILDCARDS = frozenset("*?[")
 _DOT = re.compile(r"(?<!\\)\.")
 _NEAR = 0.8
 _KNOW_ATTRIBUTES = (
@@ -52,6 +54,7 @@ class Known:
     def __init__(self, catalog: Catalog, *, attributes_are_known: bool = True) -> None:
         self.catalog = catalog
         self.attributes_are_known = attributes_are_known
+        self._crumbs: dict[str, set[str]] = {}
         self._masks = {entry.tap_stream_id: entry.metadata.resolve_selection() for entry in catalog.streams}
 
     def entry(self, stream: str) -> CatalogEntry | None:
@@ -90,7 +93,15 @@ class Known:
             self.is_selected(USERS.stream, crumb) for crumb in crumbs
         )
 
-    def crumbs(self, stream: str) -> Iterator[str]:
+    def matches(self, stream: str, pattern: str) -> bool:
+        """True if a pattern of Meltano matches a breadcrumb of a stream."""
+        if stream not in self._crumbs:
+            self._crumbs[stream] = {*self._breadcrumbs(stream)}
+        return pattern in self._crumbs[stream] or (
+            not _WILDCARDS.isdisjoint(pattern) and bool(filter_names(self._crumbs[stream], pattern))
+        )
+
+    def _breadcrumbs(self, stream: str) -> Iterator[str]:
         """Yield the breadcrumbs of a stream, as Meltano compares them with its rules."""
         entry = self.entry(stream)
         yield from (".".join(crumb) for crumb in entry.metadata if crumb) if entry else ()
@@ -203,7 +214,7 @@ def meltano_problems(known: Known, rules: Collection[Rule]) -> Iterator[Problem]
             yield Problem(
                 f"{rule.text} names no stream: {with_nearest(rule.stream, _TABLES)}", is_refused=not rule.selects
             )
-        elif rule.names and not any(fnmatch(crumb, rule.crumb) for each in streams for crumb in known.crumbs(each)):
+        elif rule.names and not any(known.matches(each, rule.crumb) for each in streams):
             exported = [each for each in streams if known.is_selected(each)]
             if problem := _unmatched(known, rule, exported or streams, is_exported=bool(exported)):
                 is_alone = rule.selects and not any(_selects_attributes(other) for other in rules)

@@ -32,32 +32,6 @@ def test_failing_call_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
     assert run.state["resync"][0]["requests"] == 70
 
 
-def test_request_that_braze_refuses_is_left_out_and_reported(tmp_path: Path) -> None:
-    """One bad identifier must not block those after it for ever; its row is named, and the run fails at its end."""
-    braze = ScriptedBraze(FakeClock())
-    braze.errors = {1: BrazeError("refused with 400", 400)}
-
-    run = SimulatedRun(braze, tmp_path, emails=emails(3))
-
-    assert [user["braze_id"] for user in run.users] == ["b-0@example.org", "b-2@example.org"]
-    assert run.resync.failures == ["1 requests were left out (emails row 2): refused with 400, for emails row 2"]
-    assert run.state["resync"] == []
-
-
-@pytest.mark.parametrize("count", [3, 300])
-def test_every_request_is_refused(tmp_path: Path, count: int) -> None:
-    """Then the configuration is wrong: the run fails at once, and the next one sends all requests again."""
-    braze = ScriptedBraze(FakeClock())
-    braze.errors = {number: BrazeError("refused with 400", 400) for number in range(count)}
-
-    run = SimulatedRun(braze, tmp_path, emails=emails(count))
-
-    assert run.error.startswith("BrazeError: refused with 400, for emails row")
-    assert len(braze.bodies) <= 26
-    assert run.states in ([], [run.state])
-    assert not run.files
-
-
 def test_unreadable_file_ends_the_run(sandbox: Sandbox, tmp_path: Path) -> None:
     """With one line, which names the setting."""
     config = settings(sandbox, tmp_path, identifiers_url=str(tmp_path / "none.csv"))

@@ -38,6 +38,7 @@ def pool_of(
     return RequestPool(
         iter(requests),
         send,
+        lambda request, error: [],  # noqa: ARG005
         pacer=pacer or RequestPacer(),
         clock=clock or Clock(),
         threads=threads,
@@ -111,7 +112,7 @@ def test_responses_come_in_the_order_of_the_requests() -> None:
     pool.start()
     given: list[int] = []
     while len(given) < 50:
-        given += [response.request for response in pool.poll(7)]
+        given += [response.request for parts in pool.poll(7) for response in parts]
         pool.wait()
     for _ in range(20):  # until the responses in flight have come
         pool.wait()
@@ -136,7 +137,7 @@ def test_requests_go_on_while_the_run_writes_rows() -> None:
     assert last_sent.wait(SECONDS)
     given: list[int] = []
     while not pool.ended:
-        given += [response.request for response in pool.poll(20)]
+        given += [response.request for parts in pool.poll(20) for response in parts]
         pool.wait()
     pool.close()
     assert given == list(range(20))

@@ -33,7 +33,12 @@ GOOD: dict[str, Any] = {
     "bucket_options": {"key": "k"},
     "callback_url": "http://127.0.0.1:9/braze",
     "batch_config": {"encoding": {"format": "jsonl"}, "storage": {"root": "out", "prefix": ""}, "batch_size": 5},
-    "stream_maps": {"users": {"mail": "email"}},
+    "stream_maps": {
+        "users": {"mail": "email", "__filter__": "email", "__key_properties__": ["braze_id"]},
+        "people": {"__source__": "users", "phone": None, "__else__": None},
+    },
+    "stream_map_config": {"salt": "s"},
+    "faker_config": {"seed": 1, "locale": ["en"]},
     "flattening_enabled": True,
     "flattening_max_depth": 1,
 }
@@ -118,6 +123,11 @@ def test_file_of_odd_json_is_one_line(folder: Path, text: str) -> None:
             {"stream_maps": {"users": {"__alias__": "a b"}}},
             "stream_maps: Failed to evaluate simpleeval expressions a b",
         ),
+        ({"stream_maps": {"__else__": "null"}}, 'stream_maps.__else__ must be "__NULL__" or null'),
+        ({"stream_maps": {"users": {"__else__": False}}}, 'stream_maps.users.__else__ must be "__NULL__" or null'),
+        ({"stream_maps": {"users": "email"}}, 'stream_maps.users must be "__NULL__" or null or an object'),
+        ({"stream_maps": {"users": {"x": {"y": None}}}}, 'stream_maps.users.x must be "__NULL__" or null or a text'),
+        ({"stream_maps": {"users": {"__filter__": 3}}}, "stream_maps.users.__filter__ must be a text"),
         ({"bucket_options": {"x": [float("inf")]}}, "bucket_options holds NaN or an infinite number"),
     ],
 )

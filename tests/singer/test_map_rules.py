@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from singer_sdk.mapper import RemoveRecordTransform
 
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.schema.user_object import TABLES
@@ -181,6 +183,34 @@ def test_any_misspelt_column_is_refused(place: tuple[str, str], edit: int, at: i
 def test_any_column_can_be_removed(place: tuple[str, str]) -> None:
     stream, column = place
     assert not problems({stream: {column: None}, f"copy of {stream}": {"__source__": stream, column: None}})
+
+
+KEYS = st.sampled_from(["users", "user", "user*", "*", "devices", "dev*", "users_", "copy"])
+RULES = st.dictionaries(
+    st.sampled_from(["email", "emial", "_rescued_data", "model", "idfa", "custom_attributes", "custom_attributes__a"]),
+    st.sampled_from([None, "__NULL__"]),
+    max_size=3,
+)
+
+
+@few_examples
+@given(maps=st.dictionaries(KEYS, RULES | st.none(), min_size=1, max_size=4))
+def test_whatever_is_removed_is_gone_or_refused(maps: dict[str, Any]) -> None:
+    """As the SDK applies the maps: in their order, by pattern, the last one of a stream alone."""
+    config = {"api_url": "https://rest.iad-01.braze.com", "api_key": "k", "segment_ids": ["s"], "stream_maps": maps}
+    try:
+        tap = tap_class(FakeClock())(config=config)
+    except ConfigError:
+        return
+    for key, rules in maps.items():
+        matching = [stream for stream in STREAMS if fnmatch(stream, key)]
+        assert matching or not rules, key
+        for column in rules or ():
+            assert any(column in STREAMS[stream].known for stream in matching), column
+            for stream in matching:
+                stream_map = tap.mapper.stream_maps[stream][0]
+                is_gone = isinstance(stream_map, RemoveRecordTransform)
+                assert is_gone or column not in stream_map.transformed_schema["properties"], (stream, column)
 
 
 def test_clock_with_fingerprints_names_stream_and_column() -> None:

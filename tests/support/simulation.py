@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from tap_braze_export.braze.client import IdsResponse
 from tap_braze_export.braze.rate_limit import RateLimit
-from tap_braze_export.errors import RateLimitError
+from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.resync.request_pool import RequestThreads
@@ -129,6 +129,8 @@ class ScriptedBraze:
 
     Attributes:
         people: More users, by identifier.
+        refused: Identifiers whose request gets 400.
+        refused_fields: Fields whose request gets 400.
         bodies: Of the requests that were within the limit.
         times: True epoch seconds of every request.
         errors: Errors to raise, by the request's number, from 0.
@@ -147,6 +149,8 @@ class ScriptedBraze:
     ) -> None:
         self.clock = clock
         self.people: dict[str, list[dict[str, Any]]] = {}
+        self.refused: set[str] = set()
+        self.refused_fields: set[str] = set()
         self.bodies: list[Mapping[str, Any]] = []
         self.times: list[float] = []
         self.errors: dict[int, Exception] = {}
@@ -174,8 +178,10 @@ class ScriptedBraze:
             raise error
         wanted = [
             *body.get("external_ids", ()),
-            *(body[name] for name in ("email_address", "braze_id") if name in body),
+            *(body[name] for name in ("email_address", "braze_id", "phone") if name in body),
         ]
+        if not self.refused.isdisjoint(wanted) or not self.refused_fields.isdisjoint(body["fields_to_export"]):
+            raise BrazeError("refused with 400", 400)
         found = [user for identifier in wanted for user in self._named(identifier)]
         missed = [identifier for identifier in wanted if not self._named(identifier)]
         return IdsResponse([msgspec.json.encode(user) for user in reversed(found)], missed, limit)
