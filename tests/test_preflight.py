@@ -328,6 +328,18 @@ def test_a_host_that_is_no_braze_is_told_as_such(tmp_path: Path, server: Server)
         check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
 
 
+@pytest.mark.parametrize("content", [b"{}", b'{"message": "error"}', b'{"error": "sign in"}', b'{"name": "proxy"}'])
+def test_json_of_a_proxy_is_no_key_that_works(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Neither key nor segment is called right: only Braze's own success shows that."""
+    server.answers = [(200, {}, content)]
+    with pytest.raises(TapError, match=r"^Connection to Braze: .*JSON that is not Braze's"), caplog.at_level("INFO"):
+        check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
+    assert "API key: cannot be checked (without a response from Braze)" in caplog.messages
+    assert "Segment s: cannot be checked (without a response from Braze)" in caplog.messages
+
+
 # Without anything to export
 
 
