@@ -198,6 +198,17 @@ def test_shared_directory_is_no_spool_directory(tmp_path: Path) -> None:
     assert shared.stat().st_mode & 0o7777 == 0o1777
 
 
+def test_a_home_that_cannot_be_written_is_told_as_the_default(tmp_path: Path) -> None:
+    """One check that fails; the others are still made."""
+    with Sandbox(users=5) as sandbox:
+        config = {name: value for name, value in settings(sandbox, tmp_path).items() if name != "spool_dir"}
+        ended = command("--test", "--config", written(tmp_path, config), HOME="/dev/null")
+    assert ended.error.startswith(
+        "Spool directory: spool_dir is not set, and its default cannot be used: spool_dir /dev"
+    )
+    assert checklist(ended)["Segment all-users"] == "works"
+
+
 def test_fingerprints_are_tried_out(tmp_path: Path) -> None:
     """As a run would use them, and nothing is left of it; a directory that is not there yet is made."""
     with Sandbox(users=5) as sandbox:
@@ -315,6 +326,18 @@ def test_a_host_that_is_no_braze_is_told_as_such(tmp_path: Path, server: Server)
     server.answers = [(200, {}, b"<html>Sign in</html>")]
     with pytest.raises(TapError, match=r"^Connection to Braze: .*is api_url the REST endpoint"):
         check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"message": "error"}', b'{"error": "sign in"}', b'{"name": "proxy"}'])
+def test_json_of_a_proxy_is_no_key_that_works(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Neither key nor segment is called right: only Braze's own success shows that."""
+    server.answers = [(200, {}, content)]
+    with pytest.raises(TapError, match=r"^Connection to Braze: .*JSON that is not Braze's"), caplog.at_level("INFO"):
+        check(settings_at(server.url, tmp_path), clock=FakeClock(), logger=LOGGER)
+    assert "API key: cannot be checked (without a response from Braze)" in caplog.messages
+    assert "Segment s: cannot be checked (without a response from Braze)" in caplog.messages
 
 
 # Without anything to export

@@ -9,7 +9,7 @@ import pytest
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.files.download import Download
 from tap_braze_export.sessions import Session
-from tests.support.braze_calls import ALL, KEY
+from tests.support.braze_calls import ALL, KEY, SUCCESS
 from tests.support.fakes import Server, as_json
 from tests.support.runs import selecting, sync
 from tests.support.tls import set_only
@@ -43,7 +43,7 @@ def netrc(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_calls_carry_the_key_and_nothing_of_a_netrc(
     server: Server, clock: FakeClock, call: Callable[[Braze], object]
 ) -> None:
-    server.answers = [as_json({"object_prefix": "a-1", "message": "success", "users": []})]
+    server.answers = [as_json(SUCCESS)]
 
     call(Braze(server.url, KEY, clock=clock))
 

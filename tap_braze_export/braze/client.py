@@ -17,10 +17,11 @@ from tap_braze_export.braze.rate_limit import RateLimit, other_time
 from tap_braze_export.braze.responses import (
     MAX_ERROR_BYTES,
     SHORTEST_IDENTIFIER_CHARS,
-    decoded,
     failed,
+    json_content,
     refused,
     succeeded,
+    success_content,
     unanswered,
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
@@ -173,17 +174,18 @@ class Braze:
 
     def cancel_segment_export(self, segment_id: str) -> None:
         """Cancel all running exports of a segment, also those that somebody else started."""
-        self._request(endpoints.CANCEL, f"segment {segment_id}", body={"segment_id": segment_id})
+        accepted = self._request(endpoints.CANCEL, f"segment {segment_id}", body={"segment_id": segment_id})
+        self._success(endpoints.CANCEL, accepted)
 
     def segment_details(self, segment_id: str) -> dict[str, Any]:
         """Name, description and tags of a segment; a BrazeError names an unknown one."""
-        return self._json(endpoints.DETAILS, f"segment {segment_id}", params={"segment_id": segment_id})
+        return self._get(endpoints.DETAILS, f"segment {segment_id}", {"segment_id": segment_id}, "name", str)
 
     def segments(self) -> Iterator[tuple[str, str]]:
         """The workspace's segments, oldest first, page by page: the id and name of each."""
         for page in range(_MAX_PAGES):
-            listed = self._json(endpoints.SEGMENTS, "the segments", params={"page": str(page)}).get("segments")
-            segments = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+            listed = self._get(endpoints.SEGMENTS, "the segments", {"page": str(page)}, "segments", list)["segments"]
+            segments = [each for each in listed if isinstance(each, dict)]
             yield from ((_text(each.get("id")), _text(each.get("name"))) for each in segments)
             if len(segments) < _SEGMENTS_PER_PAGE:
                 return
@@ -193,9 +195,9 @@ class Braze:
 
         It is asked for once: whoever wants it can do without.
         """
-        content = self._json(endpoints.SIZES, f"segment {segment_id}", params={"segment_id": segment_id, "length": "1"})
-        points = content.get("data")
-        point = points[-1] if isinstance(points, list) and points else None
+        params = {"segment_id": segment_id, "length": "1"}
+        points = self._get(endpoints.SIZES, f"segment {segment_id}", params, "data", list)["data"]
+        point = points[-1] if points else None
         size = point.get("size") if isinstance(point, dict) else None
         return size if type(size) is int and 0 <= size <= _MAX_USERS else None
 
@@ -213,8 +215,7 @@ class Braze:
                 )
             seen.add(url)
             accepted = self._request(endpoints.ATTRIBUTES, "the custom attributes", url=url)
-            attributes = self._object(endpoints.ATTRIBUTES, accepted).get("attributes")
-            for attribute in attributes if isinstance(attributes, list) else ():
+            for attribute in self._success(endpoints.ATTRIBUTES, accepted, "attributes", list)["attributes"]:
                 if isinstance(attribute, dict):
                     yield attribute
             url = self._next_page(url, accepted.response)
@@ -247,7 +248,7 @@ class Braze:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
         accepted = self._request(endpoint, what, body=body)
-        content = self._object(endpoint, accepted)
+        content = json_content(endpoint, accepted.response.status_code, accepted.body)
         prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
             raise BrazeError(
@@ -272,17 +273,16 @@ class Braze:
             raise BrazeError(f"{endpoints.ATTRIBUTES} names a next page on another host: it is not followed")
         return following
 
-    def _json(self, endpoint: Endpoint, what: str, *, params: dict[str, str]) -> dict[str, Any]:
-        return self._object(endpoint, self._request(endpoint, what, params=params))
+    def _get(
+        self, endpoint: Endpoint, what: str, params: dict[str, str], member: str, kind: type[object]
+    ) -> dict[str, Any]:
+        return self._success(endpoint, self._request(endpoint, what, params=params), member, kind)
 
-    def _object(self, endpoint: Endpoint, accepted: _Accepted) -> dict[str, Any]:
-        content = decoded(accepted.body)
-        if content is None:
-            raise BrazeError(
-                f"{endpoint} responded {accepted.response.status_code} without a JSON object: is api_url the REST"
-                " endpoint of your instance (https://rest.….braze.com or .eu)?"
-            )
-        return content
+    def _success(
+        self, endpoint: Endpoint, accepted: _Accepted, member: str = "message", kind: type[object] = str
+    ) -> dict[str, Any]:
+        status = accepted.response.status_code
+        return success_content(endpoint, status, accepted.body, member=member, kind=kind, secrets=[self._key])
 
     def _request(
         self,

@@ -34,6 +34,8 @@ SHORTEST_IDENTIFIER_CHARS = 3
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of a refusal's body that are read: its message is a line."""
 _MAX_SHOWN_ERRORS = 3
+_SUCCESS = "success"
+"""The member `message` of each success of Braze, also with warnings beside it."""
 _TO_CONNECT = "check api_url, and that the firewall and the proxy settings of this machine let its requests through"
 _RUNNING_WORDS = ("progress", "already", "running")
 
@@ -127,6 +129,50 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     if endpoint.starts_export:
         return _lost(what, name, sent_at)
     return RetryableError(f"no response came ({name})")
+
+
+def json_content(endpoint: Endpoint, status: int, body: bytes) -> dict[str, Any]:
+    """The JSON object of a response that was no refusal.
+
+    Raises:
+        BrazeError: It is none.
+    """
+    content = decoded(body)
+    if content is None:
+        raise BrazeError(
+            f"{endpoint} responded {status} without a JSON object: is api_url the REST endpoint of your instance"
+            " (https://rest.….braze.com or .eu)?"
+        )
+    return content
+
+
+def success_content(
+    endpoint: Endpoint, status: int, body: bytes, *, member: str, kind: type[object], secrets: Iterable[str]
+) -> dict[str, Any]:
+    """The content of a response that is Braze's own success, and no login page as JSON, or an error with status 200.
+
+    Args:
+        endpoint: The endpoint.
+        status: Of the response.
+        body: Its body.
+        member: A member that Braze documents for it.
+        kind: The type of that member; a list is told from any other JSON also without `message`.
+        secrets: Texts that no message may hold.
+
+    Raises:
+        BrazeError: It is not.
+    """
+    content = json_content(endpoint, status, body)
+    message = content.get("message", _SUCCESS if kind is list else None)
+    if isinstance(message, str) and message.strip().lower() == _SUCCESS and isinstance(content.get(member), kind):
+        return content
+    text = foreign_text(message, secrets) if isinstance(message, str) else ""
+    said = f" ({text})" if text else ""
+    raise BrazeError(
+        f"{endpoint} responded {status} with JSON that is not Braze's{said}, as it lacks success"
+        f" or `{member}`: is api_url the REST endpoint of your instance (https://rest.….braze.com or .eu), and does no"
+        " proxy or login page respond in its place?"
+    )
 
 
 def decoded(body: bytes) -> dict[str, Any] | None:

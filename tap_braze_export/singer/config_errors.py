@@ -18,20 +18,17 @@ from singer_sdk.singerlib import Catalog
 from tap_braze_export.errors import ConfigError, unknown_names
 from tap_braze_export.files.formats import HEAD_BYTES, encoding_of, foreign_format
 from tap_braze_export.rows.exact_json import is_too_deep
-from tap_braze_export.settings import IDENTIFIER_KINDS
-from tap_braze_export.singer.config_values import read_text, wanted
+from tap_braze_export.singer.config_values import read_text, unquoted, wanted
+from tap_braze_export.singer.odd_values import MAX_LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from jsonschema import ValidationError
     from singer_sdk import Tap
 
 _NOT_JSON = re.compile(r"#|---|[\w.-]+\s*[:=]")
 """Matches the beginning of YAML and of a .env file."""
-_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
-_MAX_LEVELS = 100
-"""Lists and objects inside each other in a setting or a file: more make other programs fail."""
 _STATE_WRAPPINGS = ("value", "singer_state")
 """Members that hold the STATE in a STATE message, and in what `meltano state get` prints."""
 _NAMES_OF_ORCHESTRATORS = ("_", "MELTANO_")
@@ -59,7 +56,7 @@ def variables(tap: Tap | type[Tap]) -> Iterator[tuple[str, dict[str, Any], str, 
     for setting, definition in tap.config_jsonschema["properties"].items():
         variable = _variable(tap.name, setting)
         text = os.environ.get(variable, "")
-        if text.strip():
+        if unquoted(text):
             yield setting, definition, variable, text
 
 
@@ -203,35 +200,6 @@ def checked_catalog(file: IO[str] | None) -> IO[str] | None:
     return io.StringIO(text)
 
 
-def odd_settings(config: Mapping[str, Any]) -> list[str]:
-    """Name the settings whose values no program can use: too deep, no number, or with halves of characters or NUL.
-
-    Identifiers are people's data: odd ones are left out of a resync, not refused.
-    """
-    errors = []
-    for name, value in config.items():
-        if is_too_deep(value, most_levels=_MAX_LEVELS):
-            errors.append(f"{name} is nested too deep")
-        elif any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
-            errors.append(f"{name} holds NaN or an infinite number")
-        elif name not in IDENTIFIER_KINDS and any(
-            isinstance(leaf, str) and _NO_TEXT.search(leaf) for leaf in _leaves(value)
-        ):
-            errors.append(f"{name} holds NUL, or half of a character")
-    return errors
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yield every key and plain value in a value that is not too deep."""
-    if isinstance(value, dict):
-        yield from value
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(inner)
-    else:
-        yield value
-
-
 def _read(file: IO[str], option: str) -> tuple[str, dict[str, Any]]:
     label = f"{option}: {file.name}"
     content: bytes = file.buffer.read()  # type: ignore[attr-defined]  # as text it would have the locale's encoding
@@ -266,7 +234,7 @@ def _json_object(text: str, label: str) -> dict[str, Any]:
         raise ConfigError(f"{label} is not JSON that can be read: it holds a number of thousands of digits") from None
     except RecursionError:
         raise ConfigError(f"{label} is not JSON that can be read: it is too deep") from None
-    if is_too_deep(value, most_levels=_MAX_LEVELS):
+    if is_too_deep(value, most_levels=MAX_LEVELS):
         raise ConfigError(f"{label} is not JSON that can be read: it is too deep")
     if not isinstance(value, dict):
         raise ConfigError(f"{label} must hold a JSON object")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from singer_sdk.configuration._dict_config import TRUTHY
 
+from tap_braze_export.settings import IDENTIFIER_KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,6 +20,9 @@ _FALSY = ("false", "0", "no", "off")
 _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,30})(\.0*)?", re.ASCII)
 _KEPT_SPACES = ("flattening_separator",)
 """Text settings in which a space at an end has a meaning."""
+_QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}
+_ENDS_OF_IDENTIFIERS = "".join(map(chr, range(32)))
+"""Characters that are taken off the ends of an identifier: an external id may begin with a blank."""
 _UNDECLARED: dict[str, Any] = {
     "batch_config": {
         "properties": {
@@ -30,15 +35,43 @@ _UNDECLARED: dict[str, Any] = {
 
 
 def converted_config(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert each setting to the type of its JSON schema; one that cannot be converted stays as it is."""
+    """Convert each setting to the type of its JSON schema; one that cannot be converted stays as it is.
+
+    Env files, secrets and templates leave quotation marks and line ends around texts: these go, and what is blank then
+    is not set.
+    """
     result = {}
     for name, value in config.items():
         definition = definitions.get(name, {})
+        if isinstance(value, str) and definition and not unquoted(value).strip():
+            continue
         new = converted(converted(value, definition), _UNDECLARED.get(name, {}))
-        if isinstance(new, str) and "string" in kinds_of(definition) and name not in _KEPT_SPACES:
-            new = new.strip()
+        if isinstance(new, str) and "string" in kinds_of(definition):
+            new = unquoted(new, strip=name not in _KEPT_SPACES)
+        elif isinstance(new, list) and "string" in kinds_of(definition.get("items")):
+            new = [_item(item, is_identifier=name in IDENTIFIER_KINDS) for item in new]
         result[name] = new
     return result
+
+
+def unquoted(text: str, *, strip: bool = True) -> str:
+    """Text without the quotation marks around all of it, and without blanks at its ends."""
+    text = text.strip() if strip else text
+    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip() if strip else text[1:-1]
+    return text
+
+
+def begins_with_quote(text: str) -> bool:
+    """True for a text that begins with a quotation mark."""
+    return text[:1] in _QUOTES
+
+
+def _item(item: Any, *, is_identifier: bool) -> Any:
+    """An item of a list; quotation marks may be part of an identifier."""
+    if not isinstance(item, str):
+        return item
+    return item.strip(_ENDS_OF_IDENTIFIERS) if is_identifier else unquoted(item)
 
 
 def converted(value: Any, definition: Any) -> Any:
@@ -74,19 +107,18 @@ def read_text(text: str, definition: Mapping[str, Any]) -> Any:
         ValueError: If it is not what the JSON schema wants; the error says what that is.
     """
     kinds = kinds_of(definition)
-    stripped = text.strip()
+    stripped, bare = text.strip(), unquoted(text)
     found: Any = None
     if "integer" in kinds:
-        whole = _WHOLE_NUMBER.fullmatch(stripped)
+        whole = _WHOLE_NUMBER.fullmatch(bare)
         found = int(whole[1]) if whole else None
     elif "boolean" in kinds:
-        word = stripped.lower()
+        word = bare.lower()
         found = word in TRUTHY if word in {*TRUTHY, *_FALSY} else None
     elif "array" in kinds:
         found = _list(stripped, has_texts="string" in kinds_of(definition.get("items")))
     elif "object" in kinds:
-        value = _json(stripped)
-        found = value if isinstance(value, dict) else None
+        found = _object(stripped)
     else:
         return text
     if found is None:
@@ -118,15 +150,35 @@ def _list(text: str, *, has_texts: bool) -> list[Any] | None:
     value = _json(text)
     if isinstance(value, list):
         return value
+    if inner := _inner(text):
+        return _list(inner, has_texts=has_texts)
     if not has_texts:
         return [value] if isinstance(value, dict) else None
     if text.startswith("[") or isinstance(value, dict):
         return None
     try:
-        items = [item.strip() for row in csv.reader(text.splitlines(), skipinitialspace=True) for item in row]
+        items = [unquoted(item) for row in csv.reader(text.splitlines(), skipinitialspace=True) for item in row]
     except csv.Error:
         return None
     return [item for item in items if item] or None
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """Read a JSON object."""
+    value, inner = _json(text), _inner(text)
+    if isinstance(value, dict):
+        return value
+    return _object(inner) if inner else None
+
+
+def _inner(text: str) -> str:
+    """The text inside the quotation marks around all of it; empty if these are those of its first and last item."""
+    value = _json(text)
+    if isinstance(value, str):
+        return value.strip()
+    inner = text[1:-1].strip()
+    is_whole = text[:1] not in inner or inner.startswith(("[", "{"))
+    return inner if is_whole and _QUOTES.get(text[:1]) == text[-1:] else ""
 
 
 def _json(text: str) -> Any:

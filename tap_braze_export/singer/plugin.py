@@ -38,7 +38,6 @@ from tap_braze_export.singer.config_errors import (
     checked_state,
     describe_errors,
     forget_unknown_log_levels,
-    odd_settings,
     read_config_file,
     read_environment,
     unknown_settings,
@@ -46,6 +45,7 @@ from tap_braze_export.singer.config_errors import (
 from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.messages import MessageWriter
+from tap_braze_export.singer.odd_values import odd_settings, odd_texts
 from tap_braze_export.singer.selection_rules import Known
 from tap_braze_export.state import none_or_one
 
@@ -178,7 +178,10 @@ class Plugin(Tap):
         if odd := odd_settings(self._config):
             raise ConfigValidationError("settings", errors=odd)
         self.append_builtin_config(self.config_jsonschema)
-        self._config = converted_config(without_unset(self._config), self.config_jsonschema["properties"])
+        definitions = self.config_jsonschema["properties"]
+        self._config = converted_config(without_unset(self._config), definitions)
+        if odd := odd_texts(self._config, definitions):
+            raise ConfigValidationError("settings", errors=odd)
         if unknown := unknown_settings(self, with_environment=self._reads_environment):
             self.logger.warning("Unknown settings are ignored: %s", ", ".join(unknown))
         missing, wrong = describe_errors(self)

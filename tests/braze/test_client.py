@@ -19,9 +19,11 @@ from tests.support.braze_calls import (
     SEGMENT,
     STARTED,
     attributes,
+    cancel,
     details,
     export_ids,
     refused,
+    segments,
     size,
     start,
     start_control_group,
@@ -148,6 +150,40 @@ def test_success_that_is_no_json_object_is_an_error(
     assert "Welcome" not in message
 
 
+OTHERS_JSON = [
+    {},
+    {"message": "error"},
+    {"message": "Segment not found"},
+    {"message": None, "name": "All", "attributes": None, "segments": {}, "data": 3},
+    {"message": "success"},
+    {"error": "login required", "login_url": "https://login.example.com"},
+    {"status": "ok", "name": "proxy"},
+    {"message": ["success"], "attributes": []},
+    {"message": "Service unavailable", "attributes": [], "data": [], "segments": [], "name": "x"},
+]
+"""What proxies, login pages and maintenance pages say with status 200."""
+
+
+@pytest.mark.parametrize("call", [details, attributes, size, cancel, segments])
+def test_json_that_is_not_brazes_is_no_success(server: Server, braze: Braze, call: Callable[[Braze], object]) -> None:
+    """Success is Braze's own message, with the members that it documents; the line says who may have responded."""
+    for content in OTHERS_JSON:
+        if call is cancel and content == {"message": "success"}:
+            continue
+        server.answers = [as_json(content, 200)]
+        message = refused(call, braze, BrazeError)
+        assert "responded 200 with JSON that is not Braze's" in message, content
+        assert message.endswith("does no proxy or login page respond in its place?"), content
+        assert "login.example" not in message
+    server.answers = [as_json({"message": f"no {KEY}"}, 200)]
+    assert "Braze's, as" in refused(call, braze, BrazeError)
+
+
+def test_success_may_have_warnings(server: Server, braze: Braze) -> None:
+    server.answers = [as_json({"message": "Success", "errors": ["a warning"], "name": "All users"}, 201)]
+    assert details(braze)["name"] == "All users"
+
+
 def test_details_are_passed_on(server: Server, braze: Braze) -> None:
     server.answers = [as_json({"message": "success", "name": "All users"}, 200)]
 
@@ -178,7 +214,6 @@ def test_who_names_an_unknown_segment_is_told_where_to_find_the_known_ones(
     [
         ([{"time": "2026-01-01", "size": 5}, {"time": "2026-01-02", "size": 7}], 7),
         ([], None),
-        (None, None),
         ([{"time": "2026-01-01", "size": None}], None),
         ([3], None),
     ],
@@ -198,7 +233,7 @@ def test_custom_attributes_follow_the_link_header(server: Server, braze: Braze) 
             Link=f'<{server.url}/custom_attributes?cursor=x>; rel="next"',
         ),
         as_json({"attributes": [{"name": "b"}, 3]}, 200, Link='</custom_attributes?cursor=y>; rel="next"'),
-        as_json({"attributes": None}, 200),
+        as_json({"attributes": []}, 200),
     ]
 
     assert attributes(braze) == [{"name": "a"}, {"name": "b"}]
@@ -212,7 +247,9 @@ def test_custom_attributes_follow_the_link_header(server: Server, braze: Braze) 
 def test_link_to_another_host_does_not_get_the_key(server: Server, braze: Braze) -> None:
     with Server() as other:
         other.answers = [as_json({"attributes": []}, 200)]
-        server.answers = [as_json({}, 200, Link=f'<{other.url}/custom_attributes?cursor=x>; rel="next"')]
+        server.answers = [
+            as_json({"attributes": []}, 200, Link=f'<{other.url}/custom_attributes?cursor=x>; rel="next"')
+        ]
 
         assert "next page on another host" in refused(attributes, braze, BrazeError)
         assert other.seen == []

@@ -115,7 +115,7 @@ def test_senseless_headers_wait_no_longer_than_an_hour(
     server: Server, braze: Braze, clock: FakeClock, *, header: str, value: str, date: Mapping[str, str]
 ) -> None:
     """An hour is the longest window that Braze has."""
-    server.answers = [limited(**{header: value}, **date), as_json({}, 200)]
+    server.answers = [limited(**{header: value}, **date), STARTED]
 
     details(braze)
 

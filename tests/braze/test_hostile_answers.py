@@ -113,9 +113,9 @@ def test_list_of_attributes_without_an_end_is_refused(server: Server, braze: Bra
     def page(handler: Any) -> None:
         handler.send_response_only(200)
         handler.send_header("Link", f'</custom_attributes?cursor={next(numbers)}>; rel="next"')
-        handler.send_header("Content-Length", "2")
+        handler.send_header("Content-Length", "17")
         handler.end_headers()
-        handler.wfile.write(b"{}")
+        handler.wfile.write(b'{"attributes":[]}')
 
     server.answers = [page]
 

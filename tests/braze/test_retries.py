@@ -19,7 +19,6 @@ from tests.support.braze_calls import (
     ALL,
     ASKED_ONCE,
     KEY,
-    PREFIX,
     REPEATABLE,
     SEGMENT,
     STARTED,
@@ -47,7 +46,7 @@ def test_rate_limit_waits_until_its_reset(
 ) -> None:
     reset = int(clock.time) + 120
     limited = as_json({"message": "Rate limited"}, 429, X_RateLimit_Remaining="0", X_RateLimit_Reset=str(reset))
-    server.answers = [limited, as_json({"object_prefix": PREFIX})]
+    server.answers = [limited, STARTED]
 
     call(braze)
 
@@ -141,7 +140,7 @@ def test_estimate_that_is_no_size_is_none(server: Server, braze: Braze, found: o
 def test_idempotent_calls_are_repeated(
     server: Server, braze: Braze, clock: FakeClock, call: Callable[[Braze], object], failure: Answer
 ) -> None:
-    server.answers = [failure, failure, as_json({"message": "success", "users": []})]
+    server.answers = [failure, failure, STARTED]
 
     call(braze)
 
@@ -170,7 +169,7 @@ def test_slow_failures_end_by_time(server: Server) -> None:
 
 def test_repeats_are_logged_without_the_url(server: Server, braze: Braze, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tap_braze_export")
-    server.answers = [hang_up, as_json({"name": "All"}, 200)]
+    server.answers = [hang_up, STARTED]
 
     details(braze)
 

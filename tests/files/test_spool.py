@@ -119,6 +119,35 @@ def test_spool_dir_itself_may_be_a_link(tmp_path: Path, clock: FakeClock) -> Non
     assert modes(tmp_path / "disk") == PRIVATE
 
 
+# The default
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+@pytest.mark.parametrize("home", ["", None])
+def test_user_without_a_home(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, home: str | None) -> None:
+    """As in a container that runs under a number of its own, which no list of users has."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    os.setresuid(54321, 54321, 0)
+    try:
+        error = refusal(None, clock)
+    finally:
+        os.setresuid(0, 0, 0)
+    assert error.startswith("spool_dir is not set, and there is no default, as this user has no home: set it to a dir")
+
+
+def test_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """The error says that the setting is missing, not that somebody has chosen such a directory."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert refusal(None, clock) == (
+        "spool_dir is not set, and its default cannot be used: spool_dir /dev/null/.cache/tap-braze-export cannot be"
+        " written (Not a directory): name a directory of the tap's own user"
+    )
+
+
 # Directories of another owner
 
 
@@ -165,9 +194,9 @@ def modes(folder: Path) -> dict[str, int]:
 PRIVATE = {"exports": 0o700, "journal": 0o700, "rejected": 0o700, "runs": 0o700}
 
 
-def refusal(folder: Path, clock: FakeClock) -> str:
+def refusal(folder: Path | None, clock: FakeClock) -> str:
     with pytest.raises(ConfigError) as caught:
-        Spool(str(folder), clock=clock).open()
+        Spool(str(folder) if folder else None, clock=clock).open()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

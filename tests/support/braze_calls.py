@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 KEY = "5f0c-secret-key-77aa"
 SEGMENT = "11111111-2222-3333-4444-555555555555"
 PREFIX = "bb8e2a91-c4aa-478b-b3f2-a4ee91731ad1-1464728599"
-STARTED = as_json({"message": "success", "object_prefix": PREFIX})
+SUCCESS = {
+    "message": "success",
+    "object_prefix": PREFIX,
+    "users": [],
+    "name": "All users",
+    "data": [],
+    "attributes": [],
+    "segments": [],
+}
+"""The members of a success of every endpoint."""
+STARTED = as_json(SUCCESS)
 
 
 def start(braze: Braze) -> Started:
@@ -38,6 +48,10 @@ def cancel(braze: Braze) -> None:
 
 def details(braze: Braze) -> dict[str, Any]:
     return braze.segment_details(SEGMENT)
+
+
+def segments(braze: Braze) -> list[tuple[str, str]]:
+    return list(braze.segments())
 
 
 def size(braze: Braze) -> int | None:

@@ -44,6 +44,27 @@ def test_the_cronjob_runs_once_at_a_time_without_rights(cron: dict[str, Any]) ->
     assert "persistentVolumeClaim" in spool
 
 
+def test_a_stopped_or_evicted_run_has_not_failed(cron: dict[str, Any]) -> None:
+    """The next pod waits for the end of the last one; such a policy needs pods that are not restarted in place."""
+    job = cron["jobTemplate"]["spec"]
+    assert job["podReplacementPolicy"] == "Failed"
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    unit = (DEPLOY / "tap-braze-export.service").read_text(encoding="utf-8")
+    assert "\nSuccessExitStatus=143 SIGTERM\n" in unit
+
+
+@pytest.mark.parametrize("name", ["cronjob.yaml", "tap-braze-export.service"])
+def test_the_page_says_what_each_line_is_for(name: str) -> None:
+    """The lines that decide how a run starts and ends; those with names and settings explain themselves."""
+    lines = (DEPLOY / name).read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    keys = r"^ *([a-zA-Z]+(?:Policy|Limit|Seconds|NonRoot|User|Group|Filesystem|Escalation)):"
+    options = r"^([A-Z]\w+(?:Sec|Status|Mode|StateDirectory|Paths|System|Home|Tmp|File|Privileges))="
+    words = re.findall(keys, lines, re.MULTILINE) + re.findall(options, lines, re.MULTILINE)
+    assert len(words) >= 9
+    assert [word for word in words if word not in page and not word.endswith("JobsHistoryLimit")] == []
+
+
 def test_the_cronjob_has_known_settings_and_no_secret(cron: dict[str, Any]) -> None:
     (container,) = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     for variable in container["env"]:
