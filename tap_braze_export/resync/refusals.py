@@ -33,7 +33,7 @@ class _Range:
 
 
 class Refusals:
-    """What Braze refuses in a resync; no identifier is shown, only its row.
+    """Finds and counts what Braze refuses in a resync; no identifier is shown, only its row.
 
     Args:
         before: Identifiers that Braze refused in earlier runs of this resync.
