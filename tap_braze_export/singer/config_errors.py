@@ -22,7 +22,7 @@ from tap_braze_export.singer.config_values import read_text, unquoted, wanted
 from tap_braze_export.singer.odd_values import MAX_LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from jsonschema import ValidationError
     from singer_sdk import Tap
