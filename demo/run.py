@@ -1,6 +1,6 @@
 """The demo: a sandbox Braze, one `meltano run` into DuckDB, and three answers in SQL.
 
-A demo continues the one before, as one night follows another: users that did not change are skipped.
+A demo continues the one before, as one night follows another: Braze is asked only for the users that changed since.
 """  # noqa: INP001
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Load made-up users of a local Braze into DuckDB, and ask it.")
     parser.add_argument("--users", type=int, default=USERS, help="number of users")
     parser.add_argument("--changed", type=float, default=0, metavar="PERCENT", help="share of changed users")
+    parser.add_argument("--full-refresh", action="store_true", help="as Meltano's: load everybody again")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the database and all else is kept")
     return parser.parse_args()
 
@@ -131,10 +132,11 @@ def _sandbox(folder: Path, *, users: int, changed: float) -> Iterator[dict[str, 
         _stop(process)
 
 
-def _meltano(folder: Path, environment: dict[str, str]) -> str:
+def _meltano(folder: Path, environment: dict[str, str], *, is_full: bool) -> str:
     """Run the pipeline, its log on the terminal as it comes, and return that log."""
     ours = {
         "TAP_BRAZE_EXPORT_SPOOL_DIR": str(folder / "spool"),
+        "TAP_BRAZE_EXPORT_INCREMENTAL": "true",
         "TAP_BRAZE_EXPORT_FINGERPRINTS_URL": str(folder / "fingerprints"),
         "TAP_BRAZE_EXPORT_POLL_INTERVAL_SECONDS": "1",
         "TARGET_DUCKDB_FILEPATH": str(_database(folder)),
@@ -146,7 +148,7 @@ def _meltano(folder: Path, environment: dict[str, str]) -> str:
         "MELTANO_DATABASE_URI": f"sqlite:///{folder / 'meltano.db'}",
     }
     process = subprocess.Popen(  # noqa: S603
-        [str(MELTANO), "run", "demo"],
+        [str(MELTANO), "run", *(["--full-refresh"] if is_full else []), "demo"],
         cwd=ROOT,
         env={**os.environ, **ours, **environment},
         stdin=subprocess.DEVNULL,
@@ -179,7 +181,7 @@ def main() -> None:
     _say(f"A sandbox Braze with {options.users:,} users -> tap-braze-export -> {_shown(_database(folder))}")
     with _sandbox(folder, users=options.users, changed=options.changed) as environment:
         began = time.monotonic()
-        log = _meltano(folder, environment)
+        log = _meltano(folder, environment, is_full=options.full_refresh)
         seconds = time.monotonic() - began
     (folder / "complete").touch()
     _say("")
@@ -195,10 +197,11 @@ def main() -> None:
     read = f"; the tap alone read {speeds[-1]} users a second" if speeds else ""
     _say(f"The pipeline took {seconds:.1f} seconds{read}.")
     if is_first:
-        _say("Try `make demo` again, then `make demo DEMO_CHANGED=5`: only users that changed are loaded.")
+        _say("Try `make demo` again, then `make demo DEMO_CHANGED=5`: only users that changed are exported and loaded.")
         return
-    for unchanged, users in re.findall(r"unchanged: ([\d,]+) of ([\d,]+) users", log):
-        _say(f"{unchanged} of {users} users had not changed since the last demo, so they were skipped.")
+    asked = (folder / "sandbox.log").read_text(encoding="utf-8")
+    for came, users, since in re.findall(r"([\d,]+) of ([\d,]+) users, asked for those updated since (\S+)", asked):
+        _say(f"The tap asked only for users updated since {since}: {came} of {users} came.")
 
 
 if __name__ == "__main__":

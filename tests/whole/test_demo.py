@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -36,8 +37,14 @@ def demo(folder: Path, *options: str) -> str:
     return done.stdout
 
 
-def skipped(printed: str) -> list[str]:
-    return [line for line in printed.splitlines() if "so they were skipped" in line]
+def exported(printed: str) -> list[str]:
+    """What it says of the users that came, without the time."""
+    return re.findall(r"^The tap asked only for users updated since 20\S+Z: (.*)$", printed, re.MULTILINE)
+
+
+def log(folder: Path) -> str:
+    """What the sandbox of the last demo wrote."""
+    return (folder / "sandbox.log").read_text("utf-8")
 
 
 def loads(database: Path) -> list[int]:
@@ -52,24 +59,25 @@ def test_one_demo_after_the_other(tmp_path: Path) -> None:
 
     first = demo(folder)
     assert "Try `make demo` again" in first
-    assert not skipped(first)
+    assert not exported(first)
     assert loads(database) == [everybody]
     counts = duckdb_counts(database)
 
-    assert skipped(demo(folder)) == [
-        f"{everybody} of {everybody} users had not changed since the last demo, so they were skipped."
-    ]
+    assert exported(demo(folder)) == [f"0 of {USERS} came."]
     assert loads(database) == [everybody]
     assert duckdb_counts(database) == {**counts, "export_files": 2}
 
     unchanged = everybody - CHANGED_USERS
     third = demo(folder, "--changed", "10")
-    assert skipped(third) == [
-        f"{unchanged} of {everybody} users had not changed since the last demo, so they were skipped."
-    ]
+    assert exported(third) == [f"{CHANGED_USERS} of {USERS} came."]
+    assert re.search(f"all-users: {CHANGED_USERS} of {USERS} users, asked for those updated since", log(folder))
     assert "Which devices do people use now?" in third
     assert loads(database) == [unchanged, CHANGED_USERS]
 
+    assert not exported(demo(folder, "--changed", "10", "--full-refresh"))
+    assert log(folder).endswith(f"all-users: {USERS} of {USERS} users\n")
+    assert loads(database) == [everybody]
+
     database.unlink()
-    assert not skipped(demo(folder))
+    assert not exported(demo(folder))
     assert loads(database) == [everybody]
