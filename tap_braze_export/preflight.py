@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, BrazeError, TapError, foreign_text
+from tap_braze_export.exports.scope import scope_of
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.disk import free_bytes
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_checks
 from tap_braze_export.report.units import megabytes
+from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.command import describe
+from tap_braze_export.state import read_bookmarks
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
@@ -51,8 +54,22 @@ class _Asked(NamedTuple):
     status: int | None
 
 
-def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
+def check(
+    settings: Settings,
+    *,
+    state: Mapping[str, Any] | None = None,
+    rows_signature: str | None = None,
+    clock: Clock,
+    logger: logging.Logger,
+) -> None:
     """Print the checklist.
+
+    Args:
+        settings: The tap's settings.
+        state: The value of `bookmarks.export_files` that --state gives; None without.
+        rows_signature: Hash of what the catalog that --catalog gives makes of rows; None without.
+        clock: Time.
+        logger: Writes its lines.
 
     Raises:
         TapError: If a check fails; the message names every one that does.
@@ -60,7 +77,7 @@ def check(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
     started_at, began, ending = clock.now(), clock.monotonic(), Ending()
     checks: list[Check] = []
     try:
-        for found in _checks(settings, clock):
+        for found in chain(_checks(settings, clock), _scopes(settings, state, rows_signature, clock)):
             checks.append(found)
             _log_check(found, logger)
         _fail(checks)
@@ -121,6 +138,26 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
     yield _attempt("Spool directory", lambda: _spool(Spool(settings.spool_dir, clock=clock)))
     for permission in _permissions(settings):
         yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
+
+
+def _scopes(
+    settings: Settings, state: Mapping[str, Any] | None, rows_signature: str | None, clock: Clock
+) -> Iterator[Check]:
+    """Say whom the next run asks for."""
+    if not settings.incremental or settings.is_resync:
+        return
+    bookmarks = read_bookmarks(state or {})
+    for segment_id in dict.fromkeys(settings.segment_ids):
+        subject = f"Next export of segment {segment_id}"
+        if state is None:
+            yield subject, UNKNOWN, "STATE decides if it is incremental: give that of the last run with --state"
+            continue
+        last = bookmarks.get((SEGMENT, segment_id))
+        complete = last.complete if last else None
+        signature = rows_signature or (complete.rows_signature if complete else "")
+        scope = scope_of(complete, settings=settings, rows_signature=signature, now=clock.now())
+        unsure = "" if rows_signature or complete is None else "; if --catalog, the selection, has not changed"
+        yield subject, WORKS, f"{scope}{unsure}"
 
 
 def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:

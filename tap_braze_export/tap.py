@@ -16,9 +16,11 @@ from tap_braze_export.files.bucket_url import check_storage_url, read_storage_ur
 from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.report import page_file
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
+from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.table import Type
 from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, check_callback_url, read_api_url, read_date_time
 from tap_braze_export.singer import batch_files
+from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.plugin import Plugin
 from tap_braze_export.workers import dask_cluster
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from singer_sdk.streams import Stream
 
     from tap_braze_export.schema.table import Field
-    from tap_braze_export.singer.file_stream import FileStream
 
 STREAMS: Sequence[type[FileStream]] = (
     streams.ExportFiles,
@@ -271,7 +272,20 @@ class TapBrazeExport(Plugin):
 
     @override
     def check(self) -> None:
-        check(self.settings, clock=self.clock, logger=self.logger)
+        check(
+            self.settings,
+            state=self.state.get("bookmarks", {}).get("export_files"),
+            rows_signature=self._rows_signature() if self.input_catalog else None,
+            clock=self.clock,
+            logger=self.logger,
+        )
+
+    def _rows_signature(self) -> str:
+        """The hash of what the catalog selects, as a run makes it."""
+        selected = (stream for stream in self.streams.values() if isinstance(stream, FileStream) and stream.selected)
+        selections = {each.name: each.selection for each in selected if not isinstance(each, streams.ExportFiles)}
+        fields = RequestedFields.of(selections.values(), self.settings.extra_export_fields)
+        return rows_signature(selections, fields, self.settings.row_shaping)
 
     @classmethod
     @override

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
 
 from tap_braze_export.errors import TapError
+from tap_braze_export.exports.scope import OTHER_ROWS
 from tap_braze_export.preflight import check
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock, Server
-from tests.support.runs import Ended, command, settings, written
+from tests.support.runs import Ended, Output, command, selecting, settings, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,9 +46,13 @@ def checked(sandbox: Sandbox, tmp_path: Path, **more: Any) -> Ended:
 
 def checklist(ended: Ended) -> dict[str, str]:
     """The verdict on each subject, without remarks."""
+    return {subject: verdict.partition(" (")[0] for subject, verdict in remarks(ended).items()}
+
+
+def remarks(ended: Ended) -> dict[str, str]:
+    """The verdict on each subject."""
     lines = [line.split(" | ", 3)[3] for line in ended.stderr.splitlines() if "| INFO" in line]
-    items = dict(line.split(": ", 1) for line in lines if ": " in line)
-    return {subject: verdict.partition(" (")[0] for subject, verdict in items.items()}
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def test_all_is_well(tmp_path: Path) -> None:
@@ -392,3 +399,26 @@ def test_help_describes_the_taps_own_test() -> None:
     for words in ("starts no export", "costs nothing", "exit code", "--test=schema", "permissions", "bucket"):
         assert words in told
     assert "single record" not in told
+
+
+def test_it_says_whom_the_next_run_asks_for(tmp_path: Path) -> None:
+    """By the STATE that it is given; without one nobody can know, and another selection needs a full export."""
+    subject = "Next export of segment all-users"
+    with Sandbox(users=5) as sandbox:
+        config = written(tmp_path, settings(sandbox, tmp_path, incremental=True))
+        catalog = tmp_path / "catalog.json"
+        catalog.write_bytes(command("--discover").stdout)
+        run = Output(command("--config", config, "--catalog", str(catalog)).stdout)
+        state = tmp_path / "state.json"
+        state.write_text(json.dumps(run.states[-1]))
+        given = ["--test", "--config", config, "--state", str(state), "--catalog"]
+        without = remarks(command("--test", "--config", config))[subject]
+        known = remarks(command(*given, str(catalog)))[subject]
+        catalog.write_text(json.dumps(selecting(["users"])))
+        other = remarks(command(*given, str(catalog)))[subject]
+        at = datetime.fromisoformat(run.rows("users")[0]["exported_at"])
+
+    assert without == "cannot be checked (STATE decides if it is incremental: give that of the last run with --state)"
+    since, again = at - timedelta(hours=1), at + timedelta(days=7)
+    assert known == f"works (incremental since {since:%Y-%m-%dT%H:%M:%SZ}; full again on {again:%Y-%m-%d})"
+    assert other == f"works (full export ({OTHER_ROWS}))"

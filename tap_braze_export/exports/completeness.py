@@ -63,6 +63,8 @@ class Completeness:
                 " ".join(bookmark.key),
             )
             return False
+        if bookmark.updated_since is not None and not bookmark.users:
+            _log.info("Export %s of %s: no user was updated", bookmark.export_id, " ".join(bookmark.key))
         if bookmark.rejected <= self._max_rejected_lines:
             bookmark.note_complete()
         if not bookmark.is_full and bookmark.users >= _NEARLY_ALL * (bookmark.last_users or math.inf):

@@ -65,8 +65,8 @@ _HELP = {
     "state": "Singer STATE of an earlier run, which this one continues.",
 }
 """Help of the SDK's options, in the words of this tap."""
-_NEEDED_BY_CHECKS = "catalog"
-"""An option that --test reads, wherever it stands on the command line."""
+_NEEDED_BY_CHECKS = ("catalog", "state")
+"""Options that --test reads, wherever they stand on the command line."""
 _METAVARS = {"test": "[=schema]", "config": "FILENAME"}
 """Values of options as --help shows them, where the SDK shows any text."""
 DROPPED_MESSAGES = (
@@ -103,7 +103,7 @@ class Command(click.Command):
             if option.name in _HELP and isinstance(option, click.Option):
                 option.help = _HELP[option.name]
                 option.metavar = _METAVARS.get(option.name, option.metavar)
-                option.is_eager |= option.name == _NEEDED_BY_CHECKS
+                option.is_eager |= option.name in _NEEDED_BY_CHECKS
         made.signals = tap.signals  # type: ignore[attr-defined]
         made.logger = tap.logger
         return made

@@ -232,7 +232,7 @@ class Plugin(Tap):
                 "`meltano config test` calls: this checks what --test checks, and starts no export;"
                 " the one record that Meltano waits for is made up"
             )
-            cls._made_for_checks(given, catalog).check()
+            cls._made_for_checks(given, catalog, state).check()
             meltano_test.answer()
             return
         if meltano_test.is_one_pipe() and not options.get("about"):
@@ -272,7 +272,7 @@ class Plugin(Tap):
             return
         given = ctx.params["config"]
         if value == CliTestOptionValue.All.value:
-            cls._made_for_checks(given, ctx.params.get("catalog")).check()
+            cls._made_for_checks(given, ctx.params.get("catalog"), ctx.params.get("state")).check()
         else:
             tap = cls(config=given.config, parse_env_config=given.parse_env)
             tap.writes_schemas_at_once = True
@@ -280,7 +280,7 @@ class Plugin(Tap):
         ctx.exit()
 
     @classmethod
-    def _made_for_checks(cls, given: Any, catalog: IO[str] | None) -> Self:
+    def _made_for_checks(cls, given: Any, catalog: IO[str] | None, state: IO[str] | None) -> Self:
         """Make the tap with a catalog, an empty one if need be, so that no discovery asks Braze for custom attributes.
 
         Raises:
@@ -289,6 +289,8 @@ class Plugin(Tap):
         checked = checked_catalog(catalog)
         selected = Catalog.from_dict(json.load(checked)) if checked else Catalog()
         options = {"config": given.config, "parse_env_config": given.parse_env, "catalog": selected}
+        if known := checked_state(state):
+            options["state"] = json.load(known)
         try:
             return cls(**options)
         except ConfigValidationError as error:

@@ -54,6 +54,7 @@ def test_an_archive_without_users_is_complete(hosted: Sandbox, clock: FakeClock,
     second = clock.time
 
     assert (run.ids(), run.warnings) == ([], [])
+    assert [line.partition(": ")[2] for line in run.lines if line.startswith("Export ")] == ["no user was updated"]
     nights.run({"s": people()})
     assert asked(hosted)[2] == before(second)
     assert entry(nights)["last_users"] == 5
