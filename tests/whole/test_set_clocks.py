@@ -90,6 +90,7 @@ def synced(folder: Path, clock: SetClock, *, has_bucket: bool) -> dict[str, Any]
         }
 
 
+@pytest.mark.fault("Loader and signals", "the clock is set while an export runs", "the same rows after the same time")
 @pytest.mark.parametrize("has_bucket", [False, True])
 def test_an_export_does_not_notice(tmp_path: Path, *, has_bucket: bool) -> None:
     """The same rows, requests, waits and length as in the run that nobody disturbs, whichever step it happens at."""
@@ -123,6 +124,7 @@ def resynced(folder: Path, clock: SetClock, *, has_date: bool) -> dict[str, Any]
     return {"users": run.users, "requests": workspace.times, "seconds": run.seconds}
 
 
+@pytest.mark.fault("Loader and signals", "the clock is set while a resync runs", "the same rows after the same time")
 @pytest.mark.parametrize("has_date", [True, False])
 def test_a_resync_does_not_notice(tmp_path: Path, *, has_date: bool) -> None:
     """Where Braze does not tell its own time ours must do: a jump costs no more than the longest window there is."""
