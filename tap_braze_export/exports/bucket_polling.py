@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
-from tap_braze_export.files.objects import DeliveredFile, LocalObject
+from tap_braze_export.exports.unread_objects import UnreadObject
 from tap_braze_export.report.units import duration
 from tap_braze_export.retry import count_repetition
 
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.clock import Clock, PollTimer
     from tap_braze_export.files.bucket import Bucket
-    from tap_braze_export.files.objects import BucketObject, StoredObject
-    from tap_braze_export.files.prefetch import Fetched, Fetcher
+    from tap_braze_export.files.objects import BucketObject, DeliveredFile
+    from tap_braze_export.files.prefetch import Fetcher
     from tap_braze_export.state import Bookmark
 
 _SHORTEST_EMPTY_SECONDS = 60.0
@@ -27,49 +26,6 @@ _SHORTEST_EMPTY_SECONDS = 60.0
 _FETCH_SECONDS = 600.0
 """Time that the fetch of an object may take although the export's deadline has passed."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _UnreadObject:
-    """An object of the export that is not yet read to its end.
-
-    Attributes:
-        listed: The object as the last listing showed it.
-        fetching: The transfer under way.
-        fetched: The object as it was when its transfer began.
-        fetched_at: Seconds of the monotonic clock then.
-        stored: Where it can be read.
-        files: Its files that are still to be read.
-        names: The names of all its files.
-        damaged: The version of it that proved damaged.
-        may_retry: True if that version is to be fetched once more.
-    """
-
-    listed: BucketObject
-    fetching: Future[Fetched] | None = None
-    fetched: BucketObject | None = None
-    fetched_at: float = 0.0
-    stored: StoredObject | None = None
-    files: list[DeliveredFile] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    damaged: BucketObject | None = None
-    may_retry: bool = False
-
-    @property
-    def is_busy(self) -> bool:
-        """True while it is fetched or read."""
-        return self.fetching is not None or self.stored is not None
-
-    @property
-    def is_due(self) -> bool:
-        """True if it can be fetched now."""
-        return not self.is_busy and (self.listed != self.damaged or self.may_retry)
-
-    def drop_copy(self) -> None:
-        """Remove the local copy; an object in the bucket is its owner's."""
-        if isinstance(self.stored, LocalObject):
-            self.stored.path.unlink()
-        self.stored = None
 
 
 class BucketExport:
@@ -121,13 +77,15 @@ class BucketExport:
         self._may_be_empty = may_be_empty
         self._called_back = called_back
         self._max_objects = max_objects
-        self._objects: dict[str, _UnreadObject] = {}
-        self._busy: list[_UnreadObject] = []
+        self._objects: dict[str, UnreadObject] = {}
+        self._busy: list[UnreadObject] = []
         """Those that are fetched or read, so that a poll does not look at thousands that wait."""
         self._seen: dict[str, BucketObject] = {}
         self._empty_listings = 0
         self._gone: list[str] = []
         """Paths of unread objects that are gone. Emptied when a new object comes, as they may have been renamed."""
+        self._searches: dict[str, Future[BucketObject | None]] = {}
+        """By the path of a lost object the search for the one that it was to be."""
         self._ended = False
         self._listed_at = clock.monotonic()
         self._newest_listed_at = self._listed_at
@@ -158,7 +116,7 @@ class BucketExport:
     @property
     def transfers(self) -> Iterable[Future[Any]]:
         """See `ExportPoller`."""
-        return [unread.fetching for unread in self._busy if unread.fetching]
+        return [*self._searches.values(), *(unread.fetching for unread in self._busy if unread.fetching)]
 
     @property
     def received_bytes(self) -> int:
@@ -227,10 +185,10 @@ class BucketExport:
         to_read = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
         self._forget_gone({found.path for found in listed}, has_new=bool(new))
         for found in to_read:
-            self._objects.setdefault(found.path, _UnreadObject(found)).listed = found
+            self._objects.setdefault(found.path, UnreadObject(found)).listed = found
         if self._ended:
             for unread in self._objects.values():
-                unread.may_retry = unread.damaged is not None
+                unread.may_retry = unread.damaged is not None and not unread.is_lost
         self.timer.polled(found=bool(to_read))
 
     @property
@@ -300,15 +258,16 @@ class BucketExport:
                     self._finish(unread)
             must_wait = must_wait or bool(unread.fetching or unread.files)
 
-    def _retry_later(self, unread: _UnreadObject, error: DamagedFileError) -> None:
+    def _retry_later(self, unread: UnreadObject, error: DamagedFileError) -> None:
         unread.drop_copy()
         unread.files = []
         if unread.damaged == unread.fetched:
-            raise error
+            unread.lost, unread.may_retry = error, False
+            return
         _log.warning("%s; fetching it once more when it has changed, or the export has ended", error)
         unread.damaged, unread.may_retry = unread.fetched, False
 
-    def _finish(self, unread: _UnreadObject) -> None:
+    def _finish(self, unread: UnreadObject) -> None:
         unread.drop_copy()
         if unread.listed != unread.fetched:  # it has changed while it was read: it is read again
             for name in unread.names:
@@ -317,7 +276,7 @@ class BucketExport:
         self.bookmark.emitted_whole(unread.listed.name, unread.names)
         del self._objects[unread.listed.path]
 
-    def _holder_of(self, file: DeliveredFile) -> _UnreadObject:
+    def _holder_of(self, file: DeliveredFile) -> UnreadObject:
         return next(unread for unread in self._busy if file in unread.files)
 
     def _check_end(self) -> None:
@@ -327,6 +286,9 @@ class BucketExport:
             ExportError: It says what to do.
         """
         now = self._clock.monotonic()
+        if self._ended and self._objects and all(unread.is_lost for unread in self._objects.values()):
+            self._judge(next(iter(self._objects.values())))
+            return
         if self._ended and self._gone and not self._objects:
             name = self._gone[0].rpartition("/")[2]
             raise ExportError(f"{name} was deleted from the bucket before it was read: run again for a new export")
@@ -353,3 +315,48 @@ class BucketExport:
         for unread in self._objects.values():
             if unread.fetching and now > max(self._deadline, unread.fetched_at) + _FETCH_SECONDS:
                 raise ExportError(f"{waited} {unread.listed.name} still could not be fetched: run again")
+
+    def _judge(self, unread: UnreadObject) -> None:
+        """Leave a lost object alone if another one holds what it was to be, which only a complete export can prove.
+
+        Raises:
+            DamagedFileError: It does not, or nobody knows if it is complete.
+        """
+        lost, error = unread.listed, unread.lost
+        if lost.path not in self._searches:
+            unread.fetched_at = self._clock.monotonic()
+            others = [found for found in self._seen.values() if found.path not in self._objects]
+            self._searches[lost.path] = self._threads.submit(self._bucket.twin, lost, others)
+        search = self._searches[lost.path]
+        if not search.done() and self._clock.monotonic() <= unread.fetched_at + _FETCH_SECONDS:
+            return
+        del self._searches[lost.path]
+        try:
+            twin = search.result() if search.done() else None
+        except ExportError:
+            twin = None
+        if twin is None or not self.proven:
+            raise DamagedFileError(f"{error}{_remark(str(error), twin)}")
+        _log.warning(
+            "%s, and is left alone: it begins as %s does, which was read, so it was left behind when that was written"
+            " anew; give Braze's account the permission to delete objects",
+            error,
+            twin.name,
+        )
+        self.bookmark.emitted_whole(lost.name, unread.names)
+        del self._objects[lost.path]
+
+
+def _remark(error: str, twin: BucketObject | None) -> str:
+    """Add to the error of a truncated object what it may be."""
+    if twin:
+        return (
+            f", and begins as {twin.name} does, so it may be left from a first try to write that: delete it, let"
+            " Braze's account delete objects, and set callback_url, with which this is no error"
+        )
+    if "truncated" in error:
+        return (
+            ": it may be left from a first try to write another object, where Braze's account cannot delete objects;"
+            " then delete it"
+        )
+    return ""

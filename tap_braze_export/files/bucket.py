@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedExportError, TapError
+from tap_braze_export.files import leftovers
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url, split_bucket
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.encoded_objects import is_encoded
@@ -26,7 +27,7 @@ from tap_braze_export.files.spool import file_name
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from typing import BinaryIO
 
     from tap_braze_export.clock import Clock
@@ -167,6 +168,10 @@ class Bucket:
         """
         ends = {(0, min(end_bytes, stored.size)), (max(0, stored.size - end_bytes), stored.size)} if end_bytes else ()
         return io.BufferedReader(RangedFile(self._storage, stored, [*ends]), _FETCH_BYTES)
+
+    def twin(self, leftover: BucketObject, others: Iterable[BucketObject]) -> BucketObject | None:
+        """The object that holds all that can be read of a truncated one; see `leftovers`."""
+        return leftovers.twin(self, leftover, others)
 
     def check(self) -> str | None:
         """Why the bucket cannot be listed; None if it can."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from tap_braze_export.files.fast_zlib import fast_zlib as inflating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
 CHUNK_BYTES = 2**20
 _SLICE_BYTES = 2**16
@@ -57,6 +57,16 @@ def deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
         raise EOFError("it is truncated")
     if inflater.unused:
         raise EOFError("bytes after the end of its data")
+
+
+def deflated_to_end(chunks: Iterable[bytes]) -> Generator[bytes, None, bytes]:
+    """One raw deflate stream, as far as there are chunks; returns the bytes after it."""
+    inflater = _Inflater(_RAW_DEFLATE_WBITS)
+    for chunk in chunks:
+        yield from inflater.feed(chunk)
+        if inflater.eof:
+            return inflater.unused
+    raise EOFError("it is truncated")
 
 
 def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ STORED, DEFLATED = 0, 8
 
 _ENTRY_MAGIC, _DESCRIPTOR_MAGIC = b"PK\x01\x02", b"PK\x07\x08"
 _ZIP64_END_MAGIC, _LOCATOR_MAGIC = b"PK\x06\x06", b"PK\x06\x07"
-_LOCAL = struct.Struct("<4s2xHH4x3LHH")
+LOCAL_HEADER = struct.Struct("<4s2xHH4x3LHH")
 _ENTRY = struct.Struct("<4s4xHH4x3L4H6xL")
 _END = struct.Struct("<4s4H2LH")
 _ZIP64_END = struct.Struct("<4sQ4x2L4Q")
@@ -155,7 +155,9 @@ def seek_data(file: BinaryIO, entry: Entry) -> int:
     file.seek(entry.offset)
     name_bytes: int
     extra_bytes: int
-    magic, flags, method, crc, size, inflated, name_bytes, extra_bytes = _LOCAL.unpack(_read(file, _LOCAL.size))
+    magic, flags, method, crc, size, inflated, name_bytes, extra_bytes = LOCAL_HEADER.unpack(
+        _read(file, LOCAL_HEADER.size)
+    )
     if magic != LOCAL_MAGIC:
         raise EOFError("its header is not where the zip's directory says")
     name, extra = _read(file, name_bytes), _read(file, extra_bytes)
@@ -168,7 +170,7 @@ def seek_data(file: BinaryIO, entry: Entry) -> int:
         or inflated not in {entry.stated_sizes[1], *later}
     ):
         raise EOFError("its header differs from the zip's directory")
-    return entry.end - (entry.offset + _LOCAL.size + name_bytes + extra_bytes + entry.size)
+    return entry.end - (entry.offset + LOCAL_HEADER.size + name_bytes + extra_bytes + entry.size)
 
 
 def check_descriptor(file: BinaryIO, entry: Entry, size: int) -> None:
@@ -300,7 +302,7 @@ def _uncut(file: BinaryIO, listed: Sequence[Entry], directory_offset: int) -> li
     for entry in listed:
         at += (entry.offset - at) % _CUT_AT
         placed.append(entry._replace(offset=at, is_cut=True))
-        at += _LOCAL.size + len(entry.name) + entry.size
+        at += LOCAL_HEADER.size + len(entry.name) + entry.size
     left = (directory_offset - at) // _CUT_AT * _CUT_AT
     if left < 0:
         raise _WrongDirectoryError(
@@ -323,8 +325,8 @@ def _uncut(file: BinaryIO, listed: Sequence[Entry], directory_offset: int) -> li
 def _begins(file: BinaryIO, position: int, entry: Entry) -> bool:
     """True if the header of a file of the zip is at this position."""
     file.seek(position)
-    head = file.read(_LOCAL.size + len(entry.name))
-    return head.startswith(LOCAL_MAGIC) and head[_LOCAL.size :] == entry.name
+    head = file.read(LOCAL_HEADER.size + len(entry.name))
+    return head.startswith(LOCAL_MAGIC) and head[LOCAL_HEADER.size :] == entry.name
 
 
 def _placed(listed: Sequence[Entry], directory_offset: int) -> list[Entry]:
@@ -336,7 +338,7 @@ def _placed(listed: Sequence[Entry], directory_offset: int) -> list[Entry]:
     placed = [*listed]
     for index, (start, end) in zip(by_place, pairwise(starts), strict=True):
         entry = listed[index]
-        rest = end - (start + _LOCAL.size + len(entry.name) + entry.size)
+        rest = end - (start + LOCAL_HEADER.size + len(entry.name) + entry.size)
         if not 0 <= rest <= _MAX_EXTRA_BYTES + _MAX_DESCRIPTOR_BYTES:
             raise _WrongDirectoryError("the files of the zip overlap, or there are bytes between them")
         placed[index] = entry._replace(end=end)

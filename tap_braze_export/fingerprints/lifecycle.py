@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.fingerprints.known import Known
-from tap_braze_export.fingerprints.merge import Emitted, differing, leavers, write_merged
-from tap_braze_export.fingerprints.snapshot import USERS, UnreadableSnapshotError, left_table
-from tap_braze_export.fingerprints.store import (
-    Store,
-    StoredVersion,
-    lost_error,
+from tap_braze_export.fingerprints.file_names import (
+    is_snapshot,
+    missing_part,
     new_run_id,
     part_name,
-    part_number,
+    reads_name,
     run_of,
     running_name,
     version_name,
 )
+from tap_braze_export.fingerprints.known import Known
+from tap_braze_export.fingerprints.merge import Emitted, differing, leavers, write_merged
+from tap_braze_export.fingerprints.snapshot import USERS, UnreadableSnapshotError, left_table
+from tap_braze_export.fingerprints.store import Store, StoredVersion, lost_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.fingerprints.known import BlockFingerprints
@@ -113,6 +114,8 @@ class Fingerprints:
         """The target's users by STATE: a version, and the parts emitted since."""
         self._last_signature = signature
         """Empty if the target may have other rows."""
+        self._knows_all = True
+        """False once a file of another run is gone."""
         self._others: dict[str, Snapshot] = {}
         """All else that was emitted, by name: by runs whose STATE was not confirmed, or by resyncs."""
 
@@ -122,11 +125,18 @@ class Fingerprints:
         Raises:
             TapError: If the storage cannot be used.
         """
-        self._found = self._store.names()
-        self._live = self._store.live_runs(self._found)
-        with _files_needed():
-            self.known = Known(None) if self._is_resync else self._known()
-        self._store.mark(self._run_id)
+        self._store.mark(self._run_id)  # first: until it says what it reads, nobody removes anything
+        try:
+            self._found = [name for name in self._store.names() if run_of(name) != self._run_id]
+            self._live = self._store.live_runs(self._found)
+            if self._is_resync:
+                self._store.note_reads(self._run_id, ())
+                self.known = Known(None)
+            else:
+                self.known = self._known()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,17 +172,22 @@ class Fingerprints:
             TapError: If they cannot be recorded.
         """
         with _files_needed():
-            steps = self._steps()
-            emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
-            parts = [each for each in emitted if each.facts.get("export_id") == export_id]
-            if sum(part.facts["users"] for part in parts) != users:
-                _log.info(
-                    "No user leaves %s: an earlier run emitted files of this export without fingerprints", member_of
-                )
-                return
-            for rows in leavers(steps, member_of, parts):
-                self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
-                yield [braze_id.decode() for braze_id in rows["id"].tolist()]
+            try:
+                yield from self._leavers(export_id, member_of, users)
+            except UnreadableSnapshotError:
+                self._forget_gone()
+                yield from self._leavers(export_id, member_of, users)
+
+    def _leavers(self, export_id: str, member_of: str, users: int) -> Iterator[list[str]]:
+        steps = self._steps()
+        emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
+        parts = [each for each in emitted if each.facts.get("export_id") == export_id]
+        if sum(part.facts["users"] for part in parts) != users:
+            _log.info("No user leaves %s: an earlier run emitted files of this export without fingerprints", member_of)
+            return
+        for rows in leavers(steps, member_of, parts):
+            self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
+            yield [braze_id.decode() for braze_id in rows["id"].tolist()]
 
     def finish(self, *, only_own: bool) -> None:
         """Write the version that the next run compares users with.
@@ -186,15 +201,23 @@ class Fingerprints:
         if self._is_resync:
             return
         with _files_needed():
-            steps = self._steps()
-            if not (self._confirmed.parts or any(step.snapshots for step in steps[1:])):
-                return
-            includes = [*self._found, *self._own_names, running_name(self._run_id)]
-            facts = {"is_version": True, "signature": self._signature, "includes": includes}
-            of_profiles = steps[2:] if only_own else steps
-            name = version_name(self._run_id)
-            self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
-            self._version = name
+            try:
+                self._write_version(only_own=only_own)
+            except UnreadableSnapshotError:
+                self._forget_gone()
+                self._write_version(only_own=only_own)
+
+    def _write_version(self, *, only_own: bool) -> None:
+        steps = self._steps()
+        if not (self._confirmed.parts or any(step.snapshots for step in steps[1:])):
+            return
+        own_marks = (running_name(self._run_id), reads_name(self._run_id))
+        includes = [*self._found, *self._own_names, *own_marks]
+        facts = {"is_version": True, "signature": self._signature, "includes": includes}
+        of_profiles = steps[2:] if only_own else steps
+        name = version_name(self._run_id)
+        self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
+        self._version = name
 
     def state(self) -> list[dict[str, Any]]:
         """The member `fingerprints` of STATE: all parts that were written so far have left, too."""
@@ -207,30 +230,55 @@ class Fingerprints:
         reason = self._read_last()
         included = set(self._last[0].facts.get("includes", ())) if self._last else set()
         names = set(self._found)
-        others = sorted(names - included - {*self._confirmed.names})
-        reason = reason or _gap(names | {*self._confirmed.names}, included)
+        others = sorted(filter(is_snapshot, names - included - {*self._confirmed.names}))
+        self._store.note_reads(self._run_id, [*self._confirmed.names, *others])
+        reason = reason or missing_part(names | {*self._confirmed.names}, included)
         for name in others:
-            if name.endswith("/running"):
-                continue
             try:
                 self._others[name] = self._store.open(name)
             except UnreadableSnapshotError:
                 reason = reason or f"{name} at fingerprints_url is damaged"
-        if reason:
-            self._last_signature = ""
-            _log.log(logging.WARNING if self._found else logging.INFO, "All users are emitted: %s", reason)
-            return Known(None)
-        ended = (name for name in included & names if run_of(name) not in self._live)
-        if not self._keeps_all:
-            self._store.remove(sorted(ended, key=lambda name: not name.endswith("/version")))
+        if not reason:
+            try:
+                known = self._compared()
+            except UnreadableSnapshotError:
+                reason = "files of another run at fingerprints_url are gone or damaged"
+            else:
+                if not self._keeps_all:
+                    self._prune(included & names)
+                return known
+        self._last_signature = ""
+        _log.log(logging.WARNING if self._found else logging.INFO, "All users are emitted: %s", reason)
+        return Known(None)
+
+    def _compared(self) -> Known:
+        """The users of the version, and which of them were perhaps emitted otherwise since."""
         base = self._last[0]
         known = Known(StoredVersion(self._store, self._confirmed.version))
+        known.base = base
         emitted_since = [(part, True) for part in self._last[1:]] + [(each, False) for each in self._others.values()]
         for other, is_confirmed in emitted_since:
             comparable = other.facts["signature"] == self._signature
             for table, positions in differing(base, other, comparable=comparable, is_confirmed=is_confirmed):
                 known.note_changed(table, positions)
         return known
+
+    def _prune(self, names: AbstractSet[str]) -> None:
+        """Remove files that the version includes, but for those of runs that go on, and what these may read."""
+        live = self._store.live_runs(self._store.names()) - {self._run_id}
+        read = [self._store.reads(run_id) for run_id in live]
+        if None in read:
+            return  # one has just begun: the next run removes them
+        kept = frozenset[str]().union(*filter(None, read))
+        unneeded = [name for name in names - kept if run_of(name) not in live | self._live]
+        self._store.remove(sorted(unneeded, key=lambda name: not name.endswith("/version")))
+
+    def _forget_gone(self) -> None:
+        """Forget files of other runs that are gone: nobody knows any more what the target has of their users."""
+        _log.warning("Files of another run are gone from fingerprints_url: the next run emits all users")
+        self._last = [each for each in self._last if not each.is_gone]
+        self._others = {name: each for name, each in self._others.items() if not each.is_gone}
+        self._knows_all = False
 
     def _read_last(self) -> str:
         """Open what the target has by STATE, as far as it can be read; returns why it cannot be relied on."""
@@ -254,11 +302,12 @@ class Fingerprints:
         ended = [each for name, each in self._others.items() if run_of(name) not in self._live]
         unended = [each for name, each in self._others.items() if run_of(name) in self._live]
         own = [self._store.open(name, is_checked=True) for name in self._own_names]
+        signature, last = (self._signature, self._last_signature) if self._knows_all else ("", "")
         return [
-            Emitted(self._last, is_doubtful=False, signature=self._last_signature),
-            Emitted(ended, is_doubtful=True, signature=self._signature),
-            Emitted(own, is_doubtful=False, signature=self._signature),
-            Emitted(unended, is_doubtful=True, signature=self._signature),
+            Emitted(self._last, is_doubtful=False, signature=last),
+            Emitted(ended, is_doubtful=True, signature=signature),
+            Emitted(own, is_doubtful=False, signature=signature),
+            Emitted(unended, is_doubtful=True, signature=signature),
         ]
 
     @property
@@ -286,26 +335,3 @@ def _files_needed() -> Iterator[None]:
         yield
     except UnreadableSnapshotError:
         raise lost_error("a file of this run") from None
-
-
-def _gap(names: Iterable[str], included: Iterable[str]) -> str:
-    """Which part of a run is missing, although a later one is there; empty if none is.
-
-    Parts before one that the version includes are not missed: it knows of them, or its run emitted everybody. A run
-    that was killed may have removed some of them and not the others.
-    """
-    found, known = _parts_of_runs(names), _parts_of_runs(included)
-    for run_id, numbers in found.items():
-        first_unknown = max(known.get(run_id, {-1})) + 1
-        if missing := {*range(first_unknown, max(numbers) + 1)} - numbers:
-            return f"{part_name(run_id, min(missing))} is missing at fingerprints_url"
-    return ""
-
-
-def _parts_of_runs(names: Iterable[str]) -> dict[str, set[int]]:
-    """The numbers of the parts of each run."""
-    numbers: dict[str, set[int]] = {}
-    for name in names:
-        if name.endswith(".part"):
-            numbers.setdefault(run_of(name), set()).add(part_number(name))
-    return numbers

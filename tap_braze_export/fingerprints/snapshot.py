@@ -152,6 +152,11 @@ class Snapshot:
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             raise UnreadableSnapshotError from error
 
+    @property
+    def is_gone(self) -> bool:
+        """True if another run, or a person, has removed the file."""
+        return self._map is None and not self.path.exists()
+
     def columns(self, group: Group) -> dict[str, Column]:
         """The columns of a group, mapped into memory.
 

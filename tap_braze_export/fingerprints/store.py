@@ -1,21 +1,20 @@
-"""The snapshots at `fingerprints_url`: a folder for each run, with its parts, its version, and a mark while it runs.
+"""The snapshots at `fingerprints_url`: a folder for each run, with its parts, its version, and marks while it runs.
 
 No name is used twice and no file is changed, so that two runs at once cannot spoil each other's.
 """
 
 from __future__ import annotations
 
-import re
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import filelock
+import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.clock import Clock
@@ -23,6 +22,7 @@ from tap_braze_export.errors import DiskFullError, TapError
 from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.files.disk import FLUSH, MAP, REMOVE, RENAME, WRITE, file_lock, private_file, try_out
 from tap_braze_export.files.storage import Storage, StorageLabels
+from tap_braze_export.fingerprints.file_names import began_at, is_own, new_run_id, reads_name, run_of, running_name
 from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter, UnreadableSnapshotError
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from tap_braze_export.files.spool import Spool
 
 _SETTING = "fingerprints_url"
-_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}/(\d{6,}\.part|version|running)")
 _UNFINISHED = "."
 """Prefix of a file that is being written."""
-_TIME = "%Y%m%dT%H%M%SZ"
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600
 _PROBED_SECONDS = 2.0
 """For so long another run may hold a lock that it only looks at."""
@@ -45,36 +43,6 @@ _LABELS = StorageLabels(
     needed="list, get, put and delete objects",
     unreachable_error=TapError,
 )
-
-
-def new_run_id(clock: Clock) -> str:
-    """A name that no other run has."""
-    return f"{datetime.fromtimestamp(clock.now(), UTC):{_TIME}}-{uuid.uuid4().hex[:12]}"
-
-
-def part_name(run_id: str, number: int) -> str:
-    """The name of a run's part; parts are counted from 0 in the order in which they are emitted."""
-    return f"{run_id}/{number:06}.part"
-
-
-def part_number(name: str) -> int:
-    """The number in the name of a part."""
-    return int(name.rpartition("/")[2].removesuffix(".part"))
-
-
-def version_name(run_id: str) -> str:
-    """The name of the version that a run leaves."""
-    return f"{run_id}/version"
-
-
-def running_name(run_id: str) -> str:
-    """The name of the mark of a run that has not ended, or was killed."""
-    return f"{run_id}/running"
-
-
-def run_of(name: str) -> str:
-    """The run that a file belongs to."""
-    return name.partition("/")[0]
 
 
 def lost_error(what: str) -> TapError:
@@ -134,7 +102,7 @@ class Store:
         storage = self._storage
         paths = storage.retrying("listed", lambda: storage.files.find(storage.root))
         found = (str(path).removeprefix(storage.root).lstrip("/") for path in paths)
-        return sorted(name for name in found if _NAME.fullmatch(name))
+        return sorted(name for name in found if is_own(name))
 
     def check(self) -> None:
         """Do what each run does: make the calls that it needs, list the files, write a mark and remove it.
@@ -198,7 +166,34 @@ class Store:
         """
         if self._lock is not None:
             self._lock.release()
-        self.remove([running_name(run_id)])
+        self.remove([reads_name(run_id), running_name(run_id)])
+
+    def note_reads(self, run_id: str, names: Iterable[str]) -> None:
+        """Say which files of others a run that has begun may still read: no other run removes them.
+
+        Raises:
+            TapError: If it cannot be written.
+        """
+        with self._written(reads_name(run_id)) as path, private_file(path, durable=False) as file:
+            file.write(msgspec.json.encode([*names]))
+
+    def reads(self, run_id: str) -> frozenset[str] | None:
+        """The files that a run may still read; None if it has not said so.
+
+        Raises:
+            TapError: If the storage cannot be read.
+        """
+
+        def read() -> bytes:
+            with suppress(FileNotFoundError):
+                return bytes(storage.files.cat_file(f"{storage.root}/{reads_name(run_id)}"))
+            return b""
+
+        storage = self._storage
+        try:
+            return msgspec.json.decode(storage.retrying("read", read), type=frozenset[str])
+        except msgspec.MsgspecError:
+            return None
 
     def live_runs(self, names: Iterable[str]) -> frozenset[str]:
         """The runs whose marks are among these files, and that may go on, as far as can be known.
@@ -212,8 +207,7 @@ class Store:
         with suppress(OSError):  # the file system has no locks
             if self.is_local:
                 return self._is_locked(run_id)
-        began = datetime.strptime(run_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
-        return self._clock.age(began.timestamp()) < _LONGEST_RUN_SECONDS
+        return self._clock.age(began_at(run_id)) < _LONGEST_RUN_SECONDS
 
     def _is_locked(self, run_id: str) -> bool:
         try:
@@ -235,8 +229,13 @@ class Store:
         if not (self.is_local or path.exists()):
             part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
             storage, is_checked = self._storage, False
-            storage.retrying("read", lambda: storage.files.get_file(f"{storage.root}/{name}", str(part)))
-            part.replace(path)
+
+            def fetch() -> None:
+                with suppress(FileNotFoundError):  # another run was faster, or a person
+                    storage.files.get_file(f"{storage.root}/{name}", str(part))
+                    part.replace(path)
+
+            storage.retrying("read", fetch)
         return Snapshot.open(path, is_checked=is_checked, stays_mapped=stays_mapped)
 
     def remove(self, names: Sequence[str]) -> None:
@@ -254,8 +253,17 @@ class Store:
                         unfinished.unlink()
                     path.parent.rmdir()
         elif names:
-            with suppress(FileNotFoundError):  # another run was faster
-                storage.retrying("written", lambda: storage.files.rm([f"{storage.root}/{name}" for name in names]))
+            storage.retrying("written", lambda: self._remove_from_store(names))
+
+    def _remove_from_store(self, names: Sequence[str]) -> None:
+        storage = self._storage
+        paths = [f"{storage.root}/{name}" for name in names]
+        try:
+            storage.files.rm(paths)
+        except FileNotFoundError:  # another run was faster
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    storage.files.rm(path)
 
     @contextmanager
     def _written(self, name: str) -> Iterator[Path]:

@@ -71,6 +71,9 @@ class Folder:
         self.listed_damaged |= {name for name, (_, user) in self.contents.items() if user is None}
         return [BucketObject(name, name, 1, str(version)) for name, (version, _) in sorted(self.contents.items())]
 
+    def twin(self, _leftover: BucketObject, _others: list[BucketObject]) -> None:
+        return None
+
     def find_misplaced(self) -> bool:
         return False
 

@@ -237,6 +237,23 @@ def test_deadline_counts_across_runs(tmp_path: Path) -> None:
     assert "after it was requested" in second.error
 
 
+def test_a_request_in_the_future_has_its_whole_time_from_now(tmp_path: Path) -> None:
+    """The clock of the run that requested it was ahead: it is waited for once more, neither for ever nor not at all."""
+    for ahead in (600, 3_600, 365 * 86_400):
+        folder = tmp_path / str(ahead)
+        clock = Steps(nothing, nothing, crash)
+        clock.ahead = ahead
+        with braze(clock, faults=["never-ready"]) as sandbox:
+            config = settings(sandbox, folder, export_timeout_minutes=60)
+            first = sync(config, clock=clock, catalog=NAMES, fails=True)
+            right = FakeClock(clock.true_time)
+            second = sync(config, clock=right, catalog=NAMES, state=first.states[-1], fails=True)
+            assert posts(sandbox) == [201]
+        assert 60 * 60 <= sum(right.slept) <= 62 * 60, ahead
+        assert min(right.slept) > 0
+        assert "60 min after it was requested" in second.error
+
+
 def test_export_past_its_deadline_is_not_continued(tmp_path: Path) -> None:
     clock = Steps()
     with braze(clock, tmp_path, hold=True) as sandbox:

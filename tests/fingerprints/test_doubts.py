@@ -9,10 +9,11 @@ import pytest
 
 from tap_braze_export.errors import TapError
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.fingerprints.file_names import new_run_id, running_name
 from tap_braze_export.fingerprints.lifecycle import Fingerprints
 from tap_braze_export.fingerprints.merge import differing
 from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter
-from tap_braze_export.fingerprints.store import Store, new_run_id, running_name
+from tap_braze_export.fingerprints.store import Store
 from tests.support.nights import DAY, Nights, emitted, user
 from tests.support.runs import Output
 

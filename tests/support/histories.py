@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tap_braze_export.fingerprints.file_names import run_of, running_name
 from tap_braze_export.fingerprints.snapshot import Snapshot
-from tap_braze_export.fingerprints.store import run_of, running_name
 from tests.support import batches
 from tests.support.model_loader import ModelLoader, emitted_files, read_messages
 from tests.support.nights import DAY, STREAMS, user

@@ -78,6 +78,52 @@ def test_two_nights_leave_the_last_row_of_each_key(tmp_path: Path) -> None:
     assert not list((tmp_path / "batches").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("maps", "wanted"),
+    [
+        ({"users": {"__key_properties__": []}}, {"users": 80}),
+        ({"users": {"exported_at": None}}, {"users": 40}),
+        (
+            {
+                "users": {"email": None},
+                "users_pii": {
+                    "__source__": "users",
+                    "braze_id": "braze_id",
+                    "email": "email",
+                    "first_name": "first_name",
+                    "__else__": None,
+                },
+            },
+            {"users": 40, "users_pii": 40},
+        ),
+    ],
+)
+def test_settings_that_leave_no_key_or_time_and_odd_paths(
+    tmp_path: Path, maps: dict[str, Any], wanted: dict[str, int]
+) -> None:
+    """Two nights: rows with a key are replaced by those sent last, rows without one are appended."""
+    folder = tmp_path / "Ada's [batches]"
+    batches = {"encoding": {"format": "parquet"}, "storage": {"root": str(folder)}}
+    database = tmp_path / "warehouse.duckdb"
+    for night, changed in enumerate((0, 60)):
+        with Sandbox(users=40, changed=changed, odd_users=False) as sandbox:
+            spool = str(tmp_path / f"spool-{night}")
+            config = {**sandbox.config, "spool_dir": spool, "batch_config": batches, "stream_maps": maps}
+            messages = command("--config", written(tmp_path, config))
+            records = command("--config", written(tmp_path, {**config, "batch_config": None, "spool_dir": spool + "r"}))
+        assert (messages.code, records.code) == (0, 0), messages.stderr + records.stderr
+        done = _load(messages.stdout, database)
+        assert done.returncode == 0, done.stderr.decode()
+    with duckdb.connect(str(database), read_only=True) as connection:
+        for table, count in wanted.items():
+            assert connection.execute(f"select count(*) from {table}").fetchall() == [(count,)], table
+            last = {row["braze_id"]: row.get("first_name") for row in records.rows(table)}
+            found = connection.execute(f"select braze_id, first_name from {table}").fetchall()
+            assert {*found} >= {*last.items()}
+            assert count > 40 or dict(found) == last
+    assert not list(folder.iterdir())
+
+
 def test_a_file_that_is_missing_leaves_the_tables_and_state_as_they_were(tmp_path: Path) -> None:
     """Nothing of a failed load is kept, and no STATE says that it is there."""
     messages, _ = _night(tmp_path, changed=0)
