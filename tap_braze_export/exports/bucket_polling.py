@@ -172,7 +172,9 @@ class BucketExport:
             self._newest_listed_at, self._newest_missing_at = now, self._listed_at
         self._listed_at = now
         is_quiet = (bool(self._seen) or self._may_be_empty) and not new
-        settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= self._patience)
+        shortest = 0.0 if self._seen else _SHORTEST_EMPTY_SECONDS
+        patience = max(self._settle_seconds or 0.0, shortest)
+        settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= patience)
         past_deadline = is_quiet and now > self._deadline
         if self._settle_seconds is not None and settled and self._seen and not (self.proven or self._ended):
             _log.info(
@@ -190,12 +192,6 @@ class BucketExport:
             for unread in self._objects.values():
                 unread.may_retry = unread.damaged is not None and not unread.is_lost
         self.timer.polled(found=bool(to_read))
-
-    @property
-    def _patience(self) -> float:
-        """Seconds of quiet that count as the end; a bucket without any file has not begun to be quiet so soon."""
-        settle_seconds = self._settle_seconds or 0.0
-        return settle_seconds if self._seen else max(settle_seconds, _SHORTEST_EMPTY_SECONDS)
 
     def _listed(self, *, is_last: bool) -> list[BucketObject]:
         """The files that are there; while there are none, Braze's folder is also looked for nearby, ever less often."""

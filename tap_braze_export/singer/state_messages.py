@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 _OUTPUT_PER_STATE = 110
 """STATE is written once the output is so many times all STATE so far and the next two: small files share one."""
-_FREE_BYTES = 900_000
-"""Bytes of all STATE messages that need no output to go with: a run of few users tells each of its exports."""
+_FREE_BYTES = 450_000
+"""Bytes of STATE messages that need no output to go with, so that a run of few users tells each of its exports.
+
+The last message comes on top: with hundreds of segments it has some 250,000 bytes, and a megabyte is the limit."""
 
 
 class StateMessages:
@@ -38,7 +40,7 @@ class StateMessages:
     @property
     def are_affordable(self) -> bool:
         """True if the next message, and the last one of the run, may be written although the output is small."""
-        return self.go_with_output or self._all_bytes + 3 * self._last_bytes <= _FREE_BYTES
+        return self.go_with_output or self._all_bytes + 2 * self._last_bytes <= _FREE_BYTES
 
     def write(self, value: dict[str, Any]) -> None:
         """Write a message, unless the last one says the same of the same output."""

@@ -38,12 +38,12 @@ def demo(folder: Path, *options: str) -> str:
 
 
 def exported(printed: str) -> list[str]:
-    """What it says of the users that came, without the time."""
+    """The line about the users that came, without the time."""
     return re.findall(r"^The tap asked only for users updated since 20\S+Z: (.*)$", printed, re.MULTILINE)
 
 
 def log(folder: Path) -> str:
-    """What the sandbox of the last demo wrote."""
+    """The log of the last demo's sandbox."""
     return (folder / "sandbox.log").read_text("utf-8")
 
 
