@@ -126,7 +126,7 @@ class _Declared:
     def read(cls, definition: Any) -> _Declared:
         """Read a definition, or a branch of one."""
         if not isinstance(definition, dict):
-            raise _RefusedError(" must be declared by an object such as {'type': ['string', 'null']}")
+            raise _RefusedError(" must have an object as its schema")
         words = {word: value for word, value in definition.items() if value is not None}
         _check_words(words)
         nested = {word: words[word] for word in ("items", "properties", "additionalProperties") if word in words}
@@ -165,15 +165,15 @@ def _merged(branches: list[tuple[str, Any]], words: Mapping[str, Any]) -> _Decla
 
 def _check_words(words: Mapping[str, Any]) -> None:
     if words.get("selected") is False:
-        raise _RefusedError(" has selected in its schema, where no Singer tap looks: write it into the metadata")
+        raise _RefusedError(" has selected in its schema, which selects nothing: write it into the metadata")
     for word in sorted(words):
         if word in _READ or word in _ANNOUNCED or word in _SILENT:
             continue
         if word in _LIMITS:
-            raise _RefusedError(f" cannot promise {word}: Braze sends other values, too; leave it out")
+            raise _RefusedError(f" cannot promise {word}, since Braze promises nothing of its values: leave it out")
         if not word.startswith("x-"):
             known = unknown_names([word], [*_READ, *_ANNOUNCED])
-            raise _RefusedError(f" has an unknown word in its schema: {', '.join(known)}")
+            raise _RefusedError(f" has a word in its schema that says nothing: {', '.join(known)}")
     for word in ("description", "format", "title", "contentMediaType"):
         if not isinstance(words.get(word, ""), str):
             raise _RefusedError(f" must have a text as {word}")
@@ -187,7 +187,7 @@ def _kinds(given: Any) -> list[str]:
     """
     listed = [given] if isinstance(given, str) else given
     if not isinstance(listed, list) or not listed or not all(kind in (*JSON_TYPES, "null") for kind in listed):
-        raise _RefusedError(f" has the type {given}: JSON schema knows {', '.join(JSON_TYPES)} and null")
+        raise _RefusedError(f" has the type {str(given)[:40]}: there are {', '.join(JSON_TYPES)} and null")
     return [*dict.fromkeys(listed)]
 
 
@@ -199,7 +199,7 @@ def _column(own: Field, declared: _Declared, table: Table) -> Field:
     """
     is_given = own.name in (*table.keys, EXPORTED_AT)
     if not declared.nullable and not is_given:
-        raise _RefusedError(f" must allow null, which many rows hold: {_possible(own)}")
+        raise _RefusedError(f" must allow null, which rows hold where Braze sends nothing: {_possible(own)}")
     edited = _edited(own, declared)
     if own.type is Type.OBJECT:
         edited = replace(edited, members=tuple(_members(own, declared)))
@@ -248,7 +248,7 @@ def _members(own: Field, declared: _Declared) -> Iterator[Field]:
         try:
             found = _Declared.of(definition)
             if not found.nullable:
-                raise _RefusedError(" must allow null, which rows hold for values that do not fit")  # noqa: TRY301
+                raise _RefusedError(" must allow null, which rows hold where a value does not fit")  # noqa: TRY301
             member = _edited(known[name], found) if name in known else _member(name, found)
         except _RefusedError as error:
             raise _RefusedError(f".{name}{error}") from None
@@ -303,10 +303,8 @@ def _named(declared: _Declared) -> str:
 
 def _possible(own: Field) -> str:
     """Say which types a column can have."""
-    kinds = [*own_kinds(own.type)]
     if text_format := own_format(own.type):
-        options = [f"string with the format {text_format}", "string without a format"]
-    else:
-        options = [*kinds, *(["number"] if own.type is Type.INTEGER else [])]
-        options += [] if "string" in kinds else ["string"]
-    return f"possible is {' or '.join(options)}, with null, and more types beside these"
+        return f"it can be string, with the format {text_format} or without a format, beside null"
+    options = [*own_kinds(own.type), *(["number"] if own.type is Type.INTEGER else [])]
+    options += [] if "string" in options else ["string"]
+    return f"it can be {' or '.join(options)}, beside null"

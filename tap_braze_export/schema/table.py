@@ -97,6 +97,8 @@ class Field:
         schema = dict(_JSON_SCHEMAS[self.loaded or self.type])
         kinds = self.kinds or own_kinds(self.loaded or self.type)
         schema["type"] = [*kinds, "null"] if self.nullable else kinds[0] if len(kinds) == 1 else [*kinds]
+        if "object" not in kinds:
+            schema.pop("additionalProperties", None)
         if self.description:
             schema["description"] = self.description
         if self.items:

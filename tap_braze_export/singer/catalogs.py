@@ -111,7 +111,7 @@ def _keys(table: Table, given: Iterable[list[str]]) -> tuple[tuple[str, ...], li
         if not {*table.keys} <= {*names} <= {*_always(table)} or len({*names}) < len(names):
             wrong, own = ", ".join(map(str, names)), ", ".join(table.keys)
             return table.keys, [
-                f"{table.stream} cannot have the key {wrong}: possible is {own}, in any order, and {EXPORTED_AT} beside"
+                f"{table.stream} cannot have the key {wrong}: it can be {own}, in any order, and {EXPORTED_AT} with it"
             ]
         if {*key} == {*table.keys}:
             key = tuple(names)
