@@ -13,7 +13,7 @@ from jsonschema import Draft4Validator, Draft7Validator, Draft201909Validator, D
 
 from tap_braze_export.errors import unknown_names
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
-from tap_braze_export.schema.table import EXPORTED_AT, Field, Type, own_format, own_kinds
+from tap_braze_export.schema.table import EXPORTED_AT, RESCUED, Field, Type, own_format, own_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -243,6 +243,8 @@ def _members(own: Field, declared: _Declared) -> Iterator[Field]:
         return
     if not isinstance(given, dict):
         raise _RefusedError(" must have an object as properties")
+    if own.name == RESCUED and given:
+        raise _RefusedError(" cannot have typed members, as any value can be rescued: leave properties out")
     known = {member.name: member for member in own.members}
     for name, definition in given.items():
         try:

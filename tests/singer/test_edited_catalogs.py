@@ -18,7 +18,7 @@ from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.schema.user_object import EXPORT_FILES, SEGMENT_MEMBERS
 from tap_braze_export.singer.config_errors import checked_catalog
 from tap_braze_export.tap import TapBrazeExport
-from tests.support.catalog_edits import edited_catalogs
+from tests.support.catalog_edits import EditedCatalog, edited_catalogs
 from tests.support.hostile import few_examples
 from tests.support.rows import AT, DATA, KEYS, SAMPLES, both_paths, read
 from tests.support.runs import discover
@@ -170,10 +170,10 @@ def is_removed(column: str, member: str) -> bool:
 
 @settings(few_examples)
 @given(edited_catalogs(catalog()))
-def test_an_edit_is_followed_or_refused(edited: dict[str, Any]) -> None:
+def test_an_edit_is_followed_or_refused(edited: EditedCatalog) -> None:
     """Either an error for the one line, or rows as SCHEMA says, on both paths, that hold all that they held before."""
     try:
-        schemas, found = read_with(edited)
+        schemas, found = read_with(edited.content)
     except ConfigError:
         return
     for stream, rows in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -94,6 +95,42 @@ _OF_SCHEMAS: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+@dataclass
+class EditedCatalog:
+    """A catalog and the edits that made it."""
+
+    content: dict[str, Any] = field(repr=False)
+    edits: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+@st.composite
+def plausible_definitions(draw: st.DrawFn, own: Any = None) -> Any:
+    """Draw the JSON schema of a column or a member that can be followed, as far as types go."""
+    definition: dict[str, Any] = copy.deepcopy(own) if isinstance(own, dict) else {}
+    named = definition.get("type") or ["null"]
+    kinds = {named} if isinstance(named, str) else {*named}
+    if not own:
+        kinds |= {draw(st.sampled_from(_TYPES))}
+    change = draw(st.integers(0, 9))
+    if change <= 4:
+        kinds = {"string", *(kinds & {"null"})}
+        definition.pop("format", None)
+    elif change == 5:
+        kinds = {"number", *(kinds & {"null"})} if "integer" in kinds else kinds
+    elif change == 6:
+        kinds |= {*draw(st.lists(st.sampled_from(_TYPES), max_size=2))}
+    elif change == 7:
+        definition.pop("format", None)
+    elif change == 8 and "array" in kinds and not own:
+        definition["items"] = draw(plausible_definitions())
+    if change == 9:
+        definition.pop("type", None)
+        text_format = {"format": definition.pop("format")} if "format" in definition else {}
+        return {draw(st.sampled_from(["anyOf", "oneOf"])): [{"type": kind, **text_format} for kind in sorted(kinds)]}
+    definition["type"] = draw(st.permutations(sorted(kinds)))
+    return definition
+
+
 @st.composite
 def definitions(draw: st.DrawFn, own: Any = None, *, depth: int = 2) -> Any:
     """Draw the JSON schema of a column or a member: an edited one, or a new one."""
@@ -123,42 +160,46 @@ def definitions(draw: st.DrawFn, own: Any = None, *, depth: int = 2) -> Any:
 
 
 @st.composite
-def edited_catalogs(draw: st.DrawFn, catalog: dict[str, Any]) -> dict[str, Any]:
+def edited_catalogs(draw: st.DrawFn, catalog: dict[str, Any]) -> EditedCatalog:
     """Draw edits of a catalog: one to three."""
-    edited = copy.deepcopy(catalog)
-    for _ in range(draw(st.integers(1, 3))):
+    edited = EditedCatalog(copy.deepcopy(catalog))
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         stream = draw(st.sampled_from([*_COLUMNS]))
-        (entry,) = [each for each in edited["streams"] if each["tap_stream_id"] == stream]
-        kind = draw(st.integers(0, 11))
+        (entry,) = [each for each in edited.content["streams"] if each["tap_stream_id"] == stream]
+        kind = draw(st.integers(0, 24))
         if kind == 0:
-            _draw_word(draw, entry, _OF_STREAMS)
+            edit = _draw_word(draw, entry, _OF_STREAMS)
         elif kind == 1:
-            _draw_word(draw, draw(st.sampled_from(entry["metadata"][-9:]))["metadata"], _OF_METADATA)
+            edit = _draw_word(draw, draw(st.sampled_from(entry["metadata"][-9:]))["metadata"], _OF_METADATA)
         elif kind == 2:
-            _draw_word(draw, entry["schema"], _OF_SCHEMAS)
+            edit = _draw_word(draw, entry["schema"], _OF_SCHEMAS)
         else:
-            _edit_column(draw, entry["schema"]["properties"], draw(st.sampled_from(_COLUMNS[stream])), kind)
+            column = draw(st.sampled_from(_COLUMNS[stream]))
+            _edit_column(draw, entry["schema"]["properties"], column, kind)
+            edit = column, entry["schema"]["properties"].get(column)
+        edited.edits.append((stream, *edit))
     return edited
 
 
-def _draw_word(draw: st.DrawFn, entry: dict[str, Any], words: Mapping[str, tuple[Any, ...]]) -> None:
+def _draw_word(draw: st.DrawFn, entry: dict[str, Any], words: Mapping[str, tuple[Any, ...]]) -> tuple[str, Any]:
     word = draw(st.sampled_from([*words]))
     entry[word] = draw(st.sampled_from(words[word]))
+    return word, entry[word]
 
 
 def _edit_column(draw: st.DrawFn, properties: dict[str, Any], column: str, kind: int) -> None:
-    own = properties.get(column)
+    own, drawn = properties.get(column), definitions if kind < 9 else plausible_definitions
     if kind == 3:
         properties.pop(column, None)
     elif kind == 4:
         properties[draw(st.sampled_from(["loyalty", "emial", "Email", "apps"]))] = draw(definitions())
-    elif column in _MEMBERS and isinstance(own, dict) and kind < 9:
+    elif column in _MEMBERS and isinstance(own, dict) and kind % 2:
         members = own.setdefault("properties", {})
         if isinstance(members, dict):
             name = draw(st.sampled_from(_MEMBERS[column]))
             if name in members and draw(st.integers(0, 5)) == 0:
                 del members[name]
             else:
-                members[name] = draw(definitions(members.get(name)))
+                members[name] = draw(drawn(members.get(name)))
     else:
-        properties[column] = draw(definitions(own))
+        properties[column] = draw(drawn(own))
