@@ -244,12 +244,13 @@ def _to_any_of(kinds: AbstractSet[str], value: Any) -> Any:
 
 
 def as_loaded(columns: Iterable[Field], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return these columns of a row that the tap makes itself, as the catalog has them."""
-    values = ((column, row[column.name]) for column in columns if column.name in row)
-    return {
-        column.name: value if value is None or not column.loaded else conform_to(column)(value)
-        for column, value in values
-    }
+    """Return these columns of a row that the tap makes itself, as the catalog has them; nothing is rescued there."""
+    return {column.name: _loaded(column, row[column.name]) for column in columns if column.name in row}
+
+
+def _loaded(column: Field, value: Any) -> Any:
+    fitting = value if value is None or not column.loaded else conform_to(column)(value)
+    return value if fitting is UNFIT else fitting
 
 
 def conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict[str, Any]], Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,12 +95,16 @@ _OF_SCHEMAS: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-@dataclass
 class EditedCatalog:
-    """A catalog and the edits that made it."""
+    """A catalog and the edits that made it, which alone are shown."""
 
-    content: dict[str, Any] = field(repr=False)
-    edits: list[tuple[Any, ...]] = field(default_factory=list)
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+        self.edits: list[tuple[Any, ...]] = []
+
+    @override
+    def __repr__(self) -> str:
+        return f"EditedCatalog({self.edits})"
 
 
 @st.composite
