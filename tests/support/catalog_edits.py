@@ -174,7 +174,8 @@ def edited_catalogs(draw: st.DrawFn, catalog: dict[str, Any]) -> EditedCatalog:
         if kind == 0:
             edit = _draw_word(draw, entry, _OF_STREAMS)
         elif kind == 1:
-            edit = _draw_word(draw, draw(st.sampled_from(entry["metadata"][-9:]))["metadata"], _OF_METADATA)
+            whole = [item["metadata"] for item in entry["metadata"] if len(item["breadcrumb"]) < 4]
+            edit = _draw_word(draw, draw(st.sampled_from(whole[-9:])), _OF_METADATA)
         elif kind == 2:
             edit = _draw_word(draw, entry["schema"], _OF_SCHEMAS)
         else:
