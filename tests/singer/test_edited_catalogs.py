@@ -15,6 +15,7 @@ from fuzz.stand_ins import named
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.memberships import membership_rows
+from tap_braze_export.schema.table import Type
 from tap_braze_export.schema.user_object import EXPORT_FILES, SEGMENT_MEMBERS
 from tap_braze_export.singer.config_errors import checked_catalog
 from tap_braze_export.tap import TapBrazeExport
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 CONFIG = {"custom_attributes": {"plan": "string", "score": "integer", "joined": "date-time", "tags": "array"}}
 LINES = [line for path in (SAMPLES, DATA / "odd_values.jsonl") for line in path.read_bytes().splitlines()]
-AUDIT_ROW = {"export_id": "e", "file": "f", "source": "segment", "segment_id": None, "exported_at": AT, "read_at": AT}
-COUNTS = dict.fromkeys(("bytes", "lines", "users", "duplicates", "unchanged", "rejected"), 9007199254740993)
+OF_TYPES = {Type.STRING: "text", Type.INTEGER: 9007199254740993, Type.DATE_TIME: AT}
+AUDIT_ROW = {column.name: OF_TYPES[column.type] for column in EXPORT_FILES.columns} | {"segment_id": None}
 
 
 @cache
@@ -65,7 +66,7 @@ def rows_of(selections: dict[str, Selection], read_rows: BlockRows) -> RowsByStr
         members = membership_rows(selection, ["u"], segment_id="s", is_member=True, exported_at=AT)
         found[SEGMENT_MEMBERS.stream] = parsed(members)
     if selection := selections.get(EXPORT_FILES.stream):
-        found[EXPORT_FILES.stream] = [as_loaded(selection.columns, AUDIT_ROW | COUNTS)]
+        found[EXPORT_FILES.stream] = [as_loaded(selection.columns, AUDIT_ROW)]
     return found
 
 
