@@ -16,6 +16,7 @@ from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_checks
 from tap_braze_export.report.units import megabytes
+from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.command import describe
@@ -131,6 +132,8 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
         yield _bucket(bucket_url, settings, clock)
     if fingerprints_url := settings.fingerprints_url:
         yield _fingerprints(fingerprints_url, settings, clock)
+    if settings.identifiers_url:
+        yield _attempt("Identifiers", lambda: Identifiers(settings, clock=clock).summary())
     if scheduler := settings.dask_scheduler:
         yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
     if settings.batch_config:

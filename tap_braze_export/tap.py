@@ -121,7 +121,8 @@ class TapBrazeExport(Plugin):
             "identifiers_url",
             th.StringType,
             title="Identifiers file",
-            description="File with identifiers to resync: CSV with a header, or JSON lines; a local path or fsspec URL",
+            description="File, folder or pattern (*) with identifiers to resync: CSV with a header, or JSON lines; a local"
+            " path or fsspec URL",
         ),
         th.Property(
             "custom_attributes",

@@ -98,6 +98,26 @@ class Identifiers:
                 result.update(chunk)
         return result.hexdigest()
 
+    def summary(self) -> str:
+        """How many identifiers the first of the files holds, by kind: nothing of their content.
+
+        Raises:
+            ConfigError: If the files cannot be listed, or the first one cannot be read or has nothing usable.
+        """
+        files = list(self._files)
+        counts: Counter[str] = Counter()
+        left_out = _LeftOutRows()
+        for setting, row, cells in self._from_files(files[:1]):
+            found, fault = _identifiers(cells, setting, row)
+            counts.update(identifier.kind for identifier in found)
+            if fault:
+                left_out.add(setting, fault, row)
+        if left_out and not counts:
+            raise ConfigError(f"there is no usable identifier to resync: {left_out}")
+        told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "no identifier"
+        told = f"{len(files):,} files; in the first of them {told}" if len(files) > 1 else told
+        return f"{told}; left out: {left_out}" if left_out else told
+
     def __iter__(self) -> Iterator[Identifier]:
         """Every usable identifier; at the end a warning counts the others, with their rows.
 
@@ -106,7 +126,7 @@ class Identifiers:
         """
         seen: set[bytes] = set()
         left_out = _LeftOutRows()
-        for setting, row, cells in itertools.chain(self._from_settings(), self._from_file()):
+        for setting, row, cells in itertools.chain(self._from_settings(), self._from_files(self._files)):
             found, fault = _identifiers(cells, setting, row)
             if fault:
                 left_out.add(setting, fault, row)
@@ -126,8 +146,8 @@ class Identifiers:
             for row, given in enumerate(getattr(self._settings, setting), 1):
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
-    def _from_file(self) -> Iterator[tuple[str, int, _Cells]]:
-        for file in self._files:
+    def _from_files(self, files: Iterable[IdentifiersFile]) -> Iterator[tuple[str, int, _Cells]]:
+        for file in files:
             for row, cells in file.rows():
                 if cells is None:
                     yield file.setting, row, _Fault.MALFORMED
