@@ -121,7 +121,7 @@ class TapBrazeExport(Plugin):
             "identifiers_url",
             th.StringType,
             title="Identifiers file",
-            description="File, folder or pattern (*) with identifiers to resync: CSV with a header, or JSON lines; a local"
+            description="Identifiers to resync, CSV with a header or JSON lines: a file, folder or pattern (*), a local"
             " path or fsspec URL",
         ),
         th.Property(

@@ -152,7 +152,7 @@ def test_what_databases_and_pandas_write_for_no_value(tmp_path: Path, caplog: Lo
     assert read(tmp_path / "a.jsonl") == [("email", "a@example.org"), ("phone", "4930123456")]
 
 
-@pytest.mark.fault("Resync", "a list with errors of a spreadsheet in it", "those rows are named, the others asked for")
+@pytest.mark.fault("Lines", "a list with errors of a spreadsheet in it", "those rows are named, the others asked for")
 def test_what_says_that_something_is_wrong_is_named_by_row(tmp_path: Path, caplog: LogCaptureFixture) -> None:
     """Never sent to Braze: errors of spreadsheets, placeholders, digits lost in a float."""
     wrong = ["#N/A", "#REF!", "#NAME?", "#DIV/0!", "#NULL!", "n/a", "NA", "-", "(null)"]
