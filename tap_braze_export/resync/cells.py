@@ -30,7 +30,7 @@ _SHEET_TEXT = re.compile(r"'\+?\d+")
 _NAMED_ADDRESS = re.compile(r"[^<>]*<([^<>]+)>")
 _PART = r'[^@\s,;<>()"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019]+'
 _ADDRESS = re.compile(f"{_PART}@{_PART}")
-_PHONE = re.compile(r"\+?\d{3,15}")
+_PHONE = re.compile(r"\+?\d{1,15}")
 _TRUNK_ZERO = re.compile(r"(?<=\d)\s*\(0\)")
 _PHONE_SIGNS = re.compile(r"(?<=\S)/(?=\S)|[\s().\u2010-\u2015\u2212-]")
 """Signs between the digits of one number; a slash between spaces stands between two numbers."""
