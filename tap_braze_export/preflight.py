@@ -57,6 +57,7 @@ class _Asked(NamedTuple):
 
 def check(
     settings: Settings,
+    unknown: Sequence[str] = (),
     *,
     state: Mapping[str, Any] | None = None,
     rows_signature: str | None = None,
@@ -67,6 +68,7 @@ def check(
 
     Args:
         settings: The tap's settings.
+        unknown: Names of settings that the tap does not know: a run only warns, but somebody has meant them.
         state: The value of `bookmarks.export_files` that --state gives; None without.
         rows_signature: Hash of what the catalog that --catalog gives makes of rows; None without.
         clock: Time.
@@ -78,7 +80,8 @@ def check(
     started_at, began, ending = clock.now(), clock.monotonic(), Ending()
     checks: list[Check] = []
     try:
-        for found in chain(_checks(settings, clock), _scopes(settings, state, rows_signature, clock)):
+        scopes = _scopes(settings, state, rows_signature, clock)
+        for found in chain(_settings(unknown), _checks(settings, clock), scopes):
             checks.append(found)
             _log_check(found, logger)
         _fail(checks)
@@ -88,6 +91,15 @@ def check(
     finally:
         shown = [(_KINDS[verdict], subject, verdict, remark) for subject, verdict, remark in checks]
         write_checks(settings, ending, started_at, clock.monotonic() - began, shown)
+
+
+def _settings(unknown: Sequence[str]) -> Iterator[Check]:
+    if unknown:
+        yield (
+            "Settings",
+            FAILS,
+            f"unknown: {', '.join(unknown)}; a run ignores them: remove or correct them",
+        )
 
 
 def _log_check(found: Check, logger: logging.Logger) -> None:

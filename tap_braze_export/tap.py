@@ -275,6 +275,7 @@ class TapBrazeExport(Plugin):
     def check(self) -> None:
         check(
             self.settings,
+            self.unknown_settings,
             state=self.state.get("bookmarks", {}).get("export_files"),
             rows_signature=self._rows_signature() if self.input_catalog else None,
             clock=self.clock,

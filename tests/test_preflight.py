@@ -77,6 +77,19 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert "All users" in ended.stderr
 
 
+def test_unknown_settings_fail(tmp_path: Path) -> None:
+    """A run warns of them; a test of the settings does not call them right. Their values are not shown."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_id="hidden", workerz=2)
+    assert ended.error == (
+        "Settings: unknown: segment_id (did you mean segment_ids?), workerz (did you mean workers?); a run ignores"
+        " them: remove or correct them"
+    )
+    assert checklist(ended)["Settings"] == "fails"
+    assert checklist(ended)["Segment all-users"] == "works"
+    assert "hidden" not in ended.stderr
+
+
 def test_wrong_key(tmp_path: Path) -> None:
     """A single request is sent; the error is one line, says that the key is unknown, and does not hold it."""
     with Sandbox(users=5) as sandbox:

@@ -76,6 +76,7 @@ class Plugin(Tap):
         clock: Time and waiting; tests replace it.
         declarations: The streams as the catalog declares them, by name; empty without a catalog.
         flattenings: The flattened form of each stream that stream maps give, by name; empty without flattening.
+        unknown_settings: The names among the given settings that the tap does not know, with the nearest known ones.
         writes_schemas_at_once: True for `--test=schema`; in a run SCHEMA messages wait for the first file.
     """
 
@@ -112,6 +113,7 @@ class Plugin(Tap):
         self._given_catalog = {} if given is None or isinstance(given, Catalog) else given
         self.declarations: dict[str, Declaration] = {}
         self.flattenings: dict[str, Flattening] = {}
+        self.unknown_settings: list[str] = []
         self.writes_schemas_at_once = False
         self._reads_environment = bool(options.get("parse_env_config"))
         super().__init__(**options)
@@ -182,8 +184,9 @@ class Plugin(Tap):
         self._config = converted_config(without_unset(self._config), definitions)
         if odd := odd_texts(self._config, definitions):
             raise ConfigValidationError("settings", errors=odd)
-        if unknown := unknown_settings(self, with_environment=self._reads_environment):
-            self.logger.warning("Unknown settings are ignored: %s", ", ".join(unknown))
+        self.unknown_settings = unknown_settings(self, with_environment=self._reads_environment)
+        if self.unknown_settings:
+            self.logger.warning("Unknown settings are ignored: %s", ", ".join(self.unknown_settings))
         missing, wrong = describe_errors(self)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
         if wrong or (errors and raise_errors):
