@@ -16,6 +16,7 @@ from tap_braze_export.files.spool import Spool
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_checks
 from tap_braze_export.report.units import megabytes
+from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.command import describe
@@ -56,6 +57,7 @@ class _Asked(NamedTuple):
 
 def check(
     settings: Settings,
+    unknown: Sequence[str] = (),
     *,
     state: Mapping[str, Any] | None = None,
     rows_signature: str | None = None,
@@ -66,6 +68,7 @@ def check(
 
     Args:
         settings: The tap's settings.
+        unknown: Names of settings that the tap does not know: a run only warns, but somebody has meant them.
         state: The value of `bookmarks.export_files` that --state gives; None without.
         rows_signature: Hash of what the catalog that --catalog gives makes of rows; None without.
         clock: Time.
@@ -77,7 +80,8 @@ def check(
     started_at, began, ending = clock.now(), clock.monotonic(), Ending()
     checks: list[Check] = []
     try:
-        for found in chain(_checks(settings, clock), _scopes(settings, state, rows_signature, clock)):
+        scopes = _scopes(settings, state, rows_signature, clock)
+        for found in chain(_settings(unknown), _checks(settings, clock), scopes):
             checks.append(found)
             _log_check(found, logger)
         _fail(checks)
@@ -87,6 +91,15 @@ def check(
     finally:
         shown = [(_KINDS[verdict], subject, verdict, remark) for subject, verdict, remark in checks]
         write_checks(settings, ending, started_at, clock.monotonic() - began, shown)
+
+
+def _settings(unknown: Sequence[str]) -> Iterator[Check]:
+    if unknown:
+        yield (
+            "Settings",
+            FAILS,
+            f"unknown: {', '.join(unknown)}; a run ignores them: remove or correct them",
+        )
 
 
 def _log_check(found: Check, logger: logging.Logger) -> None:
@@ -131,6 +144,8 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
         yield _bucket(bucket_url, settings, clock)
     if fingerprints_url := settings.fingerprints_url:
         yield _fingerprints(fingerprints_url, settings, clock)
+    if settings.identifiers_url:
+        yield _attempt("Identifiers", lambda: Identifiers(settings, clock=clock).summary())
     if scheduler := settings.dask_scheduler:
         yield _attempt("Dask", lambda: dask_cluster.check(scheduler))
     if settings.batch_config:

@@ -21,6 +21,7 @@ from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.record import RunRecord
 from tap_braze_export.report.summary import Summary, log_table
 from tap_braze_export.retry import Repetitions
+from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.rows.rescued_members import add
@@ -233,7 +234,7 @@ class Run:
             rows = Rows.of(msgspec.json.encode(miss | given) for miss in misses)
             self._parent.emit_to_children({INVALID_USER_IDS.stream: rows}, delivery.exported_at)
         if self._parent.name in self._streams:
-            row = {name: value for name, value in record.items() if name in self._parent.selection.names}
+            row = as_loaded(self._parent.selection.columns, record)
             self._parent.emit(Rows.of([msgspec.json.encode(row)]), delivery.exported_at)
 
     def _emit_leavers(self, fingerprints: Fingerprints) -> None:

@@ -11,15 +11,12 @@ from typing_extensions import override
 
 from tap_braze_export.run import Run
 from tap_braze_export.schema import user_object
-from tap_braze_export.schema.custom_attributes import type_of
-from tap_braze_export.schema.table import Field
 from tap_braze_export.singer.file_stream import FileStream
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from singer_sdk.helpers.types import Context
-    from singer_sdk.singerlib import Catalog
 
     from tap_braze_export.singer.plugin import Plugin
 
@@ -55,16 +52,6 @@ class Users(FileStream):
     def __init__(self, tap: Plugin) -> None:
         self.table = user_object.USERS.with_attributes(tap.custom_attributes())
         super().__init__(tap)
-
-    @override
-    def apply_catalog(self, catalog: Catalog) -> None:
-        """Take the types of custom attributes from the catalog: it knows them from its discovery."""
-        super().apply_catalog(catalog)
-        properties = self.effective_schema.get("properties", {})
-        attributes = properties.get("custom_attributes", {}).get("properties", {})
-        self.table = user_object.USERS.with_attributes(
-            Field(name, type_of(definition), "") for name, definition in attributes.items()
-        )
 
 
 class Devices(FileStream):

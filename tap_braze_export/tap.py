@@ -121,7 +121,8 @@ class TapBrazeExport(Plugin):
             "identifiers_url",
             th.StringType,
             title="Identifiers file",
-            description="File with identifiers to resync: CSV with a header, or JSON lines; a local path or fsspec URL",
+            description="Identifiers to resync, CSV with a header or JSON lines: a file, folder or pattern (*), a local"
+            " path or fsspec URL",
         ),
         th.Property(
             "custom_attributes",
@@ -274,6 +275,7 @@ class TapBrazeExport(Plugin):
     def check(self) -> None:
         check(
             self.settings,
+            self.unknown_settings,
             state=self.state.get("bookmarks", {}).get("export_files"),
             rows_signature=self._rows_signature() if self.input_catalog else None,
             clock=self.clock,

@@ -77,6 +77,19 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert "All users" in ended.stderr
 
 
+def test_unknown_settings_fail(tmp_path: Path) -> None:
+    """A run warns of them; a test of the settings does not call them right. Their values are not shown."""
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, segment_id="hidden", workerz=2)
+    assert ended.error == (
+        "Settings: unknown: segment_id (did you mean segment_ids?), workerz (did you mean workers?); a run ignores"
+        " them: remove or correct them"
+    )
+    assert checklist(ended)["Settings"] == "fails"
+    assert checklist(ended)["Segment all-users"] == "works"
+    assert "hidden" not in ended.stderr
+
+
 def test_wrong_key(tmp_path: Path) -> None:
     """A single request is sent; the error is one line, says that the key is unknown, and does not hold it."""
     with Sandbox(users=5) as sandbox:
@@ -422,3 +435,28 @@ def test_it_says_whom_the_next_run_asks_for(tmp_path: Path) -> None:
     since, again = at - timedelta(hours=1), at + timedelta(days=7)
     assert known == f"works (incremental since {since:%Y-%m-%dT%H:%M:%SZ}; full again on {again:%Y-%m-%d})"
     assert other == f"works (full export ({OTHER_ROWS}))"
+
+
+def test_identifiers_are_counted_by_kind_without_their_content(tmp_path: Path) -> None:
+    """Of the first file; one that cannot be read, or has nothing usable, fails."""
+    folder = tmp_path / "ids"
+    folder.mkdir()
+    (folder / "a.csv").write_text("external_id,email\n4711,ada@example.org\n4712,\n,wrong\n")
+    (folder / "b.csv").write_text("external_id\n4713\n")
+    with Sandbox(users=5) as sandbox:
+        whole = checked(sandbox, tmp_path, segment_ids=None, identifiers_url=str(folder))
+        single = checked(sandbox, tmp_path, segment_ids=None, identifiers_url=str(folder / "b.csv"))
+        (folder / "b.csv").write_text("email\nwrong\n")
+        useless = checked(sandbox, tmp_path, segment_ids=None, identifiers_url=str(folder / "b.csv"))
+        missing = checked(sandbox, tmp_path, segment_ids=None, identifiers_url=str(folder / "*.jsonl"))
+
+    assert (
+        "Identifiers: works (2 files; in the first of them 2 external_id, 1 email; left out: identifiers_url a.csv:"
+        " 1 malformed (row 4))"
+    ) in whole.stderr
+    assert "ada" not in whole.stderr
+    assert "471" not in whole.stderr
+    assert "Identifiers: works (1 external_id)" in single.stderr
+    assert (useless.code, missing.code) == (1, 1)
+    assert "there is no usable identifier to resync: identifiers_url: 1 malformed (row 2)" in useless.error
+    assert "names no file: check the path" in missing.error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tap_braze_export.resync.identifiers import EMAIL
+from tap_braze_export.resync.cells import EMAIL
 from tap_braze_export.resync.identifiers_file import EXTERNAL_ID, USER_ALIAS
 from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 

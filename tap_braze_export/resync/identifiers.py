@@ -6,32 +6,25 @@ import hashlib
 import itertools
 import json
 import logging
-import re
 from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.resync.identifiers_file import (
-    ALIAS_COLUMNS,
-    EXTERNAL_ID,
-    PLAIN_KINDS,
-    USER_ALIAS,
-    IdentifiersFile,
-)
+from tap_braze_export.resync.cells import identifier_text, without_placeholder
+from tap_braze_export.resync.identifiers_file import ALIAS_COLUMNS, PLAIN_KINDS, USER_ALIAS
+from tap_braze_export.resync.identifiers_files import IdentifiersFiles
 from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tap_braze_export.clock import Clock
+    from tap_braze_export.resync.identifiers_file import IdentifiersFile
     from tap_braze_export.settings import Settings
 
-EMAIL, PHONE = "email", "phone"
-_MAX_IDENTIFIER_CHARS = 2_000
 _DIGEST_BYTES = 8
 _MAX_LOGGED_ROWS = 5
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +41,7 @@ class Identifier(NamedTuple):
         kind: One of `IDENTIFIER_KINDS`.
         value: The text.
         alias_label: Label of an alias, else empty.
-        setting: The setting that has it, or `identifiers_url`.
+        setting: The setting that has it, or `identifiers_url`, and the name of its file among several.
         row: Line of the file (a CSV's header is line 1) or position in the setting, from 1.
     """
 
@@ -87,7 +80,8 @@ class Identifiers:
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
         self._url = settings.identifiers_url or ""
-        self._file = IdentifiersFile(self._url, settings.storage_options(self._url), clock=clock) if self._url else None
+        options = settings.storage_options(self._url)
+        self._files: Iterable[IdentifiersFile] = IdentifiersFiles(self._url, options, clock=clock) if self._url else ()
 
     def fingerprint(self, key: bytes) -> str:
         """A hash of all of them, keyed, so that nobody without the key can find out an address by trying.
@@ -98,11 +92,31 @@ class Identifiers:
         result = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
         given = [getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]
         result.update(json.dumps(given).encode())  # also what is no text: it is left out later
-        if self._file:
-            result.update(f"\n{self._file.is_json_lines_by_name()}\n".encode())
-            for chunk in self._file.chunks():
+        for file in self._files:
+            result.update(f"\n{file.is_json_lines_by_name()}\n".encode())
+            for chunk in file.chunks():
                 result.update(chunk)
         return result.hexdigest()
+
+    def summary(self) -> str:
+        """How many identifiers the first of the files holds, by kind: nothing of their content.
+
+        Raises:
+            ConfigError: If the files cannot be listed, or the first one cannot be read or has nothing usable.
+        """
+        files = list(self._files)
+        counts: Counter[str] = Counter()
+        left_out = _LeftOutRows()
+        for setting, row, cells in self._from_files(files[:1]):
+            found, fault = _identifiers(cells, setting, row)
+            counts.update(identifier.kind for identifier in found)
+            if fault:
+                left_out.add(setting, fault, row)
+        if left_out and not counts:
+            raise ConfigError(f"there is no usable identifier to resync: {left_out}")
+        told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "no identifier"
+        told = f"{len(files):,} files; in the first of them {told}" if len(files) > 1 else told
+        return f"{told}; left out: {left_out}" if left_out else told
 
     def __iter__(self) -> Iterator[Identifier]:
         """Every usable identifier; at the end a warning counts the others, with their rows.
@@ -112,7 +126,7 @@ class Identifiers:
         """
         seen: set[bytes] = set()
         left_out = _LeftOutRows()
-        for setting, row, cells in itertools.chain(self._from_settings(), self._from_file()):
+        for setting, row, cells in itertools.chain(self._from_settings(), self._from_files(self._files)):
             found, fault = _identifiers(cells, setting, row)
             if fault:
                 left_out.add(setting, fault, row)
@@ -132,10 +146,13 @@ class Identifiers:
             for row, given in enumerate(getattr(self._settings, setting), 1):
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
-    def _from_file(self) -> Iterator[tuple[str, int, _Cells]]:
-        if self._file:
-            for row, cells in self._file.rows():
-                yield "identifiers_url", row, _Fault.MALFORMED if cells is None else cells
+    def _from_files(self, files: Iterable[IdentifiersFile]) -> Iterator[tuple[str, int, _Cells]]:
+        for file in files:
+            for row, cells in file.rows():
+                if cells is None:
+                    yield file.setting, row, _Fault.MALFORMED
+                else:
+                    yield file.setting, row, {column: without_placeholder(cell) for column, cell in cells.items()}
 
 
 def _identifiers(cells: _Cells, setting: str, row: int) -> tuple[list[Identifier], _Fault | None]:
@@ -144,12 +161,12 @@ def _identifiers(cells: _Cells, setting: str, row: int) -> tuple[list[Identifier
         return [], cells
     found, is_malformed = [], False
     for kind in PLAIN_KINDS:
-        value = _text(cells.get(kind), strip=kind != EXTERNAL_ID)
-        if value is None or (value and not _is_plausible(kind, value)):
+        value = identifier_text(kind, cells.get(kind))
+        if value is None:
             is_malformed = True
         elif value:
             found.append(Identifier(kind, value, "", setting, row))
-    name, label = (_text(cells.get(column)) for column in ALIAS_COLUMNS)
+    name, label = (identifier_text(USER_ALIAS, cells.get(column)) for column in ALIAS_COLUMNS)
     if name and label:
         found.append(Identifier(USER_ALIAS, name, label, setting, row))
     elif name != label or name is None:
@@ -157,27 +174,6 @@ def _identifiers(cells: _Cells, setting: str, row: int) -> tuple[list[Identifier
     if is_malformed:
         return found, _Fault.MALFORMED
     return found, None if found else _Fault.EMPTY
-
-
-def _text(value: object, *, strip: bool = False) -> str | None:
-    """An identifier as text: "" if it is empty, None if it cannot be one."""
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or len(value) > _MAX_IDENTIFIER_CHARS:
-        return None
-    if not value.strip():
-        return ""
-    kept = value.strip() if strip else value
-    return None if _UNPRINTABLE.search(kept) else kept
-
-
-def _is_plausible(kind: str, value: str) -> bool:
-    """True if it can be such an identifier at all; Braze judges the rest."""
-    if kind == EMAIL:
-        return "@" in value[1:-1]
-    return kind != PHONE or any(character.isdigit() for character in value)
 
 
 class _LeftOutRows:

@@ -1,4 +1,4 @@
-"""Reads the file of `identifiers_url`: CSV or JSON lines, as databases, scripts and spreadsheets write them."""
+"""Reads a file of `identifiers_url`: CSV or JSON lines, as databases, scripts and spreadsheets write them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import logging
 import re
 import zlib
@@ -15,13 +16,12 @@ import msgspec
 
 from tap_braze_export.errors import ConfigError, unknown_names
 from tap_braze_export.files.formats import GZIP_MAGIC, HEAD_BYTES, encoding_of, foreign_format
-from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
-    from tap_braze_export.clock import Clock
+    from tap_braze_export.files.storage import Storage
 
     Cells = dict[str, Any] | None
 
@@ -45,16 +45,17 @@ class IdentifiersFile:
     """A file of identifiers, of any length.
 
     Args:
-        url: A local path or any address that fsspec knows.
-        options: fsspec's options for it, secrets.
-        clock: The waits between tries to reach its storage.
+        storage: Where it is.
+        path: Its path there.
+        address: What errors call it: the setting, and its address without secrets.
+        name: Its name among several, empty if there is one file.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, clock: Clock) -> None:
-        self._url = url
-        self._options = options
-        self._clock = clock
-        self._address = f"identifiers_url {_without_secrets(url)}"
+    def __init__(self, storage: Storage, path: str, address: str, name: str = "") -> None:
+        self.setting = f"identifiers_url {name}".rstrip()
+        self._storage = storage
+        self._path = path
+        self._address = address
         self._warned = False
 
     def chunks(self) -> Iterator[bytes]:
@@ -82,15 +83,15 @@ class IdentifiersFile:
         if is_json_lines is None:
             is_json_lines = first.lstrip()[:1] == "{" or _is_json_text(first)
         lines = itertools.chain([first] if first else [], lines)
-        yield from _json_lines(lines, columns) if is_json_lines else _csv(lines, columns)
+        yield from _json_lines(lines, columns) if is_json_lines else _csv(lines, columns, self.setting)
         if columns.unknown and not self._warned:
             self._warned = True
             described = unknown_names(columns.unknown, _COLUMNS)
-            _log.warning("identifiers_url has columns that are ignored: %s", ", ".join(described))
+            _log.warning("%s has columns that are ignored: %s", self.setting, ", ".join(described))
 
     def is_json_lines_by_name(self) -> bool | None:
         """True or False by the file's extension, None if it is another one."""
-        path = self._url.lower().partition("?")[0].removesuffix(".gz")
+        path = self._path.lower().partition("?")[0].removesuffix(".gz")
         return True if path.endswith(_JSON_LINES_ENDINGS) else False if path.endswith((".csv", ".tsv")) else None
 
     def _lines(self) -> Iterator[str]:
@@ -110,9 +111,7 @@ class IdentifiersFile:
                 if not line:
                     return
                 if len(line) == _MAX_LINE_CHARS:
-                    raise ConfigError(
-                        f"line {number} of identifiers_url is longer than 1 MiB: is it CSV or JSON lines?"
-                    )
+                    raise ConfigError(f"line {number} of {self.setting} is longer than 1 MiB: is it CSV or JSON lines?")
                 yield line
 
     def _inflated(self, file: Any) -> io.BufferedReader:
@@ -139,16 +138,7 @@ class IdentifiersFile:
         Raises:
             ConfigError: If it cannot be opened; reading it may raise this, too.
         """
-        labels = StorageLabels(
-            name=self._address,
-            url=self._address,
-            options="bucket_options, sent only where the scheme is that of bucket_url,",
-            needed="read it",
-            kind="a file",
-            unreachable_error=ConfigError,
-        )
-        storage = Storage(self._url, self._options, labels, clock=self._clock)
-        return storage.open(storage.root)
+        return self._storage.open(self._path)
 
 
 class _Columns:
@@ -160,6 +150,7 @@ class _Columns:
 
     def __init__(self) -> None:
         self._by_spelling = {_spelling(column): column for column in _COLUMNS}
+        self._by_spelling |= {"emailaddress": "email", "phonenumber": "phone"}
         self._by_spelling |= {_spelling(s): kind for s, kind in IDENTIFIER_KINDS.items() if kind in _COLUMNS}
         self._by_name: dict[str, str | None] = {}
         self.unknown: list[str] = []
@@ -190,10 +181,10 @@ def _json_lines(lines: Iterable[str], columns: _Columns) -> Iterator[tuple[int, 
     is_first = True
     for row, line in enumerate(lines, 1):
         try:
-            value = msgspec.json.decode(line) if line.strip() else {}
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            value = _decoded(line) if line.strip() else {}
+        except (ValueError, RecursionError):
             value = None
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             value = {EXTERNAL_ID: value}
         if not isinstance(value, dict):
             yield row, None
@@ -204,7 +195,17 @@ def _json_lines(lines: Iterable[str], columns: _Columns) -> Iterator[tuple[int, 
         yield row, {column: cell for name, cell in value.items() if (column := columns.column(name))}
 
 
-def _csv(lines: Iterator[str], columns: _Columns) -> Iterator[tuple[int, Cells]]:
+def _decoded(line: str) -> Any:
+    """A JSON value; Python writes NaN, which is no JSON."""
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        if "NaN" not in line:
+            raise
+        return json.loads(line)
+
+
+def _csv(lines: Iterator[str], columns: _Columns, setting: str) -> Iterator[tuple[int, Cells]]:
     header, skipped, delimiter = next(lines, None), 0, ""
     while header is not None:
         told = _EXCELS_DELIMITER.fullmatch(header.rstrip("\r\n")) if not delimiter else None
@@ -220,11 +221,9 @@ def _csv(lines: Iterator[str], columns: _Columns) -> Iterator[tuple[int, Cells]]
     names = [columns.column(name) for name in header_cells]
     known = columns.of_first_row(header_cells)
     if not known:
-        raise ConfigError(
-            f"the first line of identifiers_url names none of {', '.join(_COLUMNS)}: a CSV needs a header"
-        )
+        raise ConfigError(f"the first line of {setting} names none of {', '.join(_COLUMNS)}: a CSV needs a header")
     if twice := sorted({column for column in known if known.count(column) > 1}):
-        raise ConfigError(f"the first line of identifiers_url names {', '.join(twice)} twice: keep one such column")
+        raise ConfigError(f"the first line of {setting} names {', '.join(twice)} twice: keep one such column")
     while True:
         row = skipped + rows.line_num + 1
         try:
@@ -254,12 +253,3 @@ def _is_json_text(line: str) -> bool:
     except (msgspec.DecodeError, UnicodeError):
         return False
     return isinstance(value, str) and _Columns().column(value) is None
-
-
-def _without_secrets(url: str) -> str:
-    """An address without user, password and query."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -42,7 +42,7 @@ _GROUP_REQUESTS = 50
 _GROUP_SECONDS = 30.0
 _MAX_UNCONFIRMED_REQUESTS = 100
 """Requests sent since the last STATE: those of the group that is emitted, and of the next one, fetched meanwhile."""
-_PLAN_VERSION = 1
+_PLAN_VERSION = 2
 """Raise it when the same identifiers make other requests than before: STATE counts requests."""
 _log = logging.getLogger(__name__)
 

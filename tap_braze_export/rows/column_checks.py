@@ -136,7 +136,7 @@ CHECKS: Mapping[Type, Check] = {
 def attributes_decoder(column: Field) -> msgspec.json.Decoder[Any] | None:
     """Make a decoder that checks the typed members of many custom attributes; None if it cannot check all of them."""
     checked = _checked(column)
-    if not checked or not all(member.type in _MEMBER_TYPES for member in checked):
+    if not checked or any(member.is_edited or member.type not in _MEMBER_TYPES for member in checked):
         return None
     members = [(f"member_{index}", _MEMBER_TYPES[member.type], None) for index, member in enumerate(checked)]
     names = {f"member_{index}": member.name for index, member in enumerate(checked)}
@@ -148,7 +148,7 @@ def attributes_decoder(column: Field) -> msgspec.json.Decoder[Any] | None:
 
 def _checked(column: Field) -> list[Field]:
     """List the members that not every JSON value fits; the decoder skips all others."""
-    return [member for member in column.members if member.type is not Type.ANY]
+    return [member for member in column.members if member.type is not Type.ANY or member.is_edited]
 
 
 def are_attributes(contents: list[bytes], column: Field, decoder: msgspec.json.Decoder[Any] | None) -> bool:

@@ -10,21 +10,25 @@ import math
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tap_braze_export.rows.exact_json import read_number
-from tap_braze_export.schema.table import LARGEST_INTEGER, SMALLEST_INTEGER, Type
+from tap_braze_export.rows.exact_json import json_text, read_number
+from tap_braze_export.schema.table import LARGEST_INTEGER, SMALLEST_INTEGER, Type, own_format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from tap_braze_export.schema.selection import Selection
     from tap_braze_export.schema.table import Field
 
 UNFIT: Final[Any] = object()
 """Returned for a value that does not fit the type."""
+NESTED = (Type.COORDINATES, Type.ARRAY, Type.OBJECT, Type.ANY)
+"""The types whose values are JSON text where a catalog wants text."""
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
@@ -184,13 +188,78 @@ CONFORM: Mapping[Type, Callable[[Any], Any]] = {
 """The conforming function of each type."""
 
 
+def conform_to(column: Field) -> Callable[[Any], Any]:
+    """Return the function that conforms values to a column, or to a member of an open object, as the catalog has it."""
+    to_type = CONFORM[column.type]
+    if column.loaded is Type.NUMBER:
+        return _to_exact_number
+    if column.loaded is Type.STRING:
+        if column.type in NESTED:
+            return lambda value: _as_json_text(to_type(value))
+        return partial(_to_text, to_type) if own_format(column.type) else to_string
+    if column.items:
+        return partial(_to_items, conform_to(column.items), nullable=column.items.nullable)
+    if column.type is Type.ANY and column.kinds:
+        return partial(_to_any_of, frozenset(column.kinds))
+    return to_type
+
+
+def _as_json_text(value: Any) -> Any:
+    return value if value is UNFIT or value is None else json_text(value)
+
+
+def _to_text(to_type: Callable[[Any], Any], value: Any) -> Any:
+    """Return a date in the form that it has in a column of dates; any other value as text."""
+    fitting = to_type(value)
+    return to_string(value) if fitting is UNFIT else fitting
+
+
+def _to_exact_number(value: Any) -> Any:
+    """Return a number; a whole one only if a double holds it exactly, as loaders make one of it."""
+    number = to_number(value)
+    if number is UNFIT or number != int(number) or int(float(number)) == int(number):
+        return number
+    return UNFIT
+
+
+def _to_items(to_item: Callable[[Any], Any], value: Any, *, nullable: bool) -> Any:
+    """Return a list if each of its items fits."""
+    if not isinstance(value, list):
+        return UNFIT
+    items = [(None if nullable else UNFIT) if item is None else to_item(item) for item in value]
+    return UNFIT if any(item is UNFIT for item in items) else items
+
+
+def _to_any_of(kinds: AbstractSet[str], value: Any) -> Any:
+    """Return a value that has one of several JSON types, else as text where they allow it."""
+    if isinstance(value, (list, dict)):
+        return value if ("array" if isinstance(value, list) else "object") in kinds else UNFIT
+    if isinstance(value, str):
+        return value if "string" in kinds else UNFIT
+    if isinstance(value, bool):
+        fitting = value if "boolean" in kinds else UNFIT
+    else:
+        fitting = value if "number" in kinds else to_integer(value) if "integer" in kinds else UNFIT
+    return to_string(value) if fitting is UNFIT and "string" in kinds else fitting
+
+
+def as_loaded(columns: Iterable[Field], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these columns of a row that the tap makes itself, as the catalog has them; nothing is rescued there."""
+    return {column.name: _loaded(column, row[column.name]) for column in columns if column.name in row}
+
+
+def _loaded(column: Field, value: Any) -> Any:
+    fitting = value if value is None or not column.loaded else conform_to(column)(value)
+    return value if fitting is UNFIT else fitting
+
+
 def conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict[str, Any]], Any]:
     """Return the function that conforms a member of Braze's object to its column.
 
     It is called with a value other than null and the row's rescued data, to which it adds what does not fit.
     """
     name = column.name
-    to_type = CONFORM[column.type]
+    to_type = conform_to(column)
 
     def conform(value: Any, rescued: dict[str, Any]) -> Any:
         fitting = to_type(value)
@@ -202,7 +271,7 @@ def conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict
     dropped = selection.dropped.get(name, frozenset()) if selection else frozenset()
     if not column.members and not dropped:
         return conform
-    members = {member.name: CONFORM[member.type] for member in column.members}
+    members = {member.name: conform_to(member) for member in column.members}
     # Deselecting one custom attribute makes the selected ones a closed list.
     closed = name == "custom_attributes" and bool(dropped)
 
@@ -222,6 +291,6 @@ def conformer(column: Field, selection: Selection | None) -> Callable[[Any, dict
                 if fitting is UNFIT:
                     rescued[f"{name}.{key}"] = item
                 kept[key] = None if fitting is UNFIT else fitting
-        return kept
+        return json_text(kept) if column.loaded else kept
 
     return conform_members

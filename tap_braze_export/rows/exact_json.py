@@ -39,7 +39,13 @@ def read_number(text: str) -> Decimal | str:
 
 
 ENCODER = msgspec.json.Encoder(decimal_format="number")
+_SORTING_ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 DECODER = msgspec.json.Decoder(float_hook=read_number)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON text; members are sorted, so that it is the same whatever order Braze writes them in."""
+    return _SORTING_ENCODER.encode(value).decode()
 
 
 def may_be_deep(content: bytes) -> bool:

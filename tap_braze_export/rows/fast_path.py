@@ -23,7 +23,7 @@ from tap_braze_export.rows.column_checks import (
     rewrite_utc,
     unstorable_numbers,
 )
-from tap_braze_export.rows.conform import CONFORM, UNFIT, conformer
+from tap_braze_export.rows.conform import UNFIT, conform_to, conformer
 from tap_braze_export.rows.device_key import ANONYMOUS_PREFIX, key_by_content, key_by_id
 from tap_braze_export.rows.exact_json import DECODER
 from tap_braze_export.rows.line_limits import can_be_user
@@ -154,8 +154,10 @@ class FastPath:
         for column, get in level.checked:
             if column.name == "custom_attributes":
                 _conform_attributes(column, level.selection, objects, refused)
-            elif dropped := level.selection.dropped.get(column.name):
-                _drop_members(column.name, dropped, objects)
+            elif column.type is Type.OBJECT and column.name != RESCUED:
+                _conform_flags(column, level.selection, objects, refused)
+            elif column.loaded:
+                _conform_values(column, objects, refused)
             elif column.type in CHECKS:
                 _conform_column(column, get, objects, refused)
         found[level.table.stream] = list(objects)
@@ -245,11 +247,22 @@ def _move_learned(level: Level, objects: Sequence[Any], refused: set[str]) -> No
             setattr(item, attribute, UNSET)
 
 
-def _drop_members(name: str, dropped: Iterable[str], objects: Sequence[Any]) -> None:
-    for item in objects:
-        if flags := getattr(item, name):
-            for member in dropped:
-                flags.pop(member, None)
+def _conform_flags(column: Field, selection: Selection, objects: Sequence[Any], refused: set[str]) -> None:
+    """Drop deselected members of an object of flags; conform the others where the catalog has edited them."""
+    name, dropped = column.name, selection.dropped.get(column.name, ())
+    if column.loaded or any(member.type is not Type.BOOLEAN or member.is_edited for member in column.members):
+        conform, rescued = conformer(column, selection), dict[str, Any]()
+        for item in objects:
+            if (flags := getattr(item, name)) is not None:
+                setattr(item, name, conform(flags, rescued))
+                if rescued:
+                    refused.add(item.braze_id)
+                    rescued.clear()
+    elif dropped:
+        for item in objects:
+            if flags := getattr(item, name):
+                for member in dropped:
+                    flags.pop(member, None)
 
 
 def _conform_column(column: Field, get: Callable[[Any], Any], objects: Sequence[Any], refused: set[str]) -> None:
@@ -268,7 +281,7 @@ def _conform_column(column: Field, get: Callable[[Any], Any], objects: Sequence[
 
 
 def _conform_values(column: Field, objects: Iterable[Any], refused: set[str]) -> None:
-    name, to_type = column.name, CONFORM[column.type]
+    name, to_type = column.name, conform_to(column)
     for item in objects:
         value = getattr(item, name)
         if isinstance(value, Raw):
@@ -289,7 +302,7 @@ def _conform_attributes(column: Field, selection: Selection, objects: Sequence[A
     conform = conformer(column, selection)
     holders = [item for item in objects if item.custom_attributes is not None]
     contents = [bytes(item.custom_attributes) for item in holders]
-    are_final = not dropped and are_attributes(contents, column, decoder)
+    are_final = not dropped and not column.loaded and are_attributes(contents, column, decoder)
     for index in unstorable_numbers(contents) if are_final else range(len(holders)):
         if not _conform_attributes_of(holders[index], contents[index], conform):
             refused.add(holders[index].braze_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.exact_json import ENCODER
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.schema.table import EXPORTED_AT
@@ -19,6 +20,6 @@ def membership_rows(
 ) -> Rows:
     """Render the rows of users that are, or are no longer, members of a segment."""
     row = {"segment_id": segment_id, "braze_id": "", "is_member": is_member, EXPORTED_AT: exported_at}
-    columns = {name: value for name, value in row.items() if name in selection.names}
+    columns = as_loaded(selection.columns, row)
     rows = [columns | {"braze_id": braze_id} for braze_id in braze_ids]
     return Rows((ENCODER.encode_lines(rows),), len(rows))

@@ -15,7 +15,7 @@ from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 from tap_braze_export.rows.exact_json import ENCODER
 from tap_braze_export.rows.fast_path import FastPath, without
 from tap_braze_export.rows.memberships import membership_rows
-from tap_braze_export.rows.rendered import Rows
+from tap_braze_export.rows.rendered import Rows, row_encoders
 from tap_braze_export.rows.rescued_members import add, kept_names
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
 from tap_braze_export.schema.user_object import SEGMENT_MEMBERS
@@ -123,6 +123,7 @@ class Reader:
         self._selections = selections
         by_path = {s.table.path: s for s in selections.values() if s.table.path is not None}
         self._has_profiles = bool(by_path)
+        self._encoders = row_encoders(selections)
         self._careful_path = ObjectCollector((), by_path)
         self._fast_path = FastPath(by_path, exported_at=exported_at) if strict else None
 
@@ -173,7 +174,7 @@ class Reader:
         rows_by_stream: dict[str, RowsByKey] = {}
         self._careful_path.collect(user, {"braze_id": braze_id} | self._given, rows_by_stream, {})
         return [
-            (stream, ENCODER.encode(row), kept_names(row.get(RESCUED) or ()))
+            (stream, self._encoders[stream](row), kept_names(row.get(RESCUED) or ()))
             for stream, rows in rows_by_stream.items()
             for row in rows.values()
         ]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.rows.exact_json import DECODER
+from tap_braze_export.rows.conform import as_loaded
+from tap_braze_export.rows.exact_json import DECODER, ENCODER
+from tap_braze_export.schema.table import RESCUED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import msgspec
+
+    from tap_braze_export.schema.selection import Selection
+    from tap_braze_export.schema.table import Field
 
 _PIECE_BYTES = 2**20
 
@@ -60,3 +66,16 @@ class Rows:
     def objects(self, decoder: msgspec.json.Decoder[Any] = DECODER) -> Iterator[dict[str, Any]]:
         """Yield the rows as objects, for stream maps and flattening; the decoder chooses the type of numbers."""
         return (decoder.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])
+
+
+def row_encoders(selections: Mapping[str, Selection]) -> dict[str, Callable[[dict[str, Any]], bytes]]:
+    """Return the function that renders a row of the careful path, by stream: rescued data may have to be text."""
+    texts = {
+        name: [column for column in selection.columns if column.name == RESCUED and column.loaded]
+        for name, selection in selections.items()
+    }
+    return {name: partial(_encode_with, columns) if columns else ENCODER.encode for name, columns in texts.items()}
+
+
+def _encode_with(texts: list[Field], row: dict[str, Any]) -> bytes:
+    return ENCODER.encode(row | as_loaded(texts, row))

@@ -83,6 +83,11 @@ class Level:
         own = [column for column in self.columns if column.name not in (*table.given, EXPORTED_AT)]
         self.checked = [(column, attrgetter(column.name)) for column in own]
 
+    def can_learn(self, name: str) -> bool:
+        """True if the struct can have a member, and its rescued data need not be text."""
+        is_name = name.isprintable() and not set(name) & {'"', "\\"}
+        return is_name and (name in self.known or not any(c.loaded for c in self.columns if c.name == RESCUED))
+
     def compile(self, exported_at: str) -> type[msgspec.Struct]:
         """Make the struct of these objects, after those of the lists inside."""
         members: list[tuple[str, Any, Any]] = []
@@ -136,5 +141,5 @@ def unknown_members(level: Level, path: Path, source: dict[str, Any]) -> Iterato
             for item in value if isinstance(value, list) else ():
                 if isinstance(item, dict):
                     yield from unknown_members(inner, (*path, name), item)
-        elif name not in level.accepted and name.isprintable() and not set(name) & {'"', "\\"}:
+        elif name not in level.accepted and level.can_learn(name):
             yield path, name

@@ -67,15 +67,3 @@ def _told_by_words(data_type: Any) -> Type:
     if Type.ARRAY in kinds:
         return Type.ARRAY  # of objects, of strings
     return kinds.pop() if len(kinds) == 1 else Type.ANY
-
-
-def type_of(json_schema: Mapping[str, Any]) -> Type:
-    """Return the type that a catalog's JSON schema gives to a custom attribute: any, where it allows several or all."""
-    names = json_schema.get("type", ())
-    listed = [names] if isinstance(names, str) else names if isinstance(names, list) else []
-    kinds = {name for name in listed if isinstance(name, str)} - {"null"}
-    if "number" in kinds:
-        kinds -= {"integer"}
-    if kinds == {"string"} and json_schema.get("format") == "date-time":
-        return Type.DATE_TIME
-    return ATTRIBUTE_TYPES.get(kinds.pop(), Type.ANY) if len(kinds) == 1 else Type.ANY

@@ -47,20 +47,17 @@ class Selection:
         """
         columns: list[Field] = []
         dropped: dict[str, frozenset[str]] = {}
+        listed = schema.get("properties", {})
+        own_members = {column.name: column.members for column in table.fields}
         for column in table.columns:
             crumb = ("properties", column.name)
             given = column.name in (*table.keys, EXPORTED_AT)
-            known = schema.get("properties", {}).get(column.name)
-            if not given and (known is None or not is_selected[crumb]):
+            if not given and (column.name not in listed or not is_selected[crumb]):
                 continue
-            listed = (known or {}).get("properties")
-            kept = tuple(
-                member
-                for member in column.members
-                if (listed is None or member.name in listed) and is_selected[(*crumb, "properties", member.name)]
-            )
+            kept = tuple(m for m in column.members if is_selected[(*crumb, "properties", m.name)])
             columns.append(replace(column, members=kept))
-            dropped[column.name] = frozenset(m.name for m in column.members) - {m.name for m in kept}
+            known_members = {m.name for m in (*column.members, *own_members.get(column.name, ()))}
+            dropped[column.name] = frozenset(known_members) - {m.name for m in kept}
         return cls(table=table, columns=tuple(columns), dropped=dropped)
 
     @property
@@ -72,7 +69,7 @@ class Selection:
     def signature(self) -> list[Any]:
         """Everything of it that shapes rows: columns with their types and members, and the deselected members."""
         columns = {
-            column.name: [column.type.name, {member.name: member.type.name for member in column.members}]
+            column.name: [column.signature, {member.name: member.signature for member in column.members}]
             for column in self.columns
         }
         return [columns, {column: sorted(members) for column, members in self.dropped.items()}]

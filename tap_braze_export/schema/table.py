@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 RESCUED = "_rescued_data"
 EXPORTED_AT = "exported_at"
@@ -49,17 +49,34 @@ _JSON_SCHEMAS: dict[Type, dict[str, Any]] = {
 }
 
 
+def own_kinds(kind: Type) -> tuple[str, ...]:
+    """The JSON types of the values of a type, but null."""
+    kinds = _JSON_SCHEMAS[kind]["type"]
+    return (kinds,) if isinstance(kinds, str) else tuple(kinds)
+
+
+def own_format(kind: Type) -> str | None:
+    """The format that JSON schema has for the texts of a type."""
+    found: str | None = _JSON_SCHEMAS[kind].get("format")
+    return found
+
+
 @dataclass(frozen=True)
 class Field:
     """A member of Braze's object and the column made of it.
 
     Attributes:
         name: Its name in Braze's object and in the stream.
-        type: The column's type.
+        type: The type of its values, as Braze sends them.
         description: Its description in the catalog.
         requested_as: Its name in `fields_to_export`, where that is not its own.
         personal: True if it identifies a person.
         members: The known members of an open object.
+        loaded: The type that rows have instead, because the catalog says so: text, or a number for an integer.
+        kinds: The JSON types that the catalog allows, but null, where these are others than the type's own.
+        nullable: False for keys, and for items of a list that the catalog wants without null.
+        items: The items of a list, where the catalog types them.
+        annotations: Further members of its JSON schema, which say nothing about values.
     """
 
     name: str
@@ -68,18 +85,40 @@ class Field:
     requested_as: str | None = None
     personal: bool = False
     members: tuple[Field, ...] = ()
+    loaded: Type | None = None
+    kinds: tuple[str, ...] = ()
+    nullable: bool = True
+    items: Field | None = None
+    annotations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def json_schema(self) -> dict[str, Any]:
-        """The column's JSON schema, nullable."""
-        schema = dict(_JSON_SCHEMAS[self.type])
-        kinds = schema["type"]
-        schema["type"] = [*([kinds] if isinstance(kinds, str) else kinds), "null"]
+        """The column's JSON schema."""
+        schema = dict(_JSON_SCHEMAS[self.loaded or self.type])
+        kinds = self.kinds or own_kinds(self.loaded or self.type)
+        schema["type"] = [*kinds, "null"] if self.nullable else kinds[0] if len(kinds) == 1 else [*kinds]
+        if "object" not in kinds:
+            schema.pop("additionalProperties", None)
         if self.description:
             schema["description"] = self.description
-        if self.members:
+        if self.items:
+            schema["items"] = self.items.json_schema
+        if self.members and not self.loaded:
             schema["properties"] = {member.name: member.json_schema for member in self.members}
-        return schema
+        return {**schema, **self.annotations}
+
+    @property
+    def is_edited(self) -> bool:
+        """True if a catalog has changed what its values may be."""
+        return bool(self.loaded or self.kinds or self.items)
+
+    @property
+    def signature(self) -> Any:
+        """Everything of it that shapes values, but its members."""
+        if not self.is_edited:
+            return self.type.name
+        loaded = self.loaded and self.loaded.name
+        return [self.type.name, loaded, self.kinds, self.nullable, self.items and self.items.signature]
 
 
 EXPORTED_AT_COLUMN = Field(
@@ -103,6 +142,7 @@ class Table:
         given: Columns that the tap fills itself: ids of the owner, the device key.
         personal: True if its rows as a whole identify a person.
         selected_by_default: True if a catalog selects it unless it says otherwise.
+        edited: Columns as a catalog declares them, by name.
     """
 
     stream: str
@@ -113,6 +153,7 @@ class Table:
     given: tuple[str, ...] = ()
     personal: bool = False
     selected_by_default: bool = True
+    edited: Mapping[str, Field] = field(default_factory=dict)
 
     @property
     def rescues(self) -> bool:
@@ -123,14 +164,14 @@ class Table:
     def columns(self) -> tuple[Field, ...]:
         """All columns in the order of the catalog."""
         exported_at = () if any(column.name == EXPORTED_AT for column in self.fields) else (EXPORTED_AT_COLUMN,)
-        return (*self.fields, *exported_at, *((RESCUED_COLUMN,) if self.rescues else ()))
+        own = (*self.fields, *exported_at, *((RESCUED_COLUMN,) if self.rescues else ()))
+        columns = (replace(column, nullable=column.name not in (*self.keys, EXPORTED_AT)) for column in own)
+        return tuple(self.edited.get(column.name, column) for column in columns)
 
     @property
     def json_schema(self) -> dict[str, Any]:
         """The stream's JSON schema."""
         properties = {column.name: column.json_schema for column in self.columns}
-        for name in (*self.keys, EXPORTED_AT):
-            properties[name]["type"] = properties[name]["type"][0]
         return {"type": "object", "properties": properties, "required": [*self.keys]}
 
     def with_attributes(self, attributes: Iterable[Field]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,8 @@ from tap_braze_export.singer import about, standard_output  # noqa: F401 - `abou
 from tap_braze_export.singer.terminal_log import shorten_on_terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from singer_sdk import Tap
 
     from tap_braze_export.clock import Signals
@@ -78,6 +81,19 @@ DROPPED_MESSAGES = (
 """Log messages of the SDK that repeat per stream or say nothing to a user."""
 
 
+class _NobodyReadsError(Exception):
+    """The program that reads standard output has ended; click would end the process for a BrokenPipeError by itself."""
+
+
+@contextmanager
+def _reader_needed() -> Iterator[None]:
+    """Turn a BrokenPipeError into an error that click lets pass."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise _NobodyReadsError from None
+
+
 class Command(click.Command):
     """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 for SIGTERM, 130 for SIGINT.
 
@@ -128,7 +144,7 @@ class Command(click.Command):
             standard_output.end()
             name = signal.Signals(self.signals.received).name
             self.logger.info("Ended by %s; the next run continues from the last STATE", name)
-        except BrokenPipeError:
+        except (BrokenPipeError, _NobodyReadsError):
             code = 1
             self.logger.info("Ended: nobody reads the output any more")
             standard_output.discard()
@@ -146,10 +162,16 @@ class Command(click.Command):
         Python would warn of open files behind the line that says what is wrong.
         """
         try:
-            return super().parse_args(ctx, args)
+            with _reader_needed():
+                return super().parse_args(ctx, args)
         except BaseException:
             ctx.close()
             raise
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reader_needed():
+            return super().invoke(ctx)
 
     def _exit_code(self, *args: Any, **extra: Any) -> int:
         try:

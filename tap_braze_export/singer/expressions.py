@@ -70,6 +70,7 @@ class Row:
         column: The column that the expression makes; empty for a filter.
         made: The columns that the same stream map makes.
         config: The setting `stream_map_config`.
+        locale: That of the setting `faker_config`: some of what `fake` makes is of one country.
     """
 
     columns: Mapping[str, Any]
@@ -77,6 +78,7 @@ class Row:
     column: str = ""
     made: Collection[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    locale: Any = None
 
     def why_unknown(self, name: str) -> str:
         """Say why a row has no such name."""
@@ -225,7 +227,7 @@ def _unknown_attributes(tree: ast.expr, row: Row) -> Iterator[str]:
         **dict.fromkeys(_WHOLE_ROW, made_up),
         _CONFIG: copy.deepcopy(dict(row.config)),
         _SELF: made_up.get(row.column),
-        _FAKE: sdk.fake,
+        _FAKE: fake_of(row.locale) if uses_fake(tree) else None,
     }
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute) or (_names(node.value, _FAKE) and not isinstance(node.value, ast.Name)):
@@ -240,6 +242,14 @@ def _unknown_attributes(tree: ast.expr, row: Row) -> Iterator[str]:
         if value is not None and not isinstance(value, dict) and not hasattr(value, node.attr):
             known = [name for name in dir(getattr(value, "_module", value)) if not name.startswith("_")]
             yield f"uses an attribute that does not exist: {with_nearest(node.attr, known)}"
+
+
+def fake_of(locale: Any) -> Any:
+    """The `fake` of a locale; None if there is no such locale, or no package faker."""
+    try:
+        return CustomStreamMap("", {}, {"locale": locale}, {"properties": {}}, (), {}, None).fake
+    except Exception:  # noqa: BLE001 - of another package, and with any value of a setting
+        return None
 
 
 def _is_barred(attribute: str, evaluator: Any) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from singer_sdk.helpers.types import Context, Record
     from singer_sdk.mapper import StreamMap
-    from singer_sdk.singerlib import MetadataMapping, RecordMessage
+    from singer_sdk.singerlib import Catalog, MetadataMapping, RecordMessage
 
     from tap_braze_export.rows.rendered import Rows
     from tap_braze_export.schema.table import Table
@@ -174,6 +174,13 @@ class FileStream(Stream):
         return [each for each in self.stream_maps if not isinstance(each, RemoveRecordTransform)]
 
     # The SDK's public hooks
+
+    @override
+    def apply_catalog(self, catalog: Catalog) -> None:
+        """Take the columns as the catalog declares them, the types of custom attributes among them."""
+        super().apply_catalog(catalog)
+        if declaration := self.plugin.declarations.get(self.name):
+            self.table = declaration.table
 
     @property
     @override

@@ -66,6 +66,7 @@ class MapRules:
         streams: The streams by name.
         config: The setting `stream_map_config`.
         separators: The texts that stand between the names of a flattened column.
+        locale: That of the setting `faker_config`.
         has_fingerprints: True if users that did not change are skipped.
     """
 
@@ -73,6 +74,7 @@ class MapRules:
     streams: Mapping[str, MappedStream]
     config: Mapping[str, Any] = field(default_factory=dict)
     separators: Sequence[str] = ("__", ".")
+    locale: Any = None
     has_fingerprints: bool = False
 
     def problems(self) -> Iterator[Problem]:
@@ -261,7 +263,7 @@ class MapRules:
         made = [column for column in self.maps[key] if _is_column(column)]
         for column, tree in self._expressions(key):
             own = "" if column == MAPPER_FILTER_OPTION else column
-            row = Row(stream.columns, stream.known, own, made, self.config)
+            row = Row(stream.columns, stream.known, own, made, self.config, self.locale)
             where = f"{_SETTING}: the expression of {column} for {name}"
             for reason in expressions.unknown_in(tree, row):
                 yield Problem(f"{where} {reason}")

@@ -40,6 +40,7 @@ def problems(config: Mapping[str, Any], known: Known) -> Iterator[Problem]:
         {stream.name: stream for stream in _mapped_streams(known.catalog)},
         config=_object(config, "stream_map_config"),
         separators=tuple({"__", ".", str(config.get("flattening_separator") or "__")}),
+        locale=_object(config, "faker_config").get("locale"),
         has_fingerprints=bool(config.get("fingerprints_url")),
     )
     yield from rules.problems()
@@ -100,6 +101,8 @@ def _unused(config: Mapping[str, Any], rules: MapRules) -> Iterator[Problem]:
     faker = _object(config, "faker_config")
     if faker and not any(expressions.uses_fake(tree) for tree in trees):
         yield Problem("faker_config: no expression uses fake", is_refused=False)
+    if expressions.Namespace.of_sdk().fake and not expressions.fake_of(faker.get("locale")):
+        yield Problem("faker_config: there is no such locale")
     for name in faker:
         if name not in _FAKER_MEMBERS:
             told = with_nearest(name, _FAKER_MEMBERS)

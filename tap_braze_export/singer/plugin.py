@@ -22,16 +22,16 @@ from singer_sdk.helpers._flattening import get_flattening_options
 from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib import Catalog, Schema
-from singer_sdk.singerlib.catalog import CatalogEntry, Metadata, MetadataMapping
+from singer_sdk.singerlib.catalog import CatalogEntry, MetadataMapping
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_braze_export.clock import Clock, Signals
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.schema.table import EXPORTED_AT
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
 from tap_braze_export.singer import meltano_test, names
+from tap_braze_export.singer.catalogs import declared_streams
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
     checked_catalog,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from tap_braze_export.schema.declared import Declaration
     from tap_braze_export.schema.table import Field
     from tap_braze_export.singer.problem import Problem
 
@@ -73,7 +74,9 @@ class Plugin(Tap):
     Attributes:
         signals: The signals that the run receives.
         clock: Time and waiting; tests replace it.
+        declarations: The streams as the catalog declares them, by name; empty without a catalog.
         flattenings: The flattened form of each stream that stream maps give, by name; empty without flattening.
+        unknown_settings: The names among the given settings that the tap does not know, with the nearest known ones.
         writes_schemas_at_once: True for `--test=schema`; in a run SCHEMA messages wait for the first file.
     """
 
@@ -106,22 +109,19 @@ class Plugin(Tap):
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("message_writer", MessageWriter(self.signals))
+        given = options.get("catalog")
+        self._given_catalog = {} if given is None or isinstance(given, Catalog) else given
+        self.declarations: dict[str, Declaration] = {}
         self.flattenings: dict[str, Flattening] = {}
+        self.unknown_settings: list[str] = []
         self.writes_schemas_at_once = False
         self._reads_environment = bool(options.get("parse_env_config"))
         super().__init__(**options)
 
     @override
     def setup_mapper(self) -> None:
-        """Add the columns that are in every row, keys and exported_at, to a catalog made by hand that lacks them."""
-        for entry in self.input_catalog.streams if self.input_catalog else ():
-            if table := _TABLES.get(entry.tap_stream_id):
-                entry.key_properties = entry.key_properties or table.keys
-                entry.schema.properties = entry.schema.properties or {}
-                for name in (*table.keys, EXPORTED_AT):
-                    definition = Schema.from_dict(table.json_schema["properties"][name])
-                    entry.schema.properties.setdefault(name, definition)
-                    entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
+        """Make SCHEMA of what the catalog declares, with the columns that are in every row: keys and exported_at."""
+        self.declarations = declared_streams(self.input_catalog, self._given_catalog)
         names.refuse(self.unmatched_names(), self.logger)
         # The mapper removes __else__ from the settings it gets, so it gets a copy. It drops the columns of deselected
         # streams, which a dry run syncs, too, so it gets a catalog that selects every stream.
@@ -130,6 +130,8 @@ class Plugin(Tap):
         config.pop("flattening_enabled", None)  # the SDK's own flattening is replaced, see flattening.py
         self.mapper = PluginMapper(plugin_config=config, logger=self.logger)
         catalog = Catalog({name: _selected(entry) for name, entry in self.catalog.items()})
+        for name, declaration in self.declarations.items():
+            catalog[name].schema = Schema.from_dict(declaration.json_schema)
         try:
             self.mapper.register_raw_streams_from_catalog(catalog)
         except Exception as error:
@@ -182,8 +184,9 @@ class Plugin(Tap):
         self._config = converted_config(without_unset(self._config), definitions)
         if odd := odd_texts(self._config, definitions):
             raise ConfigValidationError("settings", errors=odd)
-        if unknown := unknown_settings(self, with_environment=self._reads_environment):
-            self.logger.warning("Unknown settings are ignored: %s", ", ".join(unknown))
+        self.unknown_settings = unknown_settings(self, with_environment=self._reads_environment)
+        if self.unknown_settings:
+            self.logger.warning("Unknown settings are ignored: %s", ", ".join(self.unknown_settings))
         missing, wrong = describe_errors(self)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
         if wrong or (errors and raise_errors):

@@ -17,7 +17,8 @@ from tests.support.hostile import few_examples, odd_variants
 from tests.support.runs import selecting
 
 _REST: dict[str, Any] = {
-    **dict.fromkeys(("stream", "stream_alias", "replication_key", "database", "table"), "users"),
+    **dict.fromkeys(("database_name", "database"), "braze"),
+    "replication_key": None,
     "is_view": False,
     "row_count": 1,
     "replication_method": "FULL_TABLE",
@@ -32,7 +33,7 @@ def catalog() -> dict[str, Any]:
     entries = [entry for entry in found["streams"] if entry["tap_stream_id"] in wanted]
     for entry in entries:
         columns = wanted[entry["tap_stream_id"]]
-        entry.update({**_REST, "stream": entry["tap_stream_id"]})
+        entry.update({**_REST, **dict.fromkeys(("stream", "stream_alias", "table_name"), entry["tap_stream_id"])})
         entry["schema"]["properties"] = {name: entry["schema"]["properties"][name] for name in columns}
         entry["metadata"] = [
             item for item in entry["metadata"] if not item["breadcrumb"] or item["breadcrumb"][1] in columns

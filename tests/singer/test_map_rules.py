@@ -287,6 +287,23 @@ def test_members_of_settings_that_nothing_uses(sandbox: Sandbox, tmp_path: Path)
     ]
 
 
+def test_fake_of_a_country(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The package faker, which is not installed here, makes some things for one country only."""
+    (tmp_path / "faker.py").write_text(
+        "class Faker:\n    def __init__(self, locale='en_US'):\n        {'pl_PL': 1, 'de_DE': 1, 'en_US': 1}[locale]\n"
+        "        if locale == 'pl_PL': self.nip = lambda: '1'\n"
+    )
+    maps = {"users": {"x": "fake.nip()"}}
+    for faker, told in (({"locale": "pl_PL"}, 0), ({"locale": "de_DE"}, 1), ({}, 1)):
+        given_settings = settings(sandbox, tmp_path, stream_maps=maps, faker_config=faker)
+        ended = command("--discover", "--config", written(tmp_path, given_settings), PYTHONPATH=str(tmp_path))
+        assert ended.code == 0
+        assert ended.stderr.count("uses an attribute that does not exist: nip") == told, faker
+    given_settings = settings(sandbox, tmp_path, stream_maps=maps, faker_config={"locale": "xx"})
+    ended = command("--config", written(tmp_path, given_settings), PYTHONPATH=str(tmp_path))
+    assert ended.error == "faker_config: there is no such locale"
+
+
 def test_whole_config_may_use_every_member(sandbox: Sandbox, tmp_path: Path) -> None:
     given_settings = settings(
         sandbox, tmp_path, stream_maps={"users": {"x": "str(config)"}}, stream_map_config={"a": 1}

@@ -54,7 +54,7 @@ def test_the_target_has_the_truth(
     if mode == "bucket":
         (tmp_path / "bucket").mkdir()
         options = {"bucket_url": str(tmp_path / "bucket"), "delay": 0.005 * (seed % 2)}
-    with Sandbox(users=0, clock=lambda: clock[0].now, ids_limit=250_000, **options) as braze:
+    with Sandbox(users=0, clock=lambda: clock[0].now if clock else 0.0, ids_limit=250_000, **options) as braze:
         history = History(seed, mode, braze, tmp_path, runners, fingerprints=fingerprints)
         clock.append(history)
         for night in range(NIGHTS):

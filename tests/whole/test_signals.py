@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import termios
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from tap_braze_export.sandbox import Sandbox
 from tests.support import preloaded
-from tests.support.runs import environment, settings, written
+from tests.support.runs import COMMAND, environment, settings, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -281,6 +282,29 @@ def test_closed_pipe_of_the_catalog(tmp_path: Path) -> None:
             tap.close()
     assert tap.ended_quietly()
     assert "Broken pipe" not in tap.stderr
+
+
+@pytest.mark.parametrize("mode", [(), ("--discover",)])
+def test_loader_that_reads_nothing(tmp_path: Path, mode: tuple[str, ...]) -> None:
+    """One quiet line and the documented code; Python's development mode shows what 3.13 and later say of their own."""
+    with Sandbox(users=20, delay=0) as sandbox:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", COMMAND, "--config", written(tmp_path, settings(sandbox, tmp_path)), *mode],
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            encoding="utf-8",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        os.close(writer)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("| Ended: nobody reads the output any more")
+    assert done.stderr.count("nobody reads") == 1
+    assert not [text for text in ("Traceback", "Exception ignored", "| ERROR", "Broken pipe") if text in done.stderr]
 
 
 @pytest.mark.fault("Loader and signals", "a run after a signal", "goes on with the same export")
