@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).parents[1] / ".cache" / "bench"
 USERS_PER_FILE = 5000
+ALL = 100
+"""Per cent."""
+_STARTED_AT = 1_800_000_000.0
+"""When the changed users were updated; no other was so late."""
 EVERY_FIELD = [
     *(column.requested_as or column.name for column in USERS.fields),
     *(table.path[0] for table in TABLES if table.path),
@@ -35,6 +39,11 @@ def path_of(users: int, changed: int = 0) -> Path:
     return CACHE / (f"{users}-changed-{changed}.zip" if changed else f"{users}.zip")
 
 
+def updated_path(users: int, changed: int) -> Path:
+    """The zip of the changed users of `path_of` alone: the export of those that were updated since the day before."""
+    return CACHE / f"{users}-updated-{changed}.zip"
+
+
 def gzipped(users: int) -> Path:
     """The folder that holds the files of a zip as gzip."""
     return CACHE / f"{users}.gz"
@@ -43,20 +52,33 @@ def gzipped(users: int) -> Path:
 def make(users: int, changed: int = 0) -> None:
     """Write an export as Braze does: files of 5,000 users with every field, 4.6 KB each."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    population = ChangedPopulation(1, changed) if changed else Population(1)
+    population = ChangedPopulation(1, changed, _STARTED_AT) if changed else Population(1)
     segment = Segment("all-users", "All users", population, [], range(users))
     for_others = users <= MOST_FOR_OTHERS and not changed
     if for_others:
         shutil.rmtree(gzipped(users), ignore_errors=True)
         gzipped(users).mkdir()
-    draft = path_of(users, changed).with_suffix(".draft")
-    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with _zip(path_of(users, changed)) as archive:
         for number, part in enumerate(segment.parts(Selection.of(EVERY_FIELD), USERS_PER_FILE)):
             content = b"".join(line + b"\n" for line in part)
             archive.writestr(f"{number:05}.txt", content)
             if for_others:
                 (gzipped(users) / f"{number:05}.json.gz").write_bytes(gzip.compress(content, 6))
-    draft.rename(path_of(users, changed))
+    if 0 < changed < ALL:
+        updated = [index for index in range(users) if population.updated_at(index) >= _STARTED_AT]
+        only = Segment("all-users", "All users", population, [], updated)
+        with _zip(updated_path(users, changed)) as archive:
+            for number, part in enumerate(only.parts(Selection.of(EVERY_FIELD), USERS_PER_FILE)):
+                archive.writestr(f"{number:05}.txt", b"".join(line + b"\n" for line in part))
+
+
+@contextmanager
+def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip that is there once it is whole."""
+    draft = path.with_suffix(".draft")
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        yield archive
+    draft.rename(path)
 
 
 MOST_FOR_OTHERS = 100_000
@@ -69,8 +91,11 @@ class _Braze(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Accept the export, whose download is ready at once."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        address = f"http://{self.headers['Host']}/{self.export.name}"
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = self.export.name
+        if "user_last_updated_at" in asked:
+            name = name.replace("-changed-", "-updated-")
+        address = f"http://{self.headers['Host']}/{name}"
         body = json.dumps({"message": "success", "object_prefix": "bench-1", "url": address}).encode()
         self._answer(body, 201)
 

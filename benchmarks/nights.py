@@ -1,4 +1,4 @@
-"""The cases of the night after: with fingerprints, some users or none have changed since a first night."""
+"""The cases of the night after a first one: all users have changed since, some or none."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ ALL_CHANGED = "this tap, fingerprints, all users changed"
 WITHOUT = "this tap, no fingerprints, all users changed"
 FULL_LOAD = "into target-duckdb, no fingerprints, 5 % changed"
 SMALL_LOAD = "into target-duckdb, fingerprints, 5 % changed"
+UPDATED_LOAD = "into target-duckdb, incremental, 5 % changed"
+SMALLEST_LOAD = "into target-duckdb, incremental and fingerprints, 5 % changed"
+UPDATED = "this tap, incremental, 5 % changed"
 VERSION = "a version "
 _STREAMS = (*CORE, "apps")
 """With a stream in which all changed users differ."""
@@ -42,13 +45,15 @@ _STATE = b'{"type":"STATE"'
 def exports(users: int, loaded: int) -> Iterator[tuple[int, int]]:
     """The exports that the cases need: users, and the percentage of them that has changed."""
     yield users, 0
+    yield users, _SOME
     yield users, _ALL
     yield loaded, 0
     yield loaded, _SOME
 
 
 def night_cases(users: int) -> Iterator[Case]:
-    """The tap alone, on nights on which every user or none has changed."""
+    """The tap alone, on nights on which every user has changed, some have, or none."""
+    yield _night(UPDATED, users, changed=_SOME, fingerprints=False, incremental=True, says="; incremental since ")
     yield _night(UNCHANGED, users, says=f"{users:,} of {users:,} users were skipped")
     yield _night(WITHOUT, users, changed=_ALL, fingerprints=False)
     yield _night(ALL_CHANGED, users, changed=_ALL, says=f"unchanged: 0 of {users:,} users were skipped")
@@ -59,6 +64,9 @@ def load_cases(users: int) -> Iterator[Case]:
     if _DUCKDB.exists():
         yield _night(FULL_LOAD, users, changed=_SOME, fingerprints=False, loads=True)
         yield _night(SMALL_LOAD, users, changed=_SOME, loads=True, says=f" of {users:,} users were skipped")
+        since = "; incremental since "
+        yield _night(UPDATED_LOAD, users, changed=_SOME, fingerprints=False, incremental=True, loads=True, says=since)
+        yield _night(SMALLEST_LOAD, users, changed=_SOME, incremental=True, loads=True, says=since)
 
 
 def version_cases(users: int) -> Iterator[Case]:
@@ -74,7 +82,14 @@ def version_cases(users: int) -> Iterator[Case]:
 
 
 def _night(
-    name: str, users: int, *, changed: int = 0, fingerprints: bool = True, loads: bool = False, says: str = ""
+    name: str,
+    users: int,
+    *,
+    changed: int = 0,
+    fingerprints: bool = True,
+    incremental: bool = False,
+    loads: bool = False,
+    says: str = "",
 ) -> Case:
     """A night after a first one.
 
@@ -83,6 +98,7 @@ def _night(
         users: Users of the export.
         changed: Percentage of them that has changed since the first night.
         fingerprints: True if users that did not change are skipped.
+        incremental: True if Braze is asked only for users that were updated since.
         loads: True if target-duckdb loads all streams; else those of the other cases are written.
         says: What the log of the tap says.
     """
@@ -90,7 +106,7 @@ def _night(
     def of(size: int) -> Callable[[Path, str], list[str]]:
         def command(folder: Path, url: str) -> list[str]:
             shutil.copytree(_first_night(size, loads=loads), folder, dirs_exist_ok=True)
-            return _words(folder, url, fingerprints=fingerprints, loads=loads)
+            return _words(folder, url, fingerprints=fingerprints, incremental=incremental, loads=loads)
 
         return command
 
@@ -120,10 +136,12 @@ def _first_night(users: int, *, loads: bool) -> Path:
     return folder
 
 
-def _words(folder: Path, url: str, *, fingerprints: bool, loads: bool) -> list[str]:
+def _words(folder: Path, url: str, *, fingerprints: bool, incremental: bool = False, loads: bool = False) -> list[str]:
     """The command of a night, in a directory that may have what an earlier one has left."""
     streams = None if loads else _STREAMS
-    config = {"fingerprints_url": str(folder / "fingerprints")} if fingerprints else {}
+    config: dict[str, Any] = {"incremental": True} if incremental else {}
+    if fingerprints:
+        config["fingerprints_url"] = str(folder / "fingerprints")
     words = tap_command(folder, url, streams, config)
     if (state := folder / "state.json").exists():
         words += ["--state", str(state)]
