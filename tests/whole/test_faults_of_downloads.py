@@ -63,7 +63,7 @@ def test_download_that_breaks_off_again_and_again(tmp_path: Path) -> None:
 
 @pytest.mark.fault(DOWNLOAD, "a continuation that is longer than announced, or is another range", SAME)
 def test_download_that_is_continued_wrongly(tmp_path: Path) -> None:
-    """What has come is dropped, not the export: it is requested once."""
+    """The part that has come is dropped, not the export: it is requested once."""
 
     def longer(exchange: Exchange) -> None:
         exchange.body += b"junk"
