@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.clouds import Store
+    from tests.support.s3 import ScriptedS3
 
 pytestmark = pytest.mark.slow
 
@@ -205,6 +206,20 @@ def test_bucket_and_spool_directory(tmp_path: Path) -> None:
     assert "Bucket: " in ended.error
     assert "Spool directory: " in ended.error
     assert checklist(ended)["Segment all-users"] == "works"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/exports", "s3://bucket"])
+def test_braze_s_folder_beside_the_bucket_url(
+    tmp_path: Path, scripted_s3: ScriptedS3, s3_options: dict[str, Any], url: str
+) -> None:
+    """It is named: the bucket works, and yet a run would find nothing."""
+    prefix = "/exports//" if url.endswith("exports") else "exports/"
+    scripted_s3.objects[f"{prefix}segment-export/seg/2026-01-02/x/a.zip"] = b"zip"
+    with Sandbox(users=5) as sandbox:
+        ended = checked(sandbox, tmp_path, bucket_url=url, bucket_options=s3_options)
+    assert ended.code == 0
+    expected = f"Bucket: works (it holds no segment-export/ yet, but s3://bucket/{prefix}segment-export/ is there)"
+    assert expected in ended.stderr
 
 
 def test_shared_directory_is_no_spool_directory(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
-from tap_braze_export.exports.unread_objects import UnreadObject
+from tap_braze_export.exports.unread_objects import UnreadObject, remark
 from tap_braze_export.report.units import duration
 from tap_braze_export.retry import count_repetition
 
@@ -332,7 +332,7 @@ class BucketExport:
         except ExportError:
             twin = None
         if twin is None or not self.proven:
-            raise DamagedFileError(f"{error}{_remark(str(error), twin)}")
+            raise DamagedFileError(f"{error}{remark(str(error), twin)}")
         _log.warning(
             "%s, and is left alone: it begins as %s does, which was read, so it was left behind when that was written"
             " anew; give Braze's account the permission to delete objects",
@@ -341,18 +341,3 @@ class BucketExport:
         )
         self.bookmark.emitted_whole(lost.name, unread.names)
         del self._objects[lost.path]
-
-
-def _remark(error: str, twin: BucketObject | None) -> str:
-    """Add to the error of a truncated object what it may be."""
-    if twin:
-        return (
-            f", and begins as {twin.name} does, so it may be left from a first try to write that: delete it, let"
-            " Braze's account delete objects, and set callback_url, with which this is no error"
-        )
-    if "truncated" in error:
-        return (
-            ": it may be left from a first try to write another object, where Braze's account cannot delete objects;"
-            " then delete it"
-        )
-    return ""

@@ -63,3 +63,18 @@ class UnreadObject:
         if isinstance(self.stored, LocalObject):
             self.stored.path.unlink()
         self.stored = None
+
+
+def remark(error: str, twin: BucketObject | None) -> str:
+    """Add to the error of a truncated object what it may be."""
+    if twin:
+        return (
+            f", and begins as {twin.name} does, so it may be left from a first try to write that: delete it, let"
+            " Braze's account delete objects, and set callback_url, with which this is no error"
+        )
+    if "truncated" in error:
+        return (
+            ": it may be left from a first try to write another object, where Braze's account cannot delete objects;"
+            " then delete it"
+        )
+    return ""

@@ -78,12 +78,13 @@ def test_requests_in_flight_when_a_window_ends_count_in_the_next(
 
 def test_a_429_that_says_how_long_to_wait_ends_the_window_that_was_known() -> None:
     """50 minutes of it are left, but Braze asks for 30 seconds."""
-    pacer = paced(250, 0, FULL_MINUTE + 3_000, now=FULL_MINUTE - 600)
-    pacer.sent(FULL_MINUTE)
-    pacer.refused(FULL_MINUTE + 30, FULL_MINUTE)
+    now = FULL_MINUTE + 600
+    pacer = paced(250, 0, FULL_MINUTE + 3_600, now=now)
+    pacer.sent(now)
+    pacer.refused(now + 30, now)
 
-    assert pacer.wait(FULL_MINUTE) == pytest.approx(31)
-    assert pacer.wait(FULL_MINUTE + 31) <= 0
+    assert pacer.wait(now) == pytest.approx(31)
+    assert pacer.wait(now + 31) <= 0
 
 
 def test_what_remains_holds_until_the_next_window_has_surely_begun() -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.fakes import Server
-from tests.support.faults import GOOD_ZIP, TIMEOUT_MINUTES, Trial, cut, download, first_download, replies, row, url
+from tests.support.faults import (
+    GOOD_GZIP,
+    GOOD_ZIP,
+    TIMEOUT_MINUTES,
+    Trial,
+    cut,
+    download,
+    first_download,
+    replies,
+    row,
+    url,
+)
 from tests.support.tls import TlsServer, set_only
 
 if TYPE_CHECKING:
@@ -47,6 +59,43 @@ def test_download_that_breaks_off_again_and_again(tmp_path: Path) -> None:
         ranges = [request.headers["Range"] for request in trial.requests if "Range" in request.headers]
     assert len(ranges) == 8
     assert len(set(ranges)) == 8
+
+
+@pytest.mark.fault(DOWNLOAD, "a continuation that is longer than announced, or is another range", SAME)
+def test_download_that_is_continued_wrongly(tmp_path: Path) -> None:
+    """The part that has come is dropped, not the export: it is requested once."""
+
+    def longer(exchange: Exchange) -> None:
+        exchange.body += b"junk"
+
+    def another(exchange: Exchange) -> None:
+        exchange.body, exchange.headers["Content-Range"] = exchange.body[9:], "bytes 9-99/100"
+
+    def shorter(exchange: Exchange) -> None:
+        exchange.body = exchange.body[:-9]
+
+    for number, wrong in enumerate((longer, another, shorter)):
+
+        def spoil(exchange: Exchange, wrong: Spoil = wrong) -> None:
+            if exchange.number == 1:
+                exchange.cut = len(exchange.raw) - len(exchange.body) + 60
+            elif exchange.number == 2:
+                assert exchange.status == 206
+                exchange.headers = {k: v for k, v in exchange.headers.items() if k.lower() != "content-length"}
+                wrong(exchange)
+
+        with Trial(tmp_path / str(number), download(spoil)) as trial:
+            trial.delivers()
+            assert len([request for request in trial.requests if request.path == "/users/export/segment"]) == 1
+
+
+@pytest.mark.fault(DOWNLOAD, "Content-Encoding: gzip, whatever was done to the file", SAME)
+def test_download_with_a_content_encoding(tmp_path: Path) -> None:
+    """A proxy may compress it once more, though the tap asks it not to; a store may only say so."""
+    bodies = (GOOD_ZIP, gzip.compress(GOOD_ZIP), GOOD_GZIP, gzip.compress(GOOD_GZIP))
+    for number, body in enumerate(bodies):
+        with Trial(tmp_path / str(number), download(replies(200, body, Content_Encoding="gzip"))) as trial:
+            trial.delivers()
 
 
 @pytest.mark.fault(DOWNLOAD, "a slow drip", SAME)
