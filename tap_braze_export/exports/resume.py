@@ -87,7 +87,8 @@ def known_export(
     bookmark = in_state or (in_journal.bookmark if in_journal else None)
     if bookmark is None:
         return None
-    bookmark = replace(bookmark, complete=wanted.complete)  # what the journal knows of it, the target may lack
+    # The journal may know complete exports that the target lacks. What asks for no less than a full one is full.
+    bookmark = replace(bookmark, complete=wanted.complete, is_full=bookmark.is_full or wanted.is_full)
     known = replace(in_journal, bookmark=bookmark) if in_journal else KnownExport(bookmark)
     if known.status is Status.ENDED:
         return None
