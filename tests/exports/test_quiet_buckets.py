@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -65,6 +66,20 @@ def test_the_page_shows_the_quiet(tmp_path: Path) -> None:
     ((x, width),) = re.findall(r'class="settling" x="([\d.]+)" y="0" width="([\d.]+)"', bar)
     assert float(x) < 10
     assert float(x) + float(width) == pytest.approx(1000, abs=1)
+
+
+def test_the_page_of_a_run_whose_clock_is_set(tmp_path: Path) -> None:
+    """Its durations are those that passed, and the run began when its clock said so then."""
+    for jump in (-365 * 86_400, -3_600, 3_600, 365 * 86_400):
+        folder, clock = tmp_path / str(jump), Steps()
+        folder.mkdir()
+        clock.steps = [partial(setattr, clock, "ahead", jump), nothing]
+        with braze(clock, folder) as sandbox:
+            sync_bucket(sandbox, folder, clock)
+        text = page(folder).text
+        for shown in ("Began 2027-01-15 08:00:00 UTC", "took 10 min", "(settle_minutes): 10 min"):
+            assert shown in text, (jump, shown)
+        assert "assumed complete after 10 min" in text, jump
 
 
 def test_the_page_shows_the_quiet_of_a_single_poll(tmp_path: Path) -> None:
