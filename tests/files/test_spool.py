@@ -316,7 +316,7 @@ def test_whole_run_in_a_directory_of_another_owner(volume: Path, tmp_path: Path)
 
 
 def test_a_clock_that_is_set_ahead_in_the_run_makes_nothing_old(tmp_path: Path) -> None:
-    """What another run has just left would look a year old."""
+    """The leftovers of another run would look a year old."""
     clock = FakeClock(time.time())
     spool = Spool(str(tmp_path), clock=clock)
     spool.open()
