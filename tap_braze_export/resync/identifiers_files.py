@@ -70,7 +70,7 @@ class IdentifiersFiles:
         return [IdentifiersFile(storage, names[name], f"{self._address}: {name}", name) for name in shown]
 
     def _kind(self) -> str:
-        """What stands at the address itself, empty if nothing does; no listing of a bucket is needed for a file."""
+        """Look up the type of the address itself, empty if nothing is there; a file needs no listing of a bucket."""
         if urlsplit(self._url).scheme in {"http", "https"}:
             return "file"
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from tap_braze_export.rows.conform import UNFIT, conform_to, conformer
 from tap_braze_export.rows.device_key import ANONYMOUS_PREFIX, key_by_content, key_by_id
 from tap_braze_export.rows.exact_json import DECODER
 from tap_braze_export.rows.line_limits import can_be_user
+from tap_braze_export.rows.repeated_members import repeated_members
 from tap_braze_export.rows.rescued_members import count_rows
 from tap_braze_export.rows.structs import RAW_TYPES, level_at, levels_inside, unknown_members
 from tap_braze_export.schema.table import RESCUED, Type
@@ -230,6 +232,8 @@ def _number_equal_devices(devices: Iterable[Any]) -> None:
 
 def _move_learned(level: Level, objects: Sequence[Any], refused: set[str]) -> None:
     """Move learned members that the schema does not know to the rescued data; drop those that it knows: deselected."""
+    if not level.learned:
+        return
     known = level.known
     rescues = level.selection is not None and RESCUED in level.selection.names
     for name, attribute in level.learned.items():
@@ -239,8 +243,9 @@ def _move_learned(level: Level, objects: Sequence[Any], refused: set[str]) -> No
             values = [getattr(item, attribute, UNSET) for item in objects]
         holders = [item for item, value in zip(objects, values, strict=True) if value is not UNSET]
         if rescues and name not in known:
-            unstorable = unstorable_numbers([bytes(getattr(item, attribute)) for item in holders])
-            refused.update(holders[index].braze_id for index in unstorable)
+            contents = [bytes(getattr(item, attribute)) for item in holders]
+            unfit = chain(unstorable_numbers(contents), repeated_members(contents))
+            refused.update(holders[index].braze_id for index in unfit)
             for item in holders:
                 item._rescued_data = {**(item._rescued_data or {}), name: getattr(item, attribute)}  # noqa: SLF001
         for item in holders:
@@ -303,7 +308,8 @@ def _conform_attributes(column: Field, selection: Selection, objects: Sequence[A
     holders = [item for item in objects if item.custom_attributes is not None]
     contents = [bytes(item.custom_attributes) for item in holders]
     are_final = not dropped and not column.loaded and are_attributes(contents, column, decoder)
-    for index in unstorable_numbers(contents) if are_final else range(len(holders)):
+    unfit = {*unstorable_numbers(contents), *repeated_members(contents)} if are_final else range(len(holders))
+    for index in unfit:
         if not _conform_attributes_of(holders[index], contents[index], conform):
             refused.add(holders[index].braze_id)
 

@@ -150,11 +150,12 @@ class _Definition(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct, rename="kebab"):
-    """The members that select a stream or a column; the text "false" would be a yes."""
+    """The members that select a stream or a column, or name a key; the text "false" would be a yes."""
 
     selected: bool | None = None
     selected_by_default: bool | None = None
     inclusion: str | None = None
+    table_key_properties: list[str] | None = None
 
 
 class _Metadata(msgspec.Struct):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -65,6 +66,24 @@ def test_the_page_shows_the_quiet(tmp_path: Path) -> None:
     ((x, width),) = re.findall(r'class="settling" x="([\d.]+)" y="0" width="([\d.]+)"', bar)
     assert float(x) < 10
     assert float(x) + float(width) == pytest.approx(1000, abs=1)
+
+
+def test_the_page_of_a_run_whose_clock_is_set(tmp_path: Path) -> None:
+    """Its durations are those that passed, and the run began when its clock said so then."""
+    durations = {}
+    for jump in (0, -365 * 86_400, -3_600, 3_600, 365 * 86_400):
+        folder, clock = tmp_path / str(jump), Steps()
+        folder.mkdir()
+        with braze(clock, folder, hold=True) as sandbox:
+            clock.steps = [partial(setattr, clock, "ahead", jump), nothing, sandbox.finish_exports, nothing]
+            sync_bucket(sandbox, folder, clock)
+        text = page(folder).text
+        assert "Began 2027-01-15 08:00:00 UTC" in text, jump
+        durations[jump] = re.findall(r"(?:after|took|\(settle_minutes\):) (\d+ min|[\d.]+ s)", text)
+    assert durations[0] == ["11 min", "10 min", "48 s", "48 s", "48 s", "11 min"]
+    for jump, shown in durations.items():
+        assert shown[:2] == ["11 min", "10 min"], jump
+        assert set(shown) <= {*durations[0], "0.0 s", "10 min"}, (jump, shown)  # a request in the future counts as now
 
 
 def test_the_page_shows_the_quiet_of_a_single_poll(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,3 +313,16 @@ def test_whole_run_in_a_directory_of_another_owner(volume: Path, tmp_path: Path)
 
     assert run.counts["users"] == 20
     assert modes(volume) == PRIVATE
+
+
+def test_a_clock_that_is_set_ahead_in_the_run_makes_nothing_old(tmp_path: Path) -> None:
+    """The leftovers of another run would look a year old."""
+    clock = FakeClock(time.time())
+    spool = Spool(str(tmp_path), clock=clock)
+    spool.open()
+    left = [spool.folder("of-another-run"), spool.reject("of-another-run", [b"{"])]
+    clock.ahead = 365 * 86_400
+
+    spool.open()
+
+    assert all(path.exists() for path in left)

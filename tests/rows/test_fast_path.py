@@ -143,6 +143,36 @@ def test_integers_as_text_become_integers_among_others(others: tuple[str, ...]) 
     assert [row["count"] for row in read if int(row["braze_id"][1:]) % (len(others) + 1) == 0] == [shown("12")] * 20
 
 
+REPEATED = [
+    ('{"a":1,"a":2}', {"a": "<2>"}),
+    ('{"a":1,"b":[{"c":{"d":1,"d":[]}}],"a":null}', {"a": None, "b": [{"c": {"d": []}}]}),
+    ('{"a" :1,"a":2}', {"a": "<2>"}),
+    ('{"a"\t:{},"a":2}', {"a": "<2>"}),
+    ('{"pl\\u0061n":1,"plan":2}', {"plan": "<2>"}),
+    ('{"a":"\\u0022:","b":1,"b":2}', {"a": '":', "b": "<2>"}),
+    ('{"a":"\\"\\u003a","b":1,"b":2}', {"a": '":', "b": "<2>"}),
+    ('{"a":"\\":","b":{"":1}}', {"a": '":', "b": {"": "<1>"}}),
+    ('{"a":[[{"b":1},{"b":1,"b":3}]]}', {"a": [[{"b": "<1>"}, {"b": "<3>"}]]}),
+]
+"""Objects in which a member stands twice, or seems to, and the object that is meant: the last one wins."""
+
+
+@pytest.mark.parametrize("member", ["custom_attributes", "new"])
+def test_of_a_member_that_stands_twice_the_last_one_wins(member: str) -> None:
+    """At any depth, on both paths, also where the tap has learned the member."""
+    for value, meant in REPEATED:
+        plain = [f'{{"braze_id":"p{n}","{member}":{{"a":1,"b":"10:30"}}}}'.encode() for n in range(20)]
+        line = f'{{"braze_id":"u","{member}":{value}}}'.encode()
+        fast, careful = both_paths(selected(), [plain, [*plain, line]])
+        assert fast == careful, value
+        reader = Reader(selected(), exported_at=AT, segment_id="")
+        read_block(reader, plain)
+        found = rows(read_block(reader, [*plain, line]))["users"]
+        (row,) = [row for row in found if row["braze_id"] == "u"]
+        held = row["custom_attributes"] if member == "custom_attributes" else row["_rescued_data"]["new"]
+        assert held == meant, value
+
+
 # Members that are learned
 
 

@@ -54,6 +54,7 @@ def test_whatever_a_catalog_holds_it_is_used_or_refused_in_one_line(text: str) -
         ({"stream": ["users"]}, "Expected `str | null`, got `array` - at `$.streams[0].stream`"),
         ({"metadata": [{"breadcrumb": [None], "metadata": {}}]}, "$.streams[0].metadata[0].breadcrumb[0]"),
         ({"metadata": [{"breadcrumb": [], "metadata": {"selected": "false"}}]}, "$.streams[0].metadata[0].metadata"),
+        ({"metadata": [{"breadcrumb": [], "metadata": {"table-key-properties": True}}]}, "$.streams[0].metadata[0]"),
         ({"schema": {"properties": {"email": {"type": False}}}}, "$.streams[0].schema.properties[...].type"),
     ],
 )

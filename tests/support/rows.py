@@ -105,11 +105,19 @@ def rows_as_loaded(result: BlockRows) -> Iterator[tuple[str, list[dict[str, Any]
         yield stream, [json.loads(row) for row in found.jsonl.splitlines()]
 
 
+def each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which no member stands twice: each warehouse would show another of the two."""
+    found = dict(members)
+    assert len(found) == len(members), members
+    return found
+
+
 def contents(result: BlockRows) -> Any:
     """Rows and counts of a block, the rows unordered."""
     found = {
         stream: Counter(
-            json.dumps(json.loads(row, parse_float=shown), sort_keys=True) for row in rows_.jsonl.splitlines()
+            json.dumps(json.loads(row, parse_float=shown, object_pairs_hook=each_once), sort_keys=True)
+            for row in rows_.jsonl.splitlines()
         )
         for stream, rows_ in result.rows.items()
     }
