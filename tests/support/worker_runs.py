@@ -41,7 +41,7 @@ def files(run: Output) -> list[bytes]:
 def last_state(run: Run) -> list[dict[str, Any]]:
     """The exports in the last STATE, without ids."""
     exports = run.states[-1]["bookmarks"]["export_files"]["exports"]
-    own = {"export_id", "emitted", "accepted_at", "complete"}  # the sandbox has the true time
+    own = {"export_id", "emitted", "requested_at", "accepted_at", "complete"}  # no two have one time
     return [{name: value for name, value in export.items() if name not in own} for export in exports]
 
 
