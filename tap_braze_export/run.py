@@ -219,11 +219,13 @@ class Run:
 
     def _measure(self, delivery: Delivery, block: Any, record: Record) -> None:
         """Compare the users of a full export with those that the incremental one just before had."""
+        if delivery.role is Role.NONE:
+            return
+        self._measured = self._measured or self._parts.measured_filter()  # here, too, if the filter named nobody at all
         if delivery.role is Role.NAMES_USERS:
-            self._measured = self._measured or self._parts.measured_filter()
             self._measured.named(block)
             self._summary.named = self._measured.changed
-        elif delivery.role is Role.IS_COMPARED and self._measured:
+        else:
             missed = self._measured.missed(block)
             record["missed"] = None if missed is None else (record["missed"] or 0) + missed
 

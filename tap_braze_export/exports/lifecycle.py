@@ -339,9 +339,12 @@ class Exports:
         self._running.add(RunningExport(source, poller, read_before=read_before))
 
     def _role(self, export: RunningExport) -> Role:
-        if export.source in self._scopes.put_off:
-            return Role.NAMES_USERS
-        return Role.IS_COMPARED if export.source.key in self._compared else Role.NONE
+        asks_for_changes = not export.poller.bookmark.is_full
+        if export.source in self._scopes.put_off:  # late files are of the night before; what is continued may be full
+            return Role.NAMES_USERS if asks_for_changes and not export.is_late else Role.NONE
+        if export.source.key in self._compared:  # late files are of this run's incremental export
+            return Role.NAMES_USERS if asks_for_changes else Role.IS_COMPARED
+        return Role.NONE
 
     def _unique_time(self, seconds: float) -> float:
         """The time of a request, at least a microsecond after every other: `exported_at` tells exports apart."""

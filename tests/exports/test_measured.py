@@ -1,0 +1,98 @@
+"""Nights that measure Braze's filter: which exports name the changed users, and which users count as missed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_braze_export.sandbox import Sandbox
+from tests.exports.test_incremental import HOUR, asked, entry, first_night, incremental, people, rows_by_file
+from tests.support.nights import DAY, Nights, user
+from tests.support.steps import Steps, crash, nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.runs import Run
+
+
+@pytest.fixture
+def clock() -> Steps:
+    return Steps(now=1_796_000_000.0)
+
+
+@pytest.fixture
+def sandbox(clock: Steps) -> Iterator[Sandbox]:
+    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time) as sandbox:
+        yield sandbox
+
+
+def measured(sandbox: Sandbox, clock: Steps, folder: Path, **config: Any) -> Nights:
+    """Nights with fingerprints."""
+    return incremental(sandbox, clock, folder, fingerprints_url=str(folder / "fingerprints"), **config)
+
+
+def a_week_later(nights: Nights, *changed: str, not_named: str) -> None:
+    """A full export is due; of the users that changed, the filter does not name some, as Braze sees no update."""
+    nights.clock.time += 7 * DAY
+    old = dict.fromkeys({*"abcde"} - {*changed} | {*not_named}, nights.clock.time - 30 * DAY)
+    nights.sandbox.add_segment("s", people(*changed), updated_at=old)
+
+
+def told(run: Run) -> list[str]:
+    """The line on what the filter has missed."""
+    return [line.strip() for line in run.lines if "missed" in line]
+
+
+@pytest.mark.parametrize("fault", ["", "empty-archive"])
+def test_a_filter_that_names_nobody(sandbox: Sandbox, clock: Steps, tmp_path: Path, fault: str) -> None:
+    """An incremental export without users is compared as well: it would hide most."""
+    nights = measured(sandbox, clock, tmp_path)
+    first_night(nights)
+    a_week_later(nights, "a", "b", not_named="ab")
+    sandbox.set_faults(*filter(None, [fault]))
+    run = nights.run()
+
+    assert rows_by_file(run)[-1] == ("all", 2)
+    assert told(run) == ["missed: 2 of 2 changed users were not named by the filter (user_last_updated_at)"]
+
+
+def test_late_files_name_nobody(clock: Steps, tmp_path: Path) -> None:
+    """A file that came after the last full export ended says nothing of the filter."""
+    (tmp_path / "bucket").mkdir()
+    bucket_url = str(tmp_path / "bucket")
+    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time, bucket_url=bucket_url) as sandbox:
+        nights = measured(sandbox, clock, tmp_path, bucket_url=bucket_url)
+        first_night(nights)
+        folder = next((tmp_path / "bucket").rglob(entry(nights)["export_id"]))
+        with zipfile.ZipFile(folder / "late.zip", "w") as late:
+            late.writestr("late.txt", json.dumps(user("e", "Rome")))
+        a_week_later(nights, "a", "b", not_named="b")
+        run = nights.run()
+
+    assert rows_by_file(run) == [("all", None), ("updated", None), ("all", 2)]  # e is back in Berlin, without an update
+    assert told(run) == ["missed: 2 of 3 changed users were not named by the filter (user_last_updated_at)"]
+
+
+def test_an_export_of_everybody_that_is_continued_names_nobody(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
+    """It is the full export that was due, so none follows; the other segment is measured by its own filter."""
+    nights = measured(sandbox, clock, tmp_path)
+    sandbox.add_segment("t", [user("x"), user("y")])
+    nights.run({"s": people(), "t": [user("x"), user("y")]})
+    nights.clock.time += 7 * DAY
+    clock.steps = [crash]
+    sandbox.workspace.options.hold = True
+    nights.run({"s": people("a")}, fails=True, incremental=False)
+    sandbox.workspace.options.hold = False
+    sandbox.finish_exports()
+    clock.steps = [nothing]
+    nights.clock.time -= DAY - HOUR
+    sandbox.add_segment("t", [user("x", "Rome"), user("y", "Rome")], updated_at={"y": nights.clock.time - 30 * DAY})
+    run = nights.run(segment_ids=["s", "t"])
+
+    assert [since is None for since in asked(sandbox)] == [True, True, True, False, True]
+    assert told(run) == ["missed: 1 of 2 changed users were not named by the filter (user_last_updated_at)"]
