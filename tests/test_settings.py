@@ -35,7 +35,6 @@ SDK_SETTINGS = set(schemas({"properties": {}}))
 TYPED_SDK_SETTINGS = {"batch_config", "emit_activate_version_messages"}
 UNSET = [None, "", "  ", "\t\n"]
 BLANK = ["", "  ", "\t"]
-EVERY_SETTING = pytest.mark.parametrize("name", SCHEMAS)
 
 
 @pytest.fixture(autouse=True)
@@ -61,23 +60,26 @@ def without(name: str) -> dict[str, Any]:
     return {setting: value for setting, value in BASE.items() if setting != name}
 
 
-@EVERY_SETTING
-@pytest.mark.parametrize("value", UNSET)
-def test_unset_in_a_configuration_is_the_same_as_absent(name: str, value: str | None) -> None:
+def test_unset_in_a_configuration_is_the_same_as_absent() -> None:
     """No error but those of an absent setting, and its default in force."""
-    errors, found = outcome(without(name) | {name: value})
-    assert (errors, found) == outcome(without(name))
-    assert bool(errors) == (name in BASE)
-    assert found.get(name) == SCHEMAS[name].get("default")
+    for name, schema in SCHEMAS.items():
+        absent = outcome(without(name))
+        for value in UNSET:
+            errors, found = outcome(without(name) | {name: value})
+            assert (errors, found) == absent, (name, value)
+            assert bool(errors) == (name in BASE), (name, value)
+            assert found.get(name) == schema.get("default"), (name, value)
 
 
-@EVERY_SETTING
-@pytest.mark.parametrize("value", BLANK)
-def test_blank_in_the_environment_is_the_same_as_absent(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
-    environment.setenv(f"{PREFIX}{name.upper()}", value)
-    errors, found = outcome(without(name), parse_environment=True)
-    assert (errors, found) == outcome(without(name))
-    assert found.get(name) == SCHEMAS[name].get("default")
+def test_blank_in_the_environment_is_the_same_as_absent(environment: pytest.MonkeyPatch) -> None:
+    for name, schema in SCHEMAS.items():
+        absent = outcome(without(name))
+        for value in BLANK:
+            environment.setenv(f"{PREFIX}{name.upper()}", value)
+            errors, found = outcome(without(name), parse_environment=True)
+            assert (errors, found) == absent, (name, value)
+            assert found.get(name) == schema.get("default"), (name, value)
+        environment.delenv(f"{PREFIX}{name.upper()}")
 
 
 @pytest.mark.parametrize("value", BLANK)
@@ -149,25 +151,25 @@ def test_zero_false_and_an_empty_object_are_set(name: str, value: Any) -> None:
     assert getattr(Settings.of({**BASE, name: value}), name) == value
 
 
-@EVERY_SETTING
-def test_a_value_of_the_wrong_type_is_refused_by_name(name: str) -> None:
+def test_a_value_of_the_wrong_type_is_refused_by_name() -> None:
     """One by one, and without stopping the rules that settings must fulfil together."""
-    value = "hidden" if "integer" in SCHEMAS[name]["type"] else 5
-    errors, _ = outcome({**BASE, name: value})
-    assert any(error.startswith(f"{name} must be ") for error in errors)
-    assert "hidden" not in "".join(errors)
+    for name, schema in SCHEMAS.items():
+        errors, _ = outcome({**BASE, name: "hidden" if "integer" in schema["type"] else 5})
+        assert any(error.startswith(f"{name} must be ") for error in errors), (name, errors)
+        assert "hidden" not in "".join(errors), name
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEMAS if "string" not in SCHEMAS[name]["type"]])
 def test_text_in_the_environment_that_cannot_be_converted_is_refused_by_variable(
-    environment: pytest.MonkeyPatch, name: str
+    environment: pytest.MonkeyPatch,
 ) -> None:
     """Before the SDK fails on it, or reads it as false."""
-    environment.setenv(f"{PREFIX}{name.upper()}", "[hidden")
-    errors, _ = outcome(without(name), parse_environment=True)
-    assert len(errors) == 1
-    assert errors[0].startswith(f"the environment variable {PREFIX}{name.upper()} must hold ")
-    assert "hidden" not in errors[0]
+    for name in [name for name, schema in SCHEMAS.items() if "string" not in schema["type"]]:
+        environment.setenv(f"{PREFIX}{name.upper()}", "[hidden")
+        errors, _ = outcome(without(name), parse_environment=True)
+        assert len(errors) == 1, (name, errors)
+        assert errors[0].startswith(f"the environment variable {PREFIX}{name.upper()} must hold "), errors
+        assert "hidden" not in errors[0], name
+        environment.delenv(f"{PREFIX}{name.upper()}")
 
 
 # The typed object
@@ -228,78 +230,75 @@ def test_minutes_are_available_in_seconds() -> None:
 # The address of Braze
 
 
-@pytest.mark.parametrize(
-    ("given", "read"),
-    [
-        ("https://rest.iad-01.braze.com", "https://rest.iad-01.braze.com"),
-        (" HTTPS://Rest.IAD-01.Braze.com:443/ \n", "https://rest.iad-01.braze.com"),
-        ("https://rest.iad-01.braze.com.", "https://rest.iad-01.braze.com"),
-        ("https://rest.iad-01.braze.com:0443//", "https://rest.iad-01.braze.com"),
-        ("https://rest.iad-01.braze.com:", "https://rest.iad-01.braze.com"),
-        ("https://rest.iad-01.braze.com:8443", "https://rest.iad-01.braze.com:8443"),
-        ("https://proxy.example.com//Braze/eu/", "https://proxy.example.com/Braze/eu"),
-        ("https://bücher.example", "https://xn--bcher-kva.example"),
-        ("https://\uff52est.braze.com", "https://rest.braze.com"),
-        ("https://[2001:DB8:0::1]", "https://[2001:db8::1]"),
-        ("http://LocalHost:80", "http://localhost"),
-        ("http://localhost.:5000/", "http://localhost:5000"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("http://[0::1]:5000", "http://[::1]:5000"),
-    ],
-)
-def test_address_of_braze_has_one_spelling(given: str, read: str) -> None:
-    assert Settings.of({**BASE, "api_url": given}).api_url == read
-    assert read_api_url(read) == read
-    assert outcome({**BASE, "api_url": given})[0] == []
+ADDRESSES = {
+    "https://rest.iad-01.braze.com": "https://rest.iad-01.braze.com",
+    " HTTPS://Rest.IAD-01.Braze.com:443/ \n": "https://rest.iad-01.braze.com",
+    "https://rest.iad-01.braze.com.": "https://rest.iad-01.braze.com",
+    "https://rest.iad-01.braze.com:0443//": "https://rest.iad-01.braze.com",
+    "https://rest.iad-01.braze.com:": "https://rest.iad-01.braze.com",
+    "https://rest.iad-01.braze.com:8443": "https://rest.iad-01.braze.com:8443",
+    "https://proxy.example.com//Braze/eu/": "https://proxy.example.com/Braze/eu",
+    "https://bücher.example": "https://xn--bcher-kva.example",
+    "https://\uff52est.braze.com": "https://rest.braze.com",
+    "https://[2001:DB8:0::1]": "https://[2001:db8::1]",
+    "http://LocalHost:80": "http://localhost",
+    "http://localhost.:5000/": "http://localhost:5000",
+    "http://127.0.0.1:5000": "http://127.0.0.1:5000",
+    "http://[0::1]:5000": "http://[::1]:5000",
+}
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        *("http://rest.iad-01.braze.com", "rest.iad-01.braze.com", "ftp://rest.braze.com", "https://", "https:///path"),
-        *(
-            "http://evil\\@127.0.0.1",
-            "https://user@rest.braze.com",
-            "https://a:b@rest.braze.com",
-            "http://127.0.0.1@evil",
-        ),
-        *(
-            "https://rest.braze.com?x=1",
-            "https://rest.braze.com#x",
-            "https://rest.braze.com/?",
-            "https://rest.braze.com\\x",
-        ),
-        *(
-            "https://rest .braze.com",
-            "https://rest\t.braze.com",
-            "https://rest\n.braze.com",
-            "https://rest.braze.com/a b",
-        ),
-        *("https://.bad..host./", f"https://{'a' * 64}.com"),
-        *(
-            "https://[::1",
-            "https://[::1%25eth0]",
-            "https://[v1.x]",
-            "https://rest.braze.com:x",
-            "https://rest.braze.com:0",
-        ),
-        *("https://rest.braze.com:99999", "https://rest.braze.com:\uff11", "https://a℀b.com", "https://a%2eb.com"),
-        *("https://rest.braze.com/../x", "https://rest.braze.com/./x", "http://127.0.0.1.evil.com", "http://127.1"),
-        *("http://2130706433", "http://0.0.0.0", "http://localhost.evil.com", "http://evil.com/localhost"),
-    ],
-)
-def test_what_is_no_address_of_braze_is_refused(given: str) -> None:
+def test_address_of_braze_has_one_spelling() -> None:
+    for given, read in ADDRESSES.items():
+        assert Settings.of({**BASE, "api_url": given}).api_url == read, given
+        assert read_api_url(read) == read
+        assert outcome({**BASE, "api_url": given})[0] == [], given
+
+
+NO_ADDRESSES = [
+    *("http://rest.iad-01.braze.com", "rest.iad-01.braze.com", "ftp://rest.braze.com", "https://", "https:///path"),
+    *(
+        "http://evil\\@127.0.0.1",
+        "https://user@rest.braze.com",
+        "https://a:b@rest.braze.com",
+        "http://127.0.0.1@evil",
+    ),
+    *(
+        "https://rest.braze.com?x=1",
+        "https://rest.braze.com#x",
+        "https://rest.braze.com/?",
+        "https://rest.braze.com\\x",
+    ),
+    *(
+        "https://rest .braze.com",
+        "https://rest\t.braze.com",
+        "https://rest\n.braze.com",
+        "https://rest.braze.com/a b",
+    ),
+    *("https://.bad..host./", f"https://{'a' * 64}.com"),
+    *(
+        "https://[::1",
+        "https://[::1%25eth0]",
+        "https://[v1.x]",
+        "https://rest.braze.com:x",
+        "https://rest.braze.com:0",
+    ),
+    *("https://rest.braze.com:99999", "https://rest.braze.com:\uff11", "https://a℀b.com", "https://a%2eb.com"),
+    *("https://rest.braze.com/../x", "https://rest.braze.com/./x", "http://127.0.0.1.evil.com", "http://127.1"),
+    *("http://2130706433", "http://0.0.0.0", "http://localhost.evil.com", "http://evil.com/localhost"),
+]
+
+
+def test_what_is_no_address_of_braze_is_refused() -> None:
     """By the checks of the configuration, and wherever settings are read: discovery asks Braze without these checks."""
-    (error,) = outcome({**BASE, "api_url": given})[0]
-    assert error.startswith("api_url must be an https address such as ")
-    with pytest.raises(ConfigError, match=r"^api_url must be an https address"):
-        Settings.of({**BASE, "api_url": given})
-    with pytest.raises(ConfigError, match=r"^api_url must be an https address"):
-        TapBrazeExport(
-            config={"api_url": given, "api_key": "key", "discover_custom_attributes": True},
-            validate_config=False,
-            setup_mapper=False,
-        ).run_discovery()
+    for given in NO_ADDRESSES:
+        (error,) = outcome({**BASE, "api_url": given})[0]
+        assert error.startswith("api_url must be an https address such as "), given
+        discovering = {"api_url": given, "api_key": "key", "discover_custom_attributes": True}
+        tap = TapBrazeExport(config=discovering, validate_config=False, setup_mapper=False)
+        for read in (lambda given=given: Settings.of({**BASE, "api_url": given}), tap.run_discovery):
+            with pytest.raises(ConfigError, match=r"^api_url must be an https address"):
+                pytest.fail(f"{given} is read as {read()}")
 
 
 def test_names_of_this_machine_are_one_workspace() -> None:

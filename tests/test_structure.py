@@ -64,22 +64,22 @@ def test_an_import_against_the_order_is_found(tmp_path: Path, importer: str, imp
     assert f"tap_braze_export.{importer} -> tap_braze_export.{imported}" in done.stdout
 
 
-@pytest.mark.parametrize("path", PARTS, ids=lambda path: path.parent.name)
-def test_the_file_of_a_folder_is_one_docstring(path: Path) -> None:
+def test_the_file_of_a_folder_is_one_docstring() -> None:
     """It says what the part does and may import, and imports nothing: a worker pays for no module it does not need."""
-    (statement,) = ast.parse(path.read_text("utf-8")).body
-    assert isinstance(statement, ast.Expr)
-    assert isinstance(statement.value, ast.Constant)
+    for path in PARTS:
+        (statement,) = ast.parse(path.read_text("utf-8")).body
+        assert isinstance(statement, ast.Expr), path
+        assert isinstance(statement.value, ast.Constant), path
 
 
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_is_short_and_its_docstrings_are_statements(path: Path) -> None:
+def test_a_file_is_short_and_its_docstrings_are_statements() -> None:
     """A module fits one sitting; a docstring says who does what, and begins with neither "What" nor "Whether"."""
-    text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= (MOST_LINES_OF_A_MODULE if path in MODULES else MOST_LINES_OF_A_TEST)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = [ast.get_docstring(node) for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
-    assert not [text for text in docstrings if text and text.split()[0] in ("What", "Whether")]
+    for path in [*MODULES, *TESTS]:
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) <= (MOST_LINES_OF_A_MODULE if path in MODULES else MOST_LINES_OF_A_TEST), path
+        docstrings = [ast.get_docstring(node) for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
+        assert not [text for text in docstrings if text and text.split()[0] in ("What", "Whether")], path
 
 
 def imported_modules(path: Path) -> set[str]:
