@@ -27,12 +27,12 @@ AZURITE_VERSION := 3.37.0
 
 # On every core. The tests of a file stay in one process, which starts their server once; long files come first.
 # (Groups by mark would say it better, but xdist 3.8 ignores them with pytest 9.2.)
-# Twice the cores: many tests wait for a process of their own.
-PROCESSES := $(shell echo $$((2 * $$(nproc))))
+# One process more than cores: some tests wait for a process of their own, but each process imports and collects all.
+PROCESSES := $(shell echo $$((1 + $$(nproc))))
 PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
-QUICK := --dist=worksteal -m "not external and not slow"
+QUICK := --dist=worksteal -m "not external and not slow and not night"
 
-.PHONY: help setup demo check test loaders lowest newest audit fuzz lint bench generate clean
+.PHONY: help setup demo check test night night-tests soak loaders lowest newest audit fuzz lint bench generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,14 +44,31 @@ DEMO_CHANGED := 0
 demo: setup ## load 20,000 made-up users into DuckDB; again with DEMO_CHANGED=5
 	@.venv/bin/python demo/run.py --changed "$(DEMO_CHANGED)"
 
-check: lint ## lint, and run the tests that need no server
+check: lint ## each commit: lint, and run the tests that need no server and no seconds
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
-test: setup .cache/azurite/.installed ## run every test; installs missing Debian packages
+test: setup .cache/azurite/.installed ## test each promise; installs missing Debian packages
 	@scripts/prerequisites.sh postgresql
 	@scripts/prerequisites.sh chromium
 	@scripts/prerequisites.sh gcc
 	@$(PYTEST) $(PYTEST_ARGS)
+
+# The other prerequisites are as they are by day.
+night: FUZZ_SECONDS := 20
+night: night-tests soak loaders lowest newest fuzz ## before a release: all inputs of all tests, and soak, loaders, lowest, newest, fuzz
+
+# New histories each night: their seeds stand in the names of the tests, and CRASH_FIRST=seed plays them again.
+night-tests: export NIGHT := 1
+night-tests: export HOSTILE_EXAMPLES := 300
+night-tests: export SET_CLOCKS := 100
+night-tests: export BUCKET_HISTORIES := 3000
+night-tests: export KILL_STRIDE := 3
+night-tests: export CRASH_HISTORIES := 12
+night-tests: export CRASH_FIRST := $(or $(CRASH_FIRST),$(shell echo $$((100 * ($$(date +%s) / 86400)))))
+night-tests: test
+
+soak: setup ## 200 nights on one spool_dir and one STATE
+	@.venv/bin/python -m tests.support.soak
 
 MORE_LOADERS := meltanolabs-target-csv==0.5.0 target-universal-file==0.0.1 pipelinewise-target-postgres==2.1.2
 

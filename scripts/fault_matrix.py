@@ -22,8 +22,8 @@ _DOORS = (
     "Workers",
 )
 """Where a fault comes in, in the order of the tables."""
-_MARKS = ("fault", "row")
-"""`pytest.mark.fault` marks a whole test, `row` of tests/support/faults.py one set of its parameters."""
+_MARKS = ("fault", "row", "night_row")
+"""`pytest.mark.fault` marks a whole test, the others, of tests/support/faults.py, one set of its parameters."""
 
 
 class _Row(NamedTuple):

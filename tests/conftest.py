@@ -16,6 +16,7 @@ from tap_braze_export.sessions import Session
 from tests.support import clouds
 from tests.support.braze_calls import KEY
 from tests.support.fakes import FakeClock, Server
+from tests.support.night import NIGHT
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.s3 import SECRET, ScriptedS3
 from tests.support.sandbox_client import CallbackReceiver
@@ -32,8 +33,14 @@ LONGEST_NAMED_BYTES = 40
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a server; put the long ones first, so that all processes end at about the same time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server, leave those of the night to it, and put the long ones first.
+
+    So all processes end at about the same time.
+    """
+    if not NIGHT:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("night")])
+        items[:] = [item for item in items if not item.get_closest_marker("night")]
     for item in items:
         if not {*SERVERS}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.external)

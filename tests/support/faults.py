@@ -52,6 +52,11 @@ def row(door: str, fault: str, outcome: str, *values: object) -> ParameterSet:
     return pytest.param(*values, id=fault, marks=pytest.mark.fault(door, fault, outcome))
 
 
+def night_row(door: str, fault: str, outcome: str, *values: object) -> ParameterSet:
+    """A row that runs at night only: another row of the test stands for its outcome by day."""
+    return pytest.param(*values, id=fault, marks=[pytest.mark.fault(door, fault, outcome), pytest.mark.night])
+
+
 @dataclass
 class Exchange:
     """A request and the sandbox's response, which may be changed.

@@ -9,6 +9,7 @@ import argparse
 import gc
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -128,10 +129,11 @@ def grown(traces: Sequence[Traces]) -> dict[str, tuple[int, int]]:
 
 
 def main() -> None:
-    """Print the traces of some nights, with and without fingerprints, and what has grown."""
+    """Print the traces of some nights, with and without fingerprints, and what has grown; that is a failure."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--nights", type=int, default=200)
     count = options.parse_args().nights
+    failed = False
     for title, config in (("with fingerprints", {}), ("without", {"fingerprints_url": None})):
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -140,6 +142,8 @@ def main() -> None:
         for night in sorted({1, count // 10, count // 4, count // 2, count * 3 // 4, count}):
             print(f"  night {night}: {traces[night - 1]}")  # noqa: T201
         print(f"  grown: {grown(traces)}")  # noqa: T201
+        failed |= bool(grown(traces))
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from tap_braze_export.sandbox import Sandbox
 from tests.support import ports
 from tests.support.fakes import FakeClock, Server, as_json
+from tests.support.night import at_night
 from tests.support.runs import Output, command, selecting, settings, sync, written
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ WANTED = ["users", "devices", "segment_members", "export_files"]
 
 
 pytestmark = pytest.mark.external
-each_cloud = pytest.mark.parametrize("store", ["s3", "gcs", "azure"], indirect=True)
+CLOUDS = ["s3", "gcs", "azure"]
+each_cloud = pytest.mark.parametrize("store", CLOUDS, indirect=True)
+s3_by_day = pytest.mark.parametrize("store", at_night(CLOUDS, but=["s3"]), indirect=True)
 
 
 def run(config: dict[str, Any], folder: Path) -> Output:
@@ -58,7 +61,7 @@ def test_export(store: Store, tmp_path: Path) -> None:
         assert secret.encode() not in done.stdout
 
 
-@each_cloud
+@s3_by_day
 def test_files_are_read_as_they_come(store: Store, tmp_path: Path) -> None:
     """Each new file is found at the next poll, also gzip; settle_minutes without a new one end the export."""
     with delivering(store, tmp_path, users=9, users_per_file=3, odd_users=False, hold=True) as sandbox:
@@ -81,7 +84,7 @@ def test_files_are_read_as_they_come(store: Store, tmp_path: Path) -> None:
     assert 600 <= sum(clock.slept) <= 700
 
 
-@each_cloud
+@s3_by_day
 def test_late_file_is_read_by_the_next_run(store: Store, tmp_path: Path) -> None:
     """A file that came after the end is recognised as new in a listing of the real store."""
     with delivering(store, tmp_path, users=9, users_per_file=3, odd_users=False, faults=["late-file"]) as sandbox:

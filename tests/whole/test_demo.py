@@ -53,7 +53,7 @@ def loads(database: Path) -> list[int]:
     return [row["users"] for row in duckdb_rows(database, query)]
 
 
-def test_one_demo_after_the_other(tmp_path: Path) -> None:
+def test_a_demo_and_the_night_after(tmp_path: Path) -> None:
     folder, database = tmp_path / "demo", tmp_path / "demo" / "demo.duckdb"
     everybody = USERS - 1  # one of the odd users comes twice
 
@@ -61,18 +61,24 @@ def test_one_demo_after_the_other(tmp_path: Path) -> None:
     assert "Try `make demo` again" in first
     assert not exported(first)
     assert loads(database) == [everybody]
+
+    second = demo(folder, "--changed", "10")
+    assert exported(second) == [f"{CHANGED_USERS} of {USERS} came."]
+    assert re.search(f"all-users: {CHANGED_USERS} of {USERS} users, asked for those updated since", log(folder))
+    assert "Which devices do people use now?" in second
+    assert loads(database) == [everybody - CHANGED_USERS, CHANGED_USERS]
+
+
+@pytest.mark.night
+def test_demos_that_change_nothing_or_all(tmp_path: Path) -> None:
+    folder, database = tmp_path / "demo", tmp_path / "demo" / "demo.duckdb"
+    everybody = USERS - 1
+    demo(folder)
     counts = duckdb_counts(database)
 
     assert exported(demo(folder)) == [f"0 of {USERS} came."]
     assert loads(database) == [everybody]
     assert duckdb_counts(database) == {**counts, "export_files": 2}
-
-    unchanged = everybody - CHANGED_USERS
-    third = demo(folder, "--changed", "10")
-    assert exported(third) == [f"{CHANGED_USERS} of {USERS} came."]
-    assert re.search(f"all-users: {CHANGED_USERS} of {USERS} users, asked for those updated since", log(folder))
-    assert "Which devices do people use now?" in third
-    assert loads(database) == [unchanged, CHANGED_USERS]
 
     assert not exported(demo(folder, "--changed", "10", "--full-refresh"))
     assert log(folder).endswith(f"all-users: {USERS} of {USERS} users\n")

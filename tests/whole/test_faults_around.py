@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.fakes import FakeClock, Server, as_json
-from tests.support.faults import LINES, USERS, Trial, download, replies, row, zipped
+from tests.support.faults import LINES, USERS, Trial, download, night_row, replies, row, zipped
+from tests.support.night import at_night
 from tests.support.runs import selecting, sync
 from tests.support.s3 import EXPORT, FOLDER, ScriptedS3
 
@@ -35,7 +36,7 @@ LINE = "one line; the next run gives the same rows"
 # Bucket
 
 
-@pytest.mark.parametrize("allowed", [0, 1, 2])
+@pytest.mark.parametrize("allowed", at_night([0, 1, 2], but=[1]))
 @pytest.mark.fault(BUCKET, "permission is lost half-way", LINE)
 def test_permission_is_lost(tmp_path: Path, server: Server, s3_options: dict[str, Any], allowed: int) -> None:
     s3 = ScriptedS3()
@@ -113,7 +114,7 @@ def test_disk_is_full_of_rejected_lines(tmp_path: Path) -> None:
     assert len(run.ids()) == len(USERS)
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o777])
+@pytest.mark.parametrize("mode", at_night([0o755, 0o777], but=[0o777]))
 @pytest.mark.fault(DISK, "spool_dir that all users can read", "the same rows; it is made private first")
 def test_readable_spool(tmp_path: Path, mode: int) -> None:
     spool = tmp_path / "spool"
@@ -138,11 +139,11 @@ def test_shared_spool(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        row(DISK, "an empty journal", SAME, b""),
+        night_row(DISK, "an empty journal", SAME, b""),
         row(DISK, "a journal that is cut off", SAME, b'{"version":1,"url":"http'),
-        row(DISK, "a journal of zeros", SAME, bytes(4096)),
+        night_row(DISK, "a journal of zeros", SAME, bytes(4096)),
         row(DISK, "a journal of another form", SAME, b'{"version":1,"url":5,"bookmark":[1]}'),
-        row(DISK, "a journal of 100,000 brackets", SAME, b"[" * 100_000),
+        night_row(DISK, "a journal of 100,000 brackets", SAME, b"[" * 100_000),
     ],
 )
 def test_spoilt_journal(tmp_path: Path, content: bytes) -> None:
@@ -185,49 +186,49 @@ def of_last(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, A
             "a new export; the log says why",
             of_last(lambda entry: entry.pop("emitted")),
         ),
-        row(
+        night_row(
             STATE,
             "members of another type",
             "a new export; the log says why",
             of_last(lambda entry: entry.update(segment_id=[1])),
         ),
-        row(
+        night_row(
             STATE,
             "a time that is none",
             "a new export; the log says why",
             of_last(lambda entry: entry.update(requested_at="soon")),
         ),
-        row(
+        night_row(
             STATE,
             "a number in place of a time",
             "a new export; the log says why",
             of_last(lambda entry: entry.update(requested_at=1e400)),
         ),
-        row(
+        night_row(
             STATE,
             "a count that is infinite",
             "a new export",
             of_last(lambda entry: entry.update(users=float("inf"), last_users=-1)),
         ),
-        row(
+        night_row(
             STATE,
             "a text in place of the exports",
             "a new export; the log says why",
             lambda _: {"bookmarks": {"export_files": {"version": 1, "exports": "x"}}},
         ),
-        row(
+        night_row(
             STATE,
             "null in place of an export",
             "a new export; the log says why",
             lambda _: {"bookmarks": {"export_files": {"version": 1, "exports": [None]}}},
         ),
-        row(
+        night_row(
             STATE,
             "bookmarks of other streams, and partitions",
             "a new export",
             lambda state: {"bookmarks": {**state["bookmarks"], "users": {"partitions": [{"context": {}}], "x": 1}}},
         ),
-        row(
+        night_row(
             STATE,
             "partitions in its own bookmark",
             "a new export",

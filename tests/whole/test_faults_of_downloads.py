@@ -17,10 +17,12 @@ from tests.support.faults import (
     cut,
     download,
     first_download,
+    night_row,
     replies,
     row,
     url,
 )
+from tests.support.night import at_night
 from tests.support.tls import TlsServer, set_only
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ PAGE = b"<html><body><h1>Slow Down</h1>somebody1@planted.example.com X-Amz-Signa
 EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
 
 
-@pytest.mark.parametrize("part", [0, 0.02, 0.2, 0.5, 0.7, 0.9, 0.999])
+@pytest.mark.parametrize("part", at_night([0, 0.02, 0.2, 0.5, 0.7, 0.9, 0.999], but=[0.02, 0.7]))
 @pytest.mark.fault(DOWNLOAD, "connection reset after any part of the response", SAME)
 def test_download_that_breaks_off(tmp_path: Path, part: float) -> None:
     """It goes on where it stopped."""
@@ -129,13 +131,13 @@ def seven_bytes_earlier(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        row(DOWNLOAD, "500 with an HTML page at first", SAME, first_download(replies(500, PAGE))),
-        row(DOWNLOAD, "502 with an HTML page at first", SAME, first_download(replies(502, PAGE))),
+        night_row(DOWNLOAD, "500 with an HTML page at first", SAME, first_download(replies(500, PAGE))),
+        night_row(DOWNLOAD, "502 with an HTML page at first", SAME, first_download(replies(502, PAGE))),
         row(DOWNLOAD, "503 with an HTML page at first", SAME, first_download(replies(503, PAGE))),
-        row(DOWNLOAD, "504 with an HTML page at first", SAME, first_download(replies(504, PAGE))),
-        row(DOWNLOAD, "429 at first", SAME, first_download(replies(429, PAGE))),
+        night_row(DOWNLOAD, "504 with an HTML page at first", SAME, first_download(replies(504, PAGE))),
+        night_row(DOWNLOAD, "429 at first", SAME, first_download(replies(429, PAGE))),
         row(DOWNLOAD, "403 and 404 until it is ready", SAME, first_download(replies(404, PAGE))),
-        row(
+        night_row(
             DOWNLOAD,
             "a response without an ETag that ends too early",
             SAME,
@@ -153,38 +155,38 @@ def seven_bytes_earlier(exchange: Exchange) -> None:
             SAME,
             download(lambda e: cut(0.8)(e) if e.number == 1 else e.reply(200, GOOD_ZIP)),
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "416 when the rest is asked for",
             SAME,
             download(lambda e: cut(0.8)(e) if e.number == 1 else e.reply(416, PAGE) if e.number == 2 else None),
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "206 with other bytes than were asked for",
             SAME,
             download(lambda e: cut(0.8)(e) if e.number == 1 else seven_bytes_earlier(e) if e.number == 2 else None),
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "a Content-Length that is larger than the file, once",
             SAME,
             first_download(lambda e: e.headers.update({"Content-Length": str(len(e.body) + 5)})),
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "a Content-Length that is smaller than the file, once",
             SAME,
             first_download(lambda e: e.headers.update({"Content-Length": str(len(e.body) - 5)})),
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "a Content-Length of 5,000 digits",
             SAME,
             first_download(lambda e: e.headers.update({"Content-Length": "1" * 5000})),
         ),
         row(DOWNLOAD, "an HTML page in place of the file, once", SAME, first_download(replies(200, PAGE))),
-        row(DOWNLOAD, "an empty file, once", SAME, first_download(replies(200, b""))),
+        night_row(DOWNLOAD, "an empty file, once", SAME, first_download(replies(200, b""))),
     ],
 )
 def test_download_that_succeeds_at_last(tmp_path: Path, spoil: Spoil) -> None:
@@ -208,7 +210,7 @@ def broken_then(*reply: object) -> Spoil:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        row(DOWNLOAD, "always 500 with an HTML page", LINE, download(replies(500, PAGE)), "500"),
+        night_row(DOWNLOAD, "always 500 with an HTML page", LINE, download(replies(500, PAGE)), "500"),
         row(
             DOWNLOAD,
             "403 for longer than export_timeout_minutes",
@@ -216,7 +218,7 @@ def broken_then(*reply: object) -> Spoil:
             download(replies(403, PAGE)),
             "still not there",
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "connection reset in every response, at the same byte, until export_timeout_minutes are over",
             LINE,
@@ -224,12 +226,14 @@ def broken_then(*reply: object) -> Spoil:
             "still fails, the last time because of: broken after",
         ),
         row(DOWNLOAD, "403 because the link has expired", LINE, download(replies(403, EXPIRED)), "expired"),
-        row(DOWNLOAD, "403 in the middle", LINE, broken_then(403, PAGE), "expired"),
+        night_row(DOWNLOAD, "403 in the middle", LINE, broken_then(403, PAGE), "expired"),
         row(DOWNLOAD, "404 in the middle", LINE, broken_then(404, PAGE), "expired"),
-        row(DOWNLOAD, "400 with an XML error", LINE, download(replies(400, PAGE)), "400"),
-        row(DOWNLOAD, "an HTML page in place of the file", LINE, download(replies(200, PAGE)), "neither zip nor gzip"),
+        night_row(DOWNLOAD, "400 with an XML error", LINE, download(replies(400, PAGE)), "400"),
+        night_row(
+            DOWNLOAD, "an HTML page in place of the file", LINE, download(replies(200, PAGE)), "neither zip nor gzip"
+        ),
         row(DOWNLOAD, "an empty file", LINE, download(replies(200, b"")), "neither zip nor gzip"),
-        row(
+        night_row(
             DOWNLOAD,
             "a Content-Length that the disk has no room for",
             LINE,
@@ -243,25 +247,27 @@ def broken_then(*reply: object) -> Spoil:
             download(lambda e: e.reply(302, PAGE, Location=e.path)),
             "TooManyRedirects",
         ),
-        row(DOWNLOAD, "a redirect to http://[::1", LINE, download(replies(302, PAGE, Location="http://[::1")), ""),
-        row(
+        night_row(
+            DOWNLOAD, "a redirect to http://[::1", LINE, download(replies(302, PAGE, Location="http://[::1")), ""
+        ),
+        night_row(
             DOWNLOAD,
             "a redirect to an impossible host",
             LINE,
             download(replies(302, b"", Location="http://.bad..host./")),
             "",
         ),
-        row(
+        night_row(
             DOWNLOAD,
             "a redirect to an address that is not UTF-8",
             LINE,
             download(replies(302, b"", Location="/\xff\xfe")),
             "",
         ),
-        row(
+        night_row(
             DOWNLOAD, "a redirect to a local file", LINE, download(replies(302, b"", Location="file:///etc/passwd")), ""
         ),
-        row(DOWNLOAD, "a redirect without an address", LINE, download(replies(302, b"")), "302"),
+        night_row(DOWNLOAD, "a redirect without an address", LINE, download(replies(302, b"")), "302"),
     ],
 )
 def test_download_that_fails(tmp_path: Path, spoil: Spoil, told: str) -> None:

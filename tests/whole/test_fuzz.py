@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from fuzz.seeds import WORDS, seeds
 from fuzz.targets import TARGETS
 from tap_braze_export.certificates import OVER_BOTO, OVER_REQUESTS
+from tests.support.night import NIGHT, by_day
 
-EXAMPLES = 60
+EXAMPLES = by_day(15)
 _MAX_INSERTED_BYTES = 12
 
 
@@ -48,7 +49,7 @@ def test_mutated_seeds_are_read_or_refused_with_one_line(target: str) -> None:
     """The same for seeds with damage."""
 
     @settings(
-        derandomize=True,
+        derandomize=not NIGHT,
         database=None,
         deadline=None,
         max_examples=EXAMPLES,

@@ -14,6 +14,7 @@ import pytest
 from tap_braze_export.sandbox import Sandbox
 from tests.support import preloaded
 from tests.support.fakes import FakeClock
+from tests.support.night import at_night
 from tests.support.runs import Output, environment, settings, sync, written
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def prove(scene: Scene, moment: Moment) -> Output:
     return second
 
 
-@pytest.mark.parametrize("moment", HOSTED, ids=str)
+@pytest.mark.parametrize("moment", at_night(HOSTED, but=HOSTED[1:8:3]), ids=str)
 @pytest.mark.fault(
     "Loader and signals",
     "kill -9 at any moment of a download's run",
@@ -304,7 +305,7 @@ def test_killed_with_a_download(hosted: Scene, moment: Moment) -> None:
         assert polls == [200, 206]
 
 
-@pytest.mark.parametrize("moment", DELIVERED, ids=str)
+@pytest.mark.parametrize("moment", at_night(DELIVERED, but=[DELIVERED[0], DELIVERED[4], DELIVERED[7]]), ids=str)
 @pytest.mark.fault(
     "Loader and signals", "kill -9 at any moment of a bucket's run", "the same rows after the next run, and one export"
 )

@@ -12,20 +12,23 @@ import pytest
 from tap_braze_export.sandbox import Sandbox
 from tests.support.killed_runs import Runner
 from tests.support.model_loader import ModelLoader
+from tests.support.night import at_night
 from tests.support.nights import Nights, user
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-STRIDE = int(os.environ.get("KILL_STRIDE", "23"))
+STRIDE = int(os.environ.get("KILL_STRIDE", "29"))
 """Steps between two kills: 1 for every step."""
 FEWEST_STEPS = 40
 """A night has more steps than this."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keeps_spool", [True, False])
-@pytest.mark.parametrize("confirms", [True, False])
+@pytest.mark.parametrize(
+    ("confirms", "keeps_spool"),
+    at_night([(True, True), (True, False), (False, True), (False, False)], but=[(True, True), (False, False)]),
+)
 @pytest.mark.fault("Loader and signals", "kill -9 at any step of a run with fingerprints", "no change is lost")
 def test_killed_at_every_step(tmp_path: Path, *, confirms: bool, keeps_spool: bool) -> None:
     """Berlin is confirmed; a night with Paris is killed and all that it wrote is loaded; then it is Berlin again."""

@@ -18,6 +18,7 @@ from tests.support.loaders import (
     load,
     render,
 )
+from tests.support.night import at_night
 from tests.support.runs import command, written
 
 if TYPE_CHECKING:
@@ -191,7 +192,10 @@ def _to_postgres(folder: Path, server: Postgres) -> Destination:
     )
 
 
-@pytest.fixture(params=["target-jsonl", "target-duckdb", "target-postgres"])
+LOADERS = ["target-jsonl", "target-duckdb", "target-postgres"]
+
+
+@pytest.fixture(params=LOADERS)
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     """Each loader in turn, with an empty place to load to."""
     if request.param == "target-postgres":
@@ -257,6 +261,7 @@ def _content(destination: Destination, stream: str) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("destination", at_night(LOADERS, but=["target-postgres"]), indirect=True)
 def test_meltano_runs_twice_and_the_tables_stay(
     destination: Destination, sandbox: Sandbox, records: Mapping[str, int], tmp_path: Path
 ) -> None:

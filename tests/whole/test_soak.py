@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.night import at_night
 from tests.support.soak import grown, soak
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ NIGHTS = 16
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [{}, {"fingerprints_url": None}], ids=["fingerprints", "without"])
+@pytest.mark.parametrize(
+    "config", at_night([{}, {"fingerprints_url": None}], but=[{}]), ids=["fingerprints", "without"]
+)
 def test_nothing_grows(tmp_path: Path, config: dict[str, Any]) -> None:
     """The later nights leave no more files, bytes, STATE, memory, open files and threads than the earlier ones."""
     traces = list(soak(tmp_path, NIGHTS, **config))
