@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,16 +73,15 @@ def check_equal_to_a_file(server: Server, braze: Braze, users: list[bytes]) -> N
     assert contents(read(*export_ids(braze).users)) == contents(read(*users))
 
 
-@pytest.mark.parametrize("value", ODD_VALUES.values(), ids=ODD_VALUES)
-@pytest.mark.parametrize("member", MEMBERS)
-def test_one_odd_user_of_fifty_costs_no_other(server: Server, braze: Braze, member: bytes, value: bytes) -> None:
+def test_one_odd_user_of_fifty_costs_no_other(server: Server, braze: Braze) -> None:
     """The other 49 are emitted; the odd one is conformed, rescued or rejected as a line of a file is."""
-    users = [plain(number) for number in range(50)]
-    users[17] = b'{"braze_id":"odd",' + member.replace(b"@", value) + b"}"
+    for value, member in product(ODD_VALUES.values(), MEMBERS):
+        users = [plain(number) for number in range(50)]
+        users[17] = b'{"braze_id":"odd",' + member.replace(b"@", value) + b"}"
 
-    check_equal_to_a_file(server, braze, users)
-    expected = {f"u{number}" for number in range(50) if number != 17}
-    assert expected <= {row["braze_id"] for row in rows(read(*export_ids(braze).users))["users"]}
+        check_equal_to_a_file(server, braze, users)
+        expected = {f"u{number}" for number in range(50) if number != 17}
+        assert expected <= {row["braze_id"] for row in rows(read(*export_ids(braze).users))["users"]}, (value, member)
 
 
 @pytest.mark.parametrize("name", [rb"\ud83d", b"\xff", rb"\u0000", b"\x01"])
@@ -90,9 +90,9 @@ def test_odd_names_of_members_cost_no_other_user(server: Server, braze: Braze, n
     check_equal_to_a_file(server, braze, [plain(1), around.replace(b"@", name), plain(2)])
 
 
-@pytest.mark.parametrize("value", [*ODD_VALUES.values(), b"null", b"7", b"[]"])
-def test_odd_braze_ids_cost_no_other_user(server: Server, braze: Braze, value: bytes) -> None:
-    check_equal_to_a_file(server, braze, [plain(1), b'{"braze_id":' + value + b"}", plain(2)])
+def test_odd_braze_ids_cost_no_other_user(server: Server, braze: Braze) -> None:
+    for value in [*ODD_VALUES.values(), b"null", b"7", b"[]"]:
+        check_equal_to_a_file(server, braze, [plain(1), b'{"braze_id":' + value + b"}", plain(2)])
 
 
 @pytest.mark.parametrize("user", [b"null", b"7", b'"text"', b"[]", b"NaN", rb'"\ud83d"'])

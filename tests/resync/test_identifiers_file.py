@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 import zipfile
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,15 +50,19 @@ def refusal(path: Path, content: bytes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["people.csv", "people.csv.gz", "people", "people.txt", "people.gz"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("times", [0, 1, 2])
-def test_compression_and_encoding_are_seen_in_the_bytes(tmp_path: Path, name: str, encoding: str, times: int) -> None:
+NAMES: list[str] = ["people.csv", "people.csv.gz", "people", "people.txt", "people.gz"]
+
+
+ENCODINGS: list[str] = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+
+
+def test_compression_and_encoding_are_seen_in_the_bytes(tmp_path: Path) -> None:
     """Under any name: gzip, gzip twice, UTF-16 from Excel, byte order marks."""
-    content = CSV.encode(encoding)
-    for _ in range(times):
-        content = compressed(content)
-    assert read(tmp_path / name, content) == FOUND
+    for name, encoding, times in product(NAMES, ENCODINGS, [0, 1, 2]):
+        content = CSV.encode(encoding)
+        for _ in range(times):
+            content = compressed(content)
+        assert read(tmp_path / name, content) == FOUND, (name, encoding, times)
 
 
 @pytest.mark.parametrize("name", ["people.jsonl", "people.jsonl.gz", "people"])
@@ -68,13 +73,13 @@ def test_json_lines_as_well(tmp_path: Path, name: str, encoding: str) -> None:
     assert read(tmp_path / name, compressed(content)) == FOUND
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("start", ["", "sep={}\r\n", '"sep={}"\r\n', "SEP={}\r\n\r\n", "\r\n"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_delimiters_and_line_ends(tmp_path: Path, delimiter: str, start: str, end: str) -> None:
+def test_delimiters_and_line_ends(tmp_path: Path) -> None:
     """A first line may name the delimiter for Excel."""
-    content = (start.format(delimiter) + CSV.replace(",", delimiter)).replace("\r\n", end)
-    assert read(tmp_path / "people.csv", content) == FOUND
+    for delimiter, start, end in product(
+        [",", ";", "\t", "|"], ["", "sep={}\r\n", '"sep={}"\r\n', "SEP={}\r\n\r\n", "\r\n"], ["\n", "\r\n", "\r"]
+    ):
+        content = (start.format(delimiter) + CSV.replace(",", delimiter)).replace("\r\n", end)
+        assert read(tmp_path / "people.csv", content) == FOUND, (delimiter, start, end)
 
 
 def test_delimiter_is_the_one_that_makes_columns_known(tmp_path: Path) -> None:
@@ -83,19 +88,19 @@ def test_delimiter_is_the_one_that_makes_columns_known(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("header", "kind"),
-    [
-        *((header, "email") for header in ("Email ", " E-Mail", '"email"', "EMAIL", "e_mail", "emails", "\u00a0email")),
-        *((header, "external_id") for header in ("External ID", "externalId", "EXTERNAL-ID", '"External Id "')),
-        *((header, "device_id") for header in ("Device ID", "deviceId", "device_ids")),
-    ],
-)
-def test_headers_are_known_in_any_spelling(tmp_path: Path, header: str, kind: str) -> None:
-    for name in ("people.csv", "people"):
-        assert read(tmp_path / name, f"{header}\nx@example.org\n") == [(kind, "x@example.org")]
-    line = json.dumps({header.strip('"'): "x@example.org"})
-    assert read(tmp_path / "people.jsonl", line) == [(kind, "x@example.org")]
+HEADERS: list[tuple[str, str]] = [
+    *((header, "email") for header in ("Email ", " E-Mail", '"email"', "EMAIL", "e_mail", "emails", "\u00a0email")),
+    *((header, "external_id") for header in ("External ID", "externalId", "EXTERNAL-ID", '"External Id "')),
+    *((header, "device_id") for header in ("Device ID", "deviceId", "device_ids")),
+]
+
+
+def test_headers_are_known_in_any_spelling(tmp_path: Path) -> None:
+    for header, kind in HEADERS:
+        for name in ("people.csv", "people"):
+            assert read(tmp_path / name, f"{header}\nx@example.org\n") == [(kind, "x@example.org")], (header, kind)
+        line = json.dumps({header.strip('"'): "x@example.org"})
+        assert read(tmp_path / "people.jsonl", line) == [(kind, "x@example.org")], (header, kind)
 
 
 def test_unknown_columns_are_named_once_with_the_nearest(tmp_path: Path, caplog: LogCaptureFixture) -> None:
@@ -137,36 +142,35 @@ def tarred() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook"),
-        (zipped("people.csv"), "a zip archive"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an old Excel workbook"),
-        (b"PAR1" + bytes(100), "a Parquet file"),
-        (b"%PDF-1.7\n", "a PDF"),
-        (b"\n<!DOCTYPE html><html>", "a web page"),
-        ("<html>".encode("utf-16"), "a web page"),
-        (b"<?xml version='1.0'?><Error/>", "XML"),
-        (b"BZh91AY", "bzip2"),
-        (b"\x28\xb5\x2f\xfd" + bytes(10), "zstd"),
-        (b"SQLite format 3\x00" + bytes(100), "an SQLite database"),
-        (tarred(), "a tar archive"),
-        (compressed(tarred()), "a tar archive"),
-        (compressed(zipped("xl/workbook.xml")), "an Excel workbook"),
-        (compressed(compressed(compressed(CSV.encode()))), "compressed with gzip"),
-        (compressed(CSV.encode() * 100)[:60], "a damaged gzip file"),
-        (compressed(CSV.encode())[:5], "a damaged gzip file"),
-        (b"\x1f\x8b" + bytes(100), "a damaged gzip file"),
-        (CSV.encode("utf-16")[:-1], "damaged utf-16 text"),
-    ],
-)
-@pytest.mark.parametrize("name", ["people.csv", "people.jsonl", "people"])
-def test_what_is_no_text_is_refused_by_its_name(tmp_path: Path, content: bytes, told: str, name: str) -> None:
-    error = refusal(tmp_path / name, content)
-    assert error.startswith("identifiers_url ")
-    assert told in error
-    assert "example.org" not in error
+NO_TEXTS: list[tuple[bytes, str]] = [
+    (zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook"),
+    (zipped("people.csv"), "a zip archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an old Excel workbook"),
+    (b"PAR1" + bytes(100), "a Parquet file"),
+    (b"%PDF-1.7\n", "a PDF"),
+    (b"\n<!DOCTYPE html><html>", "a web page"),
+    ("<html>".encode("utf-16"), "a web page"),
+    (b"<?xml version='1.0'?><Error/>", "XML"),
+    (b"BZh91AY", "bzip2"),
+    (b"\x28\xb5\x2f\xfd" + bytes(10), "zstd"),
+    (b"SQLite format 3\x00" + bytes(100), "an SQLite database"),
+    (tarred(), "a tar archive"),
+    (compressed(tarred()), "a tar archive"),
+    (compressed(zipped("xl/workbook.xml")), "an Excel workbook"),
+    (compressed(compressed(compressed(CSV.encode()))), "compressed with gzip"),
+    (compressed(CSV.encode() * 100)[:60], "a damaged gzip file"),
+    (compressed(CSV.encode())[:5], "a damaged gzip file"),
+    (b"\x1f\x8b" + bytes(100), "a damaged gzip file"),
+    (CSV.encode("utf-16")[:-1], "damaged utf-16 text"),
+]
+
+
+def test_what_is_no_text_is_refused_by_its_name(tmp_path: Path) -> None:
+    for (content, told), name in product(NO_TEXTS, ["people.csv", "people.jsonl", "people"]):
+        error = refusal(tmp_path / name, content)
+        assert error.startswith("identifiers_url "), (content, told, name)
+        assert told in error, (content, told, name)
+        assert "example.org" not in error, (content, told, name)
 
 
 @pytest.mark.parametrize("content", ['[\n{"external_id": "1"}\n]', '[{"external_id": "1"}]', '["1", "2"]'])

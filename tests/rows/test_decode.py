@@ -19,28 +19,28 @@ def nested(levels: int) -> str:
     return '{"braze_id":"u","custom_attributes":{"x":' + "[" * (levels - 2) + "]" * (levels - 2) + "}}"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("[]", '["braze_id"]', '"u"', "7", "null", "true", "{}", "users", "{", "}"),
-        *('{"email":"e"}', '{"braze_id":null}', '{"braze_id":""}', '{"braze_id":["u"]}', '{"braze_id":{"id":"u"}}'),
-        *('{"braze_id":"u"', '{"braze_id":"u","ema', '{"braze_id":"u"}{"braze_id":"v"}', '{"braze_id":"u"},'),
-        *('{"braze_id":"u","total_revenue":NaN}', '{"braze_id":"u","custom_attributes":{"x":[Infinity]}}'),
-        *('{"braze_id":"u","total_revenue":-Infinity}', "{'braze_id':'u'}", '{"braze_id":"u",}', '{"braze_id":"\\x"}'),
-        *('{"braze_id":"u","x":01}', '{"braze_id":"u","x":1.}', '{"braze_id":"a\nb"}', '{"braze_id":"a\0b"}'),
-        *('{"braze_id":"u","x":"\\ud8"}', '{"braze_id":"\\u000"}', "\\ud800", '\\u0000{"braze_id":"u"}'),
-        *(b'{"braze_id":"u","email":"\xe9"}', b'{"braze_id":"u","email":"\xc0\x80"}', b"\xff", b"PK\x03\x04"),
-        *('{"braze_id":"u"}'.encode("utf-16"), '{"braze_id":"u"}'.encode("utf-32-le")),
-        *(nested(501), nested(990), nested(1_000), nested(100_000), "[" * 100_000, '{"a":' * 100_000),
-        nested(990).replace("[]", '["\\u0000"]'),
-    ],
-)
-def test_a_line_that_is_no_user_is_rejected(line: str | bytes) -> None:
+NO_USERS: list[str | bytes] = [
+    *("[]", '["braze_id"]', '"u"', "7", "null", "true", "{}", "users", "{", "}"),
+    *('{"email":"e"}', '{"braze_id":null}', '{"braze_id":""}', '{"braze_id":["u"]}', '{"braze_id":{"id":"u"}}'),
+    *('{"braze_id":"u"', '{"braze_id":"u","ema', '{"braze_id":"u"}{"braze_id":"v"}', '{"braze_id":"u"},'),
+    *('{"braze_id":"u","total_revenue":NaN}', '{"braze_id":"u","custom_attributes":{"x":[Infinity]}}'),
+    *('{"braze_id":"u","total_revenue":-Infinity}', "{'braze_id':'u'}", '{"braze_id":"u",}', '{"braze_id":"\\x"}'),
+    *('{"braze_id":"u","x":01}', '{"braze_id":"u","x":1.}', '{"braze_id":"a\nb"}', '{"braze_id":"a\0b"}'),
+    *('{"braze_id":"u","x":"\\ud8"}', '{"braze_id":"\\u000"}', "\\ud800", '\\u0000{"braze_id":"u"}'),
+    *(b'{"braze_id":"u","email":"\xe9"}', b'{"braze_id":"u","email":"\xc0\x80"}', b"\xff", b"PK\x03\x04"),
+    *('{"braze_id":"u"}'.encode("utf-16"), '{"braze_id":"u"}'.encode("utf-32-le")),
+    *(nested(501), nested(990), nested(1_000), nested(100_000), "[" * 100_000, '{"a":' * 100_000),
+    nested(990).replace("[]", '["\\u0000"]'),
+]
+
+
+def test_a_line_that_is_no_user_is_rejected() -> None:
     """It is counted, handed over with its number as it was, and harms none of its neighbours."""
-    result = read('{"braze_id":"before"}', "", line, '{"braze_id":"after"}')
-    assert result.rejected == [(3, line.encode() if isinstance(line, str) else line)]
-    assert [row["braze_id"] for row in rows(result)["users"]] == ["before", "after"]
-    assert (result.lines, result.users, result.duplicates) == (3, 2, 0)
+    for line in NO_USERS:
+        result = read('{"braze_id":"before"}', "", line, '{"braze_id":"after"}')
+        assert result.rejected == [(3, line.encode() if isinstance(line, str) else line)], line
+        assert [row["braze_id"] for row in rows(result)["users"]] == ["before", "after"], line
+        assert (result.lines, result.users, result.duplicates) == (3, 2, 0), line
 
 
 def test_blank_lines_are_nothing() -> None:
@@ -81,16 +81,16 @@ SURROGATES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "stored"), SURROGATES)
-def test_lone_surrogates_and_nul_become_the_replacement_character(text: str | bytes, stored: str) -> None:
+def test_lone_surrogates_and_nul_become_the_replacement_character() -> None:
     """At any depth, in names too, escaped or raw; pairs, escaped backslashes and all else stay."""
-    raw = text.encode() if isinstance(text, str) else text
-    line = b'{"braze_id":"u","email":%s,%s:%s,"custom_attributes":{"x":[{%s:[%s]}]},"devices":[{"idfa":%s}]}'
-    user = rows(read(line.replace(b"%s", raw)))
-    assert user["users"][0]["email"] == stored
-    assert user["users"][0]["_rescued_data"] == {stored: stored}
-    assert user["users"][0]["custom_attributes"] == {"x": [{stored: [stored]}]}
-    assert user["devices"][0]["device_key"] == stored
+    for text, stored in SURROGATES:
+        raw = text.encode() if isinstance(text, str) else text
+        line = b'{"braze_id":"u","email":%s,%s:%s,"custom_attributes":{"x":[{%s:[%s]}]},"devices":[{"idfa":%s}]}'
+        user = rows(read(line.replace(b"%s", raw)))
+        assert user["users"][0]["email"] == stored, (text, stored)
+        assert user["users"][0]["_rescued_data"] == {stored: stored}, (text, stored)
+        assert user["users"][0]["custom_attributes"] == {"x": [{stored: [stored]}]}, (text, stored)
+        assert user["devices"][0]["device_key"] == stored, (text, stored)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 
@@ -52,21 +53,33 @@ BROKEN_VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", BROKEN_VALUES, ids=range(len(BROKEN_VALUES)))
-@pytest.mark.parametrize("without", [[], ["users.email", "users.total_revenue", "users.custom_attributes", "devices"]])
-@pytest.mark.parametrize(
-    "member", ["email", "total_revenue", "last_coordinates", "engaged", "custom_attributes", "devices", "new_field"]
-)
-def test_an_unreadable_repetition_does_not_win(member: str, without: list[str], value: bytes) -> None:
+SPOILT: list[str] = [
+    "email",
+    "total_revenue",
+    "last_coordinates",
+    "engaged",
+    "custom_attributes",
+    "devices",
+    "new_field",
+]
+
+
+def test_an_unreadable_repetition_does_not_win() -> None:
     """A line that is rejected takes nothing away, whichever member spoils it and however often that was seen."""
-    often = [b'{"braze_id":"%d","new_field":1,"email":"e","devices":[],"total_revenue":1.5}' % n for n in range(20)]
-    broken = b'{"braze_id":"7","%s":%s}' % (member.encode(), value)
-    reader = Reader(selected(without=without), exported_at=AT, segment_id="s")
-    for _ in range(2):
-        result = read_block(reader, [*often, broken])
-        assert result.rejected == [(21, broken)]
-        assert (result.lines, result.users, result.duplicates) == (21, 20, 0)
-        assert {stream: found.count for stream, found in result.rows.items()} == {"users": 20, "segment_members": 20}
+    for value, without, member in product(
+        BROKEN_VALUES, [[], ["users.email", "users.total_revenue", "users.custom_attributes", "devices"]], SPOILT
+    ):
+        often = [b'{"braze_id":"%d","new_field":1,"email":"e","devices":[],"total_revenue":1.5}' % n for n in range(20)]
+        broken = b'{"braze_id":"7","%s":%s}' % (member.encode(), value)
+        reader = Reader(selected(without=without), exported_at=AT, segment_id="s")
+        for _ in range(2):
+            result = read_block(reader, [*often, broken])
+            assert result.rejected == [(21, broken)], (value, without, member)
+            assert (result.lines, result.users, result.duplicates) == (21, 20, 0), (value, without, member)
+            assert {stream: found.count for stream, found in result.rows.items()} == {
+                "users": 20,
+                "segment_members": 20,
+            }, (value, without, member)
 
 
 @pytest.mark.parametrize("value", BROKEN_VALUES, ids=range(len(BROKEN_VALUES)))

@@ -85,84 +85,83 @@ def with_needed(name: str, value: Any) -> dict[str, Any]:
     return {**more, name: value}
 
 
-@pytest.mark.parametrize(("name", "text", "wanted"), AS_TEXT)
-def test_text_is_read_in_files_and_in_the_environment_alike(
-    environment: pytest.MonkeyPatch, name: str, text: str, wanted: Any
-) -> None:
-    assert in_force(with_needed(name, text))[name] == wanted
-    assert type(in_force(with_needed(name, text))[name]) is type(wanted)
-    environment.setenv(f"{PREFIX}{name.upper()}", text)
-    assert in_force({}, parse_environment=True)[name] == wanted
+def test_text_is_read_in_files_and_in_the_environment_alike(environment: pytest.MonkeyPatch) -> None:
+    for name, text, wanted in AS_TEXT:
+        assert in_force(with_needed(name, text))[name] == wanted, (name, text, wanted)
+        assert type(in_force(with_needed(name, text))[name]) is type(wanted), (name, text, wanted)
+        environment.setenv(f"{PREFIX}{name.upper()}", text)
+        assert in_force({}, parse_environment=True)[name] == wanted, (name, text, wanted)
+        environment.delenv(f"{PREFIX}{name.upper()}")
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "wanted"),
-    [
-        ("workers", 3.0, 3),
-        ("global_control_group", 1, True),
-        ("global_control_group", 0, False),
-        ("user_aliases", ALIAS, [ALIAS]),
-        ("user_aliases", [json.dumps(ALIAS)], [ALIAS]),
-        ("batch_config", {**BATCHES, "batch_size": "500"}, {**BATCHES, "batch_size": 500}),
-        ("batch_config", {**BATCHES, "encoding": '{"format": "jsonl"}'}, BATCHES),
-        (
-            "batch_config",
-            {**BATCHES, "storage": {"root": "x", "params": '{"anon": true}'}},
-            {**BATCHES, "storage": {"root": "x", "params": {"anon": True}}},
-        ),
-        ("output_format", " gzip\n", "gzip"),
-        ("api_key", "a-key\n", "a-key"),
-        ("flattening_separator", " _", " _"),
-        ("extra_export_fields", ["1", "true"], ["1", "true"]),
-        ("custom_attributes", {"1": "string"}, {"1": "string"}),
-        ("stream_maps", {"users": "__NULL__"}, {"users": "__NULL__"}),
-        ("stream_map_config", {"flag": "true", "list": "a,b", "number": "3"}, None),
-    ],
-)
-def test_values_that_are_nearly_right_are_taken(name: str, value: Any, wanted: Any) -> None:
+NEARLY_RIGHT: list[tuple[str, Any, Any]] = [
+    ("workers", 3.0, 3),
+    ("global_control_group", 1, True),
+    ("global_control_group", 0, False),
+    ("user_aliases", ALIAS, [ALIAS]),
+    ("user_aliases", [json.dumps(ALIAS)], [ALIAS]),
+    ("batch_config", {**BATCHES, "batch_size": "500"}, {**BATCHES, "batch_size": 500}),
+    ("batch_config", {**BATCHES, "encoding": '{"format": "jsonl"}'}, BATCHES),
+    (
+        "batch_config",
+        {**BATCHES, "storage": {"root": "x", "params": '{"anon": true}'}},
+        {**BATCHES, "storage": {"root": "x", "params": {"anon": True}}},
+    ),
+    ("output_format", " gzip\n", "gzip"),
+    ("api_key", "a-key\n", "a-key"),
+    ("flattening_separator", " _", " _"),
+    ("extra_export_fields", ["1", "true"], ["1", "true"]),
+    ("custom_attributes", {"1": "string"}, {"1": "string"}),
+    ("stream_maps", {"users": "__NULL__"}, {"users": "__NULL__"}),
+    ("stream_map_config", {"flag": "true", "list": "a,b", "number": "3"}, None),
+]
+
+
+def test_values_that_are_nearly_right_are_taken() -> None:
     """And values whose JSON schema leaves them open stay as they are."""
-    assert in_force({name: value})[name] == (value if wanted is None else wanted)
+    for name, value, wanted in NEARLY_RIGHT:
+        assert in_force({name: value})[name] == (value if wanted is None else wanted), (name, value, wanted)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        ("workers", "many", "workers must be an integer such as 3"),
-        ("workers", "1e3", "workers must be an integer"),
-        ("workers", "1_000", "workers must be an integer"),
-        ("workers", "3.5", "workers must be an integer"),
-        ("workers", 3.5, "workers must be an integer"),
-        ("workers", "٣", "workers must be an integer"),
-        ("workers", True, "workers must be an integer"),
-        ("workers", [3], "workers must be an integer"),
-        ("workers", "-1", "workers must be at least 0"),
-        ("concurrent_exports", "101", "concurrent_exports must be at most 100"),
-        ("global_control_group", "perhaps", "global_control_group must be true or false"),
-        ("global_control_group", 2, "global_control_group must be true or false"),
-        ("segment_ids", '["one"', 'segment_ids must be a list, as JSON: ["first", "second"]'),
-        ("segment_ids", '{"id": "one"}', "segment_ids must be a list"),
-        ("segment_ids", {"id": "one"}, "segment_ids must be a list"),
-        ("external_ids", [12345], 'external_ids.0 must be a text in quotes such as "12345"'),
-        (
-            "user_aliases",
-            "lead-1",
-            'user_aliases must be a list, as JSON: [{"alias_name": "text", "alias_label": "text"}]',
-        ),
-        ("user_aliases", {"alias_name": "lead-1"}, "user_aliases.0.alias_label is missing"),
-        ("custom_attributes", "plan", 'custom_attributes must be an object, as JSON: {"name": "string"}'),
-        ("custom_attributes", '["plan"]', "custom_attributes must be an object"),
-        ("custom_attributes", '{"plan": "text"}', "custom_attributes.plan must be one of string, integer"),
-        ("bucket_options", "{'key': 'topsecret'}", 'bucket_options must be an object, as JSON: {"name": "text"}'),
-        ("flattening_max_depth", "deep", "flattening_max_depth must be an integer"),
-        ("batch_config", "jsonl", 'batch_config must be an object, as JSON: {"encoding": {"format": "jsonl"'),
-    ],
-)
-def test_wrong_values_are_refused_with_an_example(name: str, value: Any, told: str) -> None:
+WRONG: list[tuple[str, Any, str]] = [
+    ("workers", "many", "workers must be an integer such as 3"),
+    ("workers", "1e3", "workers must be an integer"),
+    ("workers", "1_000", "workers must be an integer"),
+    ("workers", "3.5", "workers must be an integer"),
+    ("workers", 3.5, "workers must be an integer"),
+    ("workers", "٣", "workers must be an integer"),
+    ("workers", True, "workers must be an integer"),
+    ("workers", [3], "workers must be an integer"),
+    ("workers", "-1", "workers must be at least 0"),
+    ("concurrent_exports", "101", "concurrent_exports must be at most 100"),
+    ("global_control_group", "perhaps", "global_control_group must be true or false"),
+    ("global_control_group", 2, "global_control_group must be true or false"),
+    ("segment_ids", '["one"', 'segment_ids must be a list, as JSON: ["first", "second"]'),
+    ("segment_ids", '{"id": "one"}', "segment_ids must be a list"),
+    ("segment_ids", {"id": "one"}, "segment_ids must be a list"),
+    ("external_ids", [12345], 'external_ids.0 must be a text in quotes such as "12345"'),
+    (
+        "user_aliases",
+        "lead-1",
+        'user_aliases must be a list, as JSON: [{"alias_name": "text", "alias_label": "text"}]',
+    ),
+    ("user_aliases", {"alias_name": "lead-1"}, "user_aliases.0.alias_label is missing"),
+    ("custom_attributes", "plan", 'custom_attributes must be an object, as JSON: {"name": "string"}'),
+    ("custom_attributes", '["plan"]', "custom_attributes must be an object"),
+    ("custom_attributes", '{"plan": "text"}', "custom_attributes.plan must be one of string, integer"),
+    ("bucket_options", "{'key': 'topsecret'}", 'bucket_options must be an object, as JSON: {"name": "text"}'),
+    ("flattening_max_depth", "deep", "flattening_max_depth must be an integer"),
+    ("batch_config", "jsonl", 'batch_config must be an object, as JSON: {"encoding": {"format": "jsonl"'),
+]
+
+
+def test_wrong_values_are_refused_with_an_example() -> None:
     """One error each, which holds nothing of the value."""
-    (error,) = errors({name: value})
-    assert error.startswith(told)
-    assert "topsecret" not in error
-    assert "lead-1" not in error
+    for name, value, told in WRONG:
+        (error,) = errors({name: value})
+        assert error.startswith(told), (name, value, told)
+        assert "topsecret" not in error, (name, value, told)
+        assert "lead-1" not in error, (name, value, told)
 
 
 def test_flattening_works_with_settings_as_text() -> None:
