@@ -7,7 +7,7 @@ import io
 import struct
 import zipfile
 import zlib
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,25 +176,29 @@ def test_any_bytes_are_lines_or_a_damaged_file(content: bytes, magic: bytes) -> 
     lines_or_refusal(magic + content)
 
 
-@pytest.mark.parametrize("kind", ["stored", "deflated", "streamed", "zip64 sizes"])
-@pytest.mark.parametrize("left_out", [0, 1, 2])
-@pytest.mark.parametrize("counts", ["kept", "changed"])
-def test_directory_that_leaves_a_file_out_is_refused(kind: str, left_out: int, counts: str) -> None:
+def test_directory_that_leaves_a_file_out_is_refused() -> None:
     """Also one whose numbers all fit: the bytes of that file are in the archive."""
-    content = ZIPS[kind]
-    starts = [at for at in range(len(content)) if content.startswith((CENTRAL, END), at)]
-    entries = [content[start:end] for start, end in pairwise(starts)]
-    del entries[left_out]
-    directory = b"".join(entries)
-    count = 3 if counts == "kept" else 2
-    end = struct.pack("<4s4H2LH", END, 0, 0, count, count, len(directory), starts[0], 0)
+    for kind, left_out, counts in product(
+        ["stored", "deflated", "streamed", "zip64 sizes"], [0, 1, 2], ["kept", "changed"]
+    ):
+        content = ZIPS[kind]
+        starts = [at for at in range(len(content)) if content.startswith((CENTRAL, END), at)]
+        entries = [content[start:end] for start, end in pairwise(starts)]
+        del entries[left_out]
+        directory = b"".join(entries)
+        count = 3 if counts == "kept" else 2
+        end = struct.pack("<4s4H2LH", END, 0, 0, count, count, len(directory), starts[0], 0)
 
-    said = refusal(content[: starts[0]] + directory + end)
+        said = refusal(content[: starts[0]] + directory + end)
 
-    if counts == "kept":
-        assert said == "a is damaged: the zip says that it holds 3 files, but lists 2"
-    else:
-        assert said.startswith(("a is damaged: bytes before the first file", "a!")) or "between them" in said
+        if counts == "kept":
+            assert said == "a is damaged: the zip says that it holds 3 files, but lists 2", (kind, left_out, counts)
+        else:
+            assert said.startswith(("a is damaged: bytes before the first file", "a!")) or "between them" in said, (
+                kind,
+                left_out,
+                counts,
+            )
 
 
 def test_two_zips_one_after_the_other_are_refused() -> None:

@@ -20,41 +20,45 @@ def test_more_than_500_attributes_stay_a_closed_list() -> None:
     assert row["_rescued_data"] is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "fitting"),
-    [
-        ("string", "12.50", "12.50"),
-        ("string", "true", "true"),
-        ("string", "[1]", None),
-        ("integer", "12.0", "<12>"),
-        ("integer", "9223372036854775808", None),
-        ("number", '"12.50"', "<12.50>"),
-        ("number", "true", None),
-        ("boolean", '"FALSE"', False),
-        ("boolean", "0", None),
-        ("date-time", '"2020-07-10 15:00:00.000 UTC"', "2020-07-10T15:00:00.000Z"),
-        ("date-time", '"2020-07-10"', None),
-        ("date-time", "1592236800000", None),
-        ("array", "[1.10]", ["<1.10>"]),
-        ("array", "{}", None),
-        ("object", '{"a":1.10}', {"a": "<1.10>"}),
-        ("object", "[]", None),
-        ("any", '"2020-07-10"', "2020-07-10"),
-        ("any", "123456789012345678901234567890", "<123456789012345678901234567890>"),
-        ("any", "12.50", "<12.50>"),
-        ("any", "false", False),
-        ("any", '[1.10,{"a":[]}]', ["<1.10>", {"a": []}]),
-        ("any", '{"a":1.10}', {"a": "<1.10>"}),
-        ("any", '["\\u0000","\\ud800"]', ["\ufffd", "\ufffd"]),
-        ("any", "1e999", "1e999"),
-    ],
-)
-def test_a_typed_attribute_fits_or_is_rescued(kind: str, value: str, fitting: Any) -> None:
+TYPED: list[tuple[str, str, Any]] = [
+    ("string", "12.50", "12.50"),
+    ("string", "true", "true"),
+    ("string", "[1]", None),
+    ("integer", "12.0", "<12>"),
+    ("integer", "9223372036854775808", None),
+    ("number", '"12.50"', "<12.50>"),
+    ("number", "true", None),
+    ("boolean", '"FALSE"', False),
+    ("boolean", "0", None),
+    ("date-time", '"2020-07-10 15:00:00.000 UTC"', "2020-07-10T15:00:00.000Z"),
+    ("date-time", '"2020-07-10"', None),
+    ("date-time", "1592236800000", None),
+    ("array", "[1.10]", ["<1.10>"]),
+    ("array", "{}", None),
+    ("object", '{"a":1.10}', {"a": "<1.10>"}),
+    ("object", "[]", None),
+    ("any", '"2020-07-10"', "2020-07-10"),
+    ("any", "123456789012345678901234567890", "<123456789012345678901234567890>"),
+    ("any", "12.50", "<12.50>"),
+    ("any", "false", False),
+    ("any", '[1.10,{"a":[]}]', ["<1.10>", {"a": []}]),
+    ("any", '{"a":1.10}', {"a": "<1.10>"}),
+    ("any", '["\\u0000","\\ud800"]', ["\ufffd", "\ufffd"]),
+    ("any", "1e999", "1e999"),
+]
+
+
+def test_a_typed_attribute_fits_or_is_rescued() -> None:
     """Under `custom_attributes.<name>`, also where the name has dots itself; null stays null."""
-    narrowed = selected(attributes={"x.y": kind, "z": kind})
-    column, rescued = row_of("custom_attributes", f'{{"x.y":{value},"z":null}}', selections=narrowed)
-    assert column == {"x.y": fitting, "z": None}
-    assert rescued == (None if fitting is not None else {"custom_attributes.x.y": parse(value)})
+    for kind, value, fitting in TYPED:
+        narrowed = selected(attributes={"x.y": kind, "z": kind})
+        column, rescued = row_of("custom_attributes", f'{{"x.y":{value},"z":null}}', selections=narrowed)
+        assert column == {"x.y": fitting, "z": None}, (kind, value, fitting)
+        assert rescued == (None if fitting is not None else {"custom_attributes.x.y": parse(value)}), (
+            kind,
+            value,
+            fitting,
+        )
 
 
 @pytest.mark.parametrize("value", ['"x"', "7", "1.50", "true", "null", "[1,{}]", '{"a":12345678901234567890123}'])

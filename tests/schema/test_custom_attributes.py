@@ -17,43 +17,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize(
-    ("said", "meant"),
-    [
-        ("String", Type.STRING),
-        ("STRING", Type.STRING),
-        ("string (custom)", Type.STRING),
-        ("Number", Type.NUMBER),
-        ("Number (Automatically Detected)", Type.NUMBER),
-        ("Boolean", Type.BOOLEAN),
-        ("Time", Type.DATE_TIME),
-        ("Date", Type.DATE_TIME),
-        ("DateTime", Type.DATE_TIME),
-        ("datetime", Type.DATE_TIME),
-        ("Date/Time", Type.DATE_TIME),
-        ("Array", Type.ARRAY),
-        ("Object Array", Type.ARRAY),
-        ("ObjectArray", Type.ARRAY),
-        ("object_array", Type.ARRAY),
-        ("Array of Objects", Type.ARRAY),
-        ("Array (String)", Type.ARRAY),
-        ("Object", Type.OBJECT),
-        ("Nested Object", Type.OBJECT),
-        ("Mystery", Type.ANY),
-        ("Lifetime Value", Type.ANY),
-        ("Substring", Type.ANY),
-        ("String or Number", Type.ANY),
-        ("Date, String", Type.ANY),
-        ("", Type.ANY),
-        (None, Type.ANY),
-        (7, Type.ANY),
-        (["String"], Type.ANY),
-        ({"type": "String"}, Type.ANY),
-    ],
-)
-def test_types_are_told_from_whatever_spelling(said: Any, meant: Type) -> None:
+SPELLINGS: list[tuple[Any, Type]] = [
+    ("String", Type.STRING),
+    ("STRING", Type.STRING),
+    ("string (custom)", Type.STRING),
+    ("Number", Type.NUMBER),
+    ("Number (Automatically Detected)", Type.NUMBER),
+    ("Boolean", Type.BOOLEAN),
+    ("Time", Type.DATE_TIME),
+    ("Date", Type.DATE_TIME),
+    ("DateTime", Type.DATE_TIME),
+    ("datetime", Type.DATE_TIME),
+    ("Date/Time", Type.DATE_TIME),
+    ("Array", Type.ARRAY),
+    ("Object Array", Type.ARRAY),
+    ("ObjectArray", Type.ARRAY),
+    ("object_array", Type.ARRAY),
+    ("Array of Objects", Type.ARRAY),
+    ("Array (String)", Type.ARRAY),
+    ("Object", Type.OBJECT),
+    ("Nested Object", Type.OBJECT),
+    ("Mystery", Type.ANY),
+    ("Lifetime Value", Type.ANY),
+    ("Substring", Type.ANY),
+    ("String or Number", Type.ANY),
+    ("Date, String", Type.ANY),
+    ("", Type.ANY),
+    (None, Type.ANY),
+    (7, Type.ANY),
+    (["String"], Type.ANY),
+    ({"type": "String"}, Type.ANY),
+]
+
+
+def test_types_are_told_from_whatever_spelling() -> None:
     """Braze's spellings are not documented: a word in it decides; without one, any JSON type will do."""
-    assert discovered_types([{"name": "a", "data_type": said, "status": "Active"}]) == {"a": meant}
+    for said, meant in SPELLINGS:
+        assert discovered_types([{"name": "a", "data_type": said, "status": "Active"}]) == {"a": meant}, (said, meant)
 
 
 @pytest.mark.parametrize(

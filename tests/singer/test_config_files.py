@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zipfile
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,31 +47,25 @@ def zipped() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (gzip.compress(b"{}", mtime=0), "is compressed with gzip, not JSON"),
-        (zipped(), "is a zip archive, not JSON"),
-        (b"<!DOCTYPE html>", "is a web page (HTML), not JSON"),
-        ('{"api_key": "é"}'.encode("latin-1"), "is no text in UTF-8 or UTF-16: save it as UTF-8"),
-        ("{}".encode("utf-16")[:-1], "is no text in UTF-8 or UTF-16"),
-        (b"# settings\napi_key: hidden\n", "is not JSON (line 1, column 1): it looks like YAML"),
-        (b"TAP_BRAZE_EXPORT_API_KEY=hidden\n", "is not JSON (line 1, column 1): it looks like YAML"),
-        ("{,".encode("utf-16"), "is not JSON (line 1, column 2)"),
-        *(
-            (b'{"a": [%s]}' % number, "it holds NaN, Infinity or a number")
-            for number in (b"NaN", b"-Infinity", b"1e400")
-        ),
-    ],
-)
-@pytest.mark.parametrize("option", ["--config", "--state", "--catalog"])
-def test_a_file_that_is_no_json_is_refused_by_what_it_is(
-    tmp_path: Path, content: bytes, told: str, option: str
-) -> None:
-    path = tmp_path / "given.json"
-    path.write_bytes(content)
-    usual = () if option == "--config" else ("--config", encoded(tmp_path / "config.json", BASE, "utf-8"))
-    error = refusal(*usual, option, str(path))
-    assert f"{option}: {path}" in error
-    assert told in error
-    assert "hidden" not in error
+NO_JSON: list[tuple[bytes, str]] = [
+    (gzip.compress(b"{}", mtime=0), "is compressed with gzip, not JSON"),
+    (zipped(), "is a zip archive, not JSON"),
+    (b"<!DOCTYPE html>", "is a web page (HTML), not JSON"),
+    ('{"api_key": "é"}'.encode("latin-1"), "is no text in UTF-8 or UTF-16: save it as UTF-8"),
+    ("{}".encode("utf-16")[:-1], "is no text in UTF-8 or UTF-16"),
+    (b"# settings\napi_key: hidden\n", "is not JSON (line 1, column 1): it looks like YAML"),
+    (b"TAP_BRAZE_EXPORT_API_KEY=hidden\n", "is not JSON (line 1, column 1): it looks like YAML"),
+    ("{,".encode("utf-16"), "is not JSON (line 1, column 2)"),
+    *((b'{"a": [%s]}' % number, "it holds NaN, Infinity or a number") for number in (b"NaN", b"-Infinity", b"1e400")),
+]
+
+
+def test_a_file_that_is_no_json_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    for (content, told), option in product(NO_JSON, ["--config", "--state", "--catalog"]):
+        path = tmp_path / "given.json"
+        path.write_bytes(content)
+        usual = () if option == "--config" else ("--config", encoded(tmp_path / "config.json", BASE, "utf-8"))
+        error = refusal(*usual, option, str(path))
+        assert f"{option}: {path}" in error, (content, told, option)
+        assert told in error, (content, told, option)
+        assert "hidden" not in error, (content, told, option)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,61 +96,77 @@ def test_file_of_odd_json_is_one_line(folder: Path, text: str) -> None:
     assert told.isprintable()
 
 
-@pytest.mark.parametrize(
-    ("odd", "told"),
-    [
-        ({"spool_dir": "a\x00b"}, "spool_dir holds NUL, or half of a character"),
-        ({"spool_dir": "a\ud800b"}, "spool_dir holds NUL, or half of a character"),
-        ({"spool_dir": "~nosuchuser/x"}, "spool_dir ~nosuchuser/x begins with the home of a user who does not exist"),
-        ({"segment_ids": ["\ud800"]}, "segment_ids holds NUL, or half of a character"),
-        ({"custom_attributes": {"a\x00": "string"}}, "custom_attributes holds NUL, or half of a character"),
-        ({"requests_per_minute": 10**400}, "requests_per_minute must be at most 1000000000"),
-        ({"export_timeout_minutes": 10**400}, "export_timeout_minutes must be at most 1000000000"),
-        ({"workers": 1e300}, "workers must be at most 1000000000"),
-        ({"poll_interval_seconds": float("nan")}, "poll_interval_seconds holds NaN or an infinite number"),
-        (
-            {"stream_maps": {"users": {"a": "1", "mail": ""}}},
-            "the expression of mail for users cannot be read (it is empty)",
-        ),
-        (
-            {"stream_maps": {"users": {"mail": "email.lower("}}},
-            "stream_maps: the expression of mail for users cannot be read ('(' was never closed)",
-        ),
-        (
-            {"stream_maps": {"dev*": {"__filter__": "= 1"}}},
-            "stream_maps: the expression of __filter__ for dev* cannot be read (invalid syntax)",
-        ),
-        (
-            {"stream_maps": {"users": {"__alias__": "a b"}}},
-            "stream_maps: Failed to evaluate simpleeval expressions a b",
-        ),
-        ({"stream_maps": {"__else__": "null"}}, 'stream_maps.__else__ must be "__NULL__" or null'),
-        ({"stream_maps": {"users": {"__else__": False}}}, 'stream_maps.users.__else__ must be "__NULL__" or null'),
-        ({"stream_maps": {"users": "email"}}, 'stream_maps.users must be "__NULL__" or null or an object'),
-        ({"stream_maps": {"users": {"x": {"y": None}}}}, 'stream_maps.users.x must be "__NULL__" or null or a text'),
-        ({"stream_maps": {"users": {"__filter__": 3}}}, "stream_maps.users.__filter__ must be a text"),
-        ({"bucket_options": {"x": [float("inf")]}}, "bucket_options holds NaN or an infinite number"),
-    ],
-)
-def test_odd_value_is_named(sandbox: Sandbox, folder: Path, odd: dict[str, Any], told: str) -> None:
-    assert told in outcome({**settings(sandbox, folder), **odd})
+ODD: list[tuple[dict[str, Any], str]] = [
+    ({"spool_dir": "a\x00b"}, "spool_dir holds NUL, or half of a character"),
+    ({"spool_dir": "a\ud800b"}, "spool_dir holds NUL, or half of a character"),
+    ({"spool_dir": "~nosuchuser/x"}, "spool_dir ~nosuchuser/x begins with the home of a user who does not exist"),
+    ({"segment_ids": ["\ud800"]}, "segment_ids holds NUL, or half of a character"),
+    ({"custom_attributes": {"a\x00": "string"}}, "custom_attributes holds NUL, or half of a character"),
+    ({"requests_per_minute": 10**400}, "requests_per_minute must be at most 1000000000"),
+    ({"export_timeout_minutes": 10**400}, "export_timeout_minutes must be at most 1000000000"),
+    ({"workers": 1e300}, "workers must be at most 1000000000"),
+    ({"poll_interval_seconds": float("nan")}, "poll_interval_seconds holds NaN or an infinite number"),
+    (
+        {"stream_maps": {"users": {"a": "1", "mail": ""}}},
+        "the expression of mail for users cannot be read (it is empty)",
+    ),
+    (
+        {"stream_maps": {"users": {"mail": "email.lower("}}},
+        "stream_maps: the expression of mail for users cannot be read ('(' was never closed)",
+    ),
+    (
+        {"stream_maps": {"dev*": {"__filter__": "= 1"}}},
+        "stream_maps: the expression of __filter__ for dev* cannot be read (invalid syntax)",
+    ),
+    (
+        {"stream_maps": {"users": {"__alias__": "a b"}}},
+        "stream_maps: Failed to evaluate simpleeval expressions a b",
+    ),
+    ({"stream_maps": {"__else__": "null"}}, 'stream_maps.__else__ must be "__NULL__" or null'),
+    ({"stream_maps": {"users": {"__else__": False}}}, 'stream_maps.users.__else__ must be "__NULL__" or null'),
+    ({"stream_maps": {"users": "email"}}, 'stream_maps.users must be "__NULL__" or null or an object'),
+    ({"stream_maps": {"users": {"x": {"y": None}}}}, 'stream_maps.users.x must be "__NULL__" or null or a text'),
+    ({"stream_maps": {"users": {"__filter__": 3}}}, "stream_maps.users.__filter__ must be a text"),
+    ({"bucket_options": {"x": [float("inf")]}}, "bucket_options holds NaN or an infinite number"),
+]
 
 
-@pytest.mark.parametrize(
-    "odd", ["http://[", "https://h:x/", "https://h:99999/", "s3://[b/p", "//[", "sftp://[::1", "s3://\u2100/", "a://]b"]
-)
-@pytest.mark.parametrize(
-    "setting",
-    ["api_url", "callback_url", "bucket_url", "fingerprints_url", "identifiers_url", "batch_config"],
-)
-def test_address_that_cannot_be_taken_apart_is_one_line(sandbox: Sandbox, folder: Path, setting: str, odd: str) -> None:
+def test_odd_value_is_named(sandbox: Sandbox, folder: Path) -> None:
+    for odd, told in ODD:
+        assert told in outcome({**settings(sandbox, folder), **odd}), (odd, told)
+
+
+NO_ADDRESSES: list[str] = [
+    "http://[",
+    "https://h:x/",
+    "https://h:99999/",
+    "s3://[b/p",
+    "//[",
+    "sftp://[::1",
+    "s3://\u2100/",
+    "a://]b",
+]
+
+
+ADDRESSES: list[str] = [
+    "api_url",
+    "callback_url",
+    "bucket_url",
+    "fingerprints_url",
+    "identifiers_url",
+    "batch_config",
+]
+
+
+def test_address_that_cannot_be_taken_apart_is_one_line(sandbox: Sandbox, folder: Path) -> None:
     """Before anything is asked of Braze."""
-    value = {"encoding": {"format": "jsonl"}, "storage": {"root": odd}} if setting == "batch_config" else odd
-    told = outcome({**settings(sandbox, folder), setting: value})
+    for odd, setting in product(NO_ADDRESSES, ADDRESSES):
+        value = {"encoding": {"format": "jsonl"}, "storage": {"root": odd}} if setting == "batch_config" else odd
+        told = outcome({**settings(sandbox, folder), setting: value})
 
-    assert setting in told
-    assert "Unforeseen" not in told
-    assert not [call for call in sandbox.calls if call.path.startswith("/users/export")]
+        assert setting in told, (odd, setting)
+        assert "Unforeseen" not in told, (odd, setting)
+        assert not [call for call in sandbox.calls if call.path.startswith("/users/export")], (odd, setting)
 
 
 def test_odd_identifiers_are_left_out(sandbox: Sandbox, folder: Path) -> None:
