@@ -63,7 +63,7 @@ def test_many_objects_are_not_deep() -> None:
     assert result.rejected == []
 
 
-SURROGATES = [
+SURROGATES: list[tuple[str | bytes, str]] = [
     ('"\\ud800"', "\ufffd"),
     ('"\\uDFFF"', "\ufffd"),
     ('"a\\uD83Dz"', "a\ufffdz"),
