@@ -190,10 +190,13 @@ class RunningExports:
 
     def _reason_incomplete(self, export: RunningExport) -> str:
         """Why an export whose files were all read must lack some; empty if it need not."""
-        may_be_empty = export.poller.bookmark.updated_since is not None
-        if export.reason_incomplete or export.is_late or may_be_empty or export.poller.has_found_files:
+        poller = export.poller
+        if export.reason_incomplete or export.is_late or poller.has_found_files:
             return export.reason_incomplete
-        return self._estimates.reason_for_files(export.poller.bookmark, *export.poller.elsewhere)
+        if poller.bookmark.updated_since is None:
+            return self._estimates.reason_for_files(poller.bookmark, *poller.elsewhere)
+        where, is_certain = poller.elsewhere
+        return f"no file has come to bucket_url: {where} has its files, so set bucket_url to that" if is_certain else ""
 
     def done(self, export: RunningExport, file: DeliveredFile, users: int, rejected: int) -> None:
         """Note that the rows of a file are written."""

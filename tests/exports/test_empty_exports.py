@@ -120,6 +120,24 @@ def test_a_callback_proves_that_nobody_was_updated(bucket: Sandbox, clock: Steps
     assert asked(bucket)[2] == before(second)
 
 
+@pytest.mark.parametrize("is_called_back", [True, False])
+def test_files_elsewhere_prove_that_users_were_updated(
+    bucket: Sandbox, clock: Steps, tmp_path: Path, *, is_called_back: bool
+) -> None:
+    """The wrong bucket_url is no empty export: the next run asks from the same time."""
+    port = free_port()
+    callback = {"callback_url": f"http://127.0.0.1:{port}/", "callback_listen": f"127.0.0.1:{port}"}
+    nights = in_bucket(bucket, clock, tmp_path, settle_minutes=0)
+    first = first_night(nights)
+    given = callback if is_called_back else {}
+    run = nights.run({"s": people("a")}, fails=True, bucket_url=str(tmp_path), **given)
+    assert f"no file has come to bucket_url: {tmp_path}/bucket/segment-export/ has its files" in run.error
+
+    third = nights.run({"s": people("a")})
+    assert third.ids() == ["a"]
+    assert asked(bucket) == [None, before(first), before(first)]
+
+
 def test_a_link_that_is_never_ready(hosted: Sandbox, clock: FakeClock, tmp_path: Path) -> None:
     """At the deadline the export ends well, as there may be nobody; the next run asks from the same time."""
     nights = incremental(hosted, clock, tmp_path, export_timeout_minutes=30)
