@@ -126,7 +126,10 @@ def test_files_elsewhere_prove_that_users_were_updated(
 ) -> None:
     """The wrong bucket_url is no empty export: the next run asks from the same time."""
     port = free_port()
-    callback = {"callback_url": f"http://127.0.0.1:{port}/", "callback_listen": f"127.0.0.1:{port}"}
+    callback: dict[str, Any] = {
+        "callback_url": f"http://127.0.0.1:{port}/",
+        "callback_listen": f"127.0.0.1:{port}",
+    }
     nights = in_bucket(bucket, clock, tmp_path, settle_minutes=0)
     first = first_night(nights)
     given = callback if is_called_back else {}
