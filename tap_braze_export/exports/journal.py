@@ -40,6 +40,8 @@ class _Record(msgspec.Struct):
     token: str
     given_state: str
     proven: bool
+    follows: str = ""
+    """Missing in a record of an earlier version."""
 
 
 class Journal:
@@ -101,6 +103,7 @@ class Journal:
                 record.token,
                 given_state=record.given_state,
                 proven=record.proven,
+                follows=record.follows,
             )
         except (OSError, ValueError, RecursionError):
             return None
@@ -140,6 +143,7 @@ class Journal:
             "token": export.token,
             "given_state": self.given_state,
             "proven": export.proven,
+            "follows": export.follows,
         }
         part = self.path.with_suffix(".part")
         with private_file(part) as file:

@@ -152,7 +152,7 @@ class ExportRequest:
             return continued
         if found := self._find_unanswered():
             return found
-        requested = KnownExport(self._wanted(), token=new_token())
+        requested = KnownExport(self._wanted(), token=new_token(), follows=self._last.export_id if self._last else "")
         if self._unanswered is None:
             self._journal.write(requested)
         try:
@@ -308,11 +308,11 @@ class ExportRequest:
         requested = self._unanswered
         if requested is None or self._bucket is None or self.source.kind == GLOBAL_CONTROL_GROUP:
             return None
-        last_id = self._last.export_id if self._last else ""
+        others = {requested.follows, self._last.export_id if self._last else ""}
         by_difference = {
             abs(int(started) - requested.bookmark.requested_at): export_id
             for export_id in self._bucket.export_ids(self.source.segment_id)
-            if export_id != last_id and (started := export_id.rpartition("-")[2]).isdecimal()
+            if export_id not in others and (started := export_id.rpartition("-")[2]).isdecimal()
         }
         if not by_difference or min(by_difference) > _CLOCK_DIFFERENCE_SECONDS:
             return None

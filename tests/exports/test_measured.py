@@ -11,6 +11,7 @@ import pytest
 from tap_braze_export.sandbox import Sandbox
 from tests.exports.test_incremental import HOUR, asked, entry, first_night, incremental, people, rows_by_file
 from tests.support.nights import DAY, Nights, user
+from tests.support.ports import free_port
 from tests.support.steps import Steps, crash, nothing
 
 if TYPE_CHECKING:
@@ -96,3 +97,28 @@ def test_an_export_of_everybody_that_is_continued_names_nobody(sandbox: Sandbox,
 
     assert [since is None for since in asked(sandbox)] == [True, True, True, False, True]
     assert told(run) == ["missed: 1 of 2 changed users were not named by the filter (user_last_updated_at)"]
+
+
+def test_the_incremental_export_is_not_taken_for_the_full_one(clock: Steps, tmp_path: Path) -> None:
+    """A callback ends it so soon that both have nearly one time; the response to the second request is lost."""
+    (tmp_path / "bucket").mkdir()
+    bucket_url, port = str(tmp_path / "bucket"), free_port()
+    callback = {"callback_url": f"http://127.0.0.1:{port}/", "callback_listen": f"127.0.0.1:{port}"}
+    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time, bucket_url=bucket_url) as bucket:
+        nights = measured(bucket, clock, tmp_path, bucket_url=bucket_url, **callback)
+        first_night(nights)
+        a_week_later(nights, "a", "b", not_named="b")
+        bucket.workspace.options.hold = True
+
+        def end_the_incremental_one() -> None:
+            bucket.finish_exports()
+            bucket.set_faults("lost-response")
+
+        clock.steps = [end_the_incremental_one, crash]
+        nights.run(fails=True, confirms=False)
+        clock.steps = [bucket.finish_exports, nothing]
+        clock.time -= DAY - 60
+        run = nights.run()
+
+    assert {row["updated_since"] for row in run.rows("export_files")} == {None}
+    assert sorted(run.ids()) == ["a", "b"]
