@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tap_braze_export.fingerprints.file_names import run_of, running_name
 from tap_braze_export.fingerprints.snapshot import Snapshot
 from tests.support import batches
-from tests.support.model_loader import ModelLoader, emitted_files, read_messages
+from tests.support.model_loader import ModelLoader, emitted_files, emitted_users, read_messages
 from tests.support.nights import DAY, STREAMS, user
 from tests.support.runs import Output, selecting, settings
 from tests.support.steps import STARTED
@@ -40,13 +39,22 @@ PEOPLE = 16
 CITIES = ("Berlin", "Paris")
 APPS = (("Shop",), ("Shop", "News"))
 SEGMENTS = ("a", "b")
-MOST_STEPS = 120
-"""A run has about so many steps; some kills come too late."""
 _RETRY_SECONDS = 600.0
 _NIGHT_SECONDS = 5 * 3600.0
-_FIRST_DAY = time.time() - 30 * DAY
+_FIRST_DAY = time.time() - 90 * DAY
 """In the past, since nothing in the spool may look old."""
 _MORE_STREAMS = ("users", "apps", "custom_events", "segment_members", "export_files", "purchases")
+
+
+@dataclass
+class HistoryClock:
+    """Braze's clock: it stands still while a run goes on."""
+
+    now: float = _FIRST_DAY
+
+    def __call__(self) -> float:
+        """Epoch seconds."""
+        return self.now
 
 
 @functools.cache
@@ -79,7 +87,7 @@ class History:
     Args:
         seed: A number.
         mode: One of `MODES`.
-        braze: A sandbox on this history's clock.
+        braze: A sandbox on a clock of histories, which goes from night to night.
         folder: Receives all files.
         runners: Two makers of runs.
         fingerprints: True if users are compared with what was emitted before.
@@ -93,14 +101,20 @@ class History:
         self.braze = braze
         self.folder = folder
         self.runners = runners
-        self.now = _FIRST_DAY
+        assert isinstance(braze.workspace.clock, HistoryClock)
+        self.clock = braze.workspace.clock
         self.truth = Truth()
         self.loader = ModelLoader()
         self.given_states: dict[str, Any] = {}  # by the export that was read, the STATE that the run was given
         self.other_state: dict[str, Any] | None = None
         self.catalogs = [_catalog(STREAMS), _catalog(_MORE_STREAMS)]
         self.catalog = self.catalogs[0]
+        self.nights = 3
+        self.most_steps = 120  # a run has about so many; some kills come too late
+        self.codes = {0, -9, -15, 143}  # -15: before it listens
+        self.codes_of_undisturbed = {0}
         self.lost_leavers = mode == "bucket" or not fingerprints
+        self.torn: set[str] = set()  # users of whom others may have loaded only some rows
         self.has_leftovers = False
         self.repeats_are_right = False
         self.told: list[str] = []
@@ -132,7 +146,10 @@ class History:
         apps = self.random.choice(APPS)  # few contents, so that users change back
         self.truth.people[name] = user(name, self.random.choice(CITIES), apps=apps)
         if segments is not None:
-            self.truth.segments[name] = segments
+            self._move(name, segments)
+
+    def _move(self, name: str, segments: set[str]) -> None:
+        self.truth.segments[name] = segments
 
     def _deliver(self) -> None:
         for segment_id in SEGMENTS:
@@ -145,33 +162,35 @@ class History:
 
     def change(self) -> set[str]:
         """Change some users, let some move, leave or return; the next night begins. Returns who is to be emitted."""
-        before = {
-            name: (_content(person), set(self.truth.segments[name])) for name, person in self.truth.people.items()
-        }
+        before = {name: (content_of(person), self.truth.segments[name]) for name, person in self.truth.people.items()}
+        self.clock.now += DAY / 2
+        self._change_people()
+        self._deliver()
+        self.clock.now += DAY / 2
+        self.told.append("a night")
+        changed = set()
+        for name, (had, segments) in before.items():
+            now = self.truth.segments[name]
+            if (now and had != content_of(self.truth.people[name])) or now != segments:
+                changed.add(name)
+        return changed
+
+    def _change_people(self) -> None:
         for name in self.random.sample([*self.truth.people], self.random.randint(0, 5)):
             self._set(name)
         for name in self.random.sample([*self.truth.people], self.random.randint(0, 3)):
-            self.truth.segments[name] = set(self.random.choice([(), ("a",), ("b",), ("a", "b")]))
-        self._deliver()
-        self.now += DAY
-        self.told.append("a night")
-        changed = set()
-        for name, (content, segments) in before.items():
-            now = self.truth.segments[name]
-            if (now and content != _content(self.truth.people[name])) or now != segments:
-                changed.add(name)
-        return changed
+            self._move(name, set(self.random.choice([(), ("a",), ("b",), ("a", "b")])))
 
     # Runs
 
     def attempt(self) -> None:
         """A run that is perhaps killed or told to end, and a loader that perhaps fails."""
-        steps = self.random.choice([None, self.random.randrange(MOST_STEPS), self.random.randrange(MOST_STEPS)])
+        steps = self.random.choice([None, *(self.random.randrange(self.most_steps) for _ in range(2))])
         sends = self.random.choice([signal.SIGKILL] * 4 + [signal.SIGTERM])
         if self.random.random() < 0.2:
             self._lose_spool()
         output = self._run(steps=steps, sends=sends)
-        assert output.code in {0, -9, -15, 143}, f"code {output.code}: {self._story(output)}"  # -15: before it listens
+        assert output.code in self.codes, f"code {output.code}: {self._story(output)}"
         self.loader.read_some(output, self.random)
         self.told.append(f"attempt: {steps} steps, code {output.code}; {self.loader.told[-1]}")
         self.has_leftovers = True
@@ -179,7 +198,7 @@ class History:
     def undisturbed(self) -> KilledOutput:
         """A run to the end, of which all is loaded and confirmed."""
         output = self._run()
-        assert output.code == 0, self._story(output)
+        assert output.code in self.codes_of_undisturbed, self._story(output)
         self.loader.read_all(output)
         self.told.append("undisturbed")
         return output
@@ -193,30 +212,49 @@ class History:
         self._check(output)
         return output
 
+    def quiet_night(self) -> None:
+        """With fingerprints exactly the users that changed are emitted, on the night after."""
+        if "fingerprints_url" not in self.config:
+            return
+        self.finish()  # what two runs at once have emitted is emitted twice
+        changed = self.change()
+        quiet = self.finish()
+        assert emitted_users(quiet) <= changed, self._story(quiet)
+
     def _run(self, **kill: Any) -> KilledOutput:
-        to_continue = self._exports_to_continue()
+        self.clock.now += _RETRY_SECONDS
+        given, to_continue = self.loader.state, self._exports_to_continue()
         for export in self.braze.workspace.running():
             if export.segment.id not in to_continue or self.random.random() < 0.5:
                 export.finish()  # whether it is polled or not
         calls, catalog = len(self.braze.calls), self.catalog
         speed = 200.0 if self.mode == "resync" else 1.0  # a group of responses is emitted after thirty seconds
-        output = self.runners[0].run(self.config, catalog, self.loader.state, now=self._tick(), speed=speed, **kill)
+        output = self.runners[0].run(self.config, catalog, given, now=self.clock.now, speed=speed, **kill)
         for journalled in self._journals().values():
             if not journalled["running"]:
-                self.given_states.setdefault(journalled["export_id"], self.loader.state)
-        started = Counter(
-            call.body["segment_id"] for call in self.braze.calls[calls:] if call.path == STARTED and call.status == 201
-        )
-        assert all(count == 1 for count in started.values()), self._story(output)
+                self.given_states.setdefault(journalled["export_id"], given)
+        started: dict[str, list[str | None]] = {}
+        for call in self.braze.calls[calls:]:
+            if call.path == STARTED and call.status == 201:
+                started.setdefault(call.body["segment_id"], []).append(call.body.get("user_last_updated_at"))
+        self._check_requests(started, output)
+        self._note(output, given)
         twice = to_continue & started.keys()
         assert not twice or self.repeats_are_right, f"second exports of {twice}: {self._story(output)}"
         repeated = self.loader.files & emitted_files(read_messages(output))
         assert not repeated or self.repeats_are_right, f"repeated {repeated}: {self._story(output)}"
         return output
 
+    def _check_requests(self, started: Mapping[str, list[str | None]], output: Output) -> None:
+        """Check the requests that a run has made: of each segment `user_last_updated_at` of its exports."""
+        assert all(asked == [None] for asked in started.values()), self._story(output)
+
+    def _note(self, output: KilledOutput, given: Any) -> None:
+        """Note what a run has written that was handed this STATE."""
+
     def _tick(self) -> float:
-        self.now += _RETRY_SECONDS
-        return self.now
+        self.clock.now += _RETRY_SECONDS
+        return self.clock.now
 
     def _exports_to_continue(self) -> set[str]:
         """The segments of which the next run must not start another export, as the documents promise it."""
@@ -231,7 +269,7 @@ class History:
             journalled = None
         known = journalled or entry
         began = datetime.fromisoformat(known["requested_at"]).timestamp() if known else 0.0
-        if not known or not known["export_id"] or began < self.now - _NIGHT_SECONDS:
+        if not known or not known["export_id"] or began < self.clock.now - _NIGHT_SECONDS:
             return False
         if entry and entry["export_id"] == known["export_id"]:
             return bool(entry["running"] and (journalled or self.mode == "bucket"))
@@ -250,12 +288,15 @@ class History:
 
     def disturb(self) -> None:
         """Let something of the rest happen."""
+        self.random.choice(self._events())()
+
+    def _events(self) -> list[Callable[[], None]]:
         events: list[Callable[[], None]] = [self._lose_spool]
         if "fingerprints_url" in self.config:
             events += [self._resync_elsewhere, self._resync_elsewhere, self._damage, self._select]
             if self.mode in {"url", "bucket", "batch"}:
                 events += [self._two_at_once, self._two_at_once]
-        self.random.choice(events)()
+        return events
 
     def _select(self) -> None:
         self.catalog = self.random.choice(self.catalogs)
@@ -274,6 +315,7 @@ class History:
         self.loader.read_some(output, self.random)
         self.loader.state, self.other_state = state, self.loader.state
         self.loader.files = files
+        self.torn.update(wanted)
         self.told.append(f"resync elsewhere of {wanted}: {self.loader.told[-1]}")
 
     def _two_at_once(self) -> None:
@@ -286,6 +328,9 @@ class History:
                 for runner, config in zip(self.runners, configs, strict=True)
             ]
             outputs = [future.result() for future in futures]
+        for output in outputs:
+            self._note(output, state)
+        self.torn.update(self.truth.people)
         kept = self.random.choice([None, 0, 1])
         alone = [output for output in outputs if not self._saw_its_end(output, outputs)]
         if len(alone) == len(outputs):
@@ -329,30 +374,30 @@ class History:
 
     # The end
 
+    def held(self) -> dict[str, tuple[Any, ...]]:
+        """The content of each user in the target."""
+        tables = self.loader.tables
+        users = {row["braze_id"]: row for row in tables.get("users", {}).values()}
+        current: dict[tuple[str, str], list[str]] = {}
+        for stream in ("apps", "custom_events"):
+            for row in tables.get(stream, {}).values():
+                if row["braze_id"] in users and row["exported_at"] == users[row["braze_id"]]["exported_at"]:
+                    current.setdefault((row["braze_id"], stream), []).append(row["name"])
+        return {
+            name: (row["home_city"], *(sorted(current.get((name, stream), [])) for stream in ("apps", "custom_events")))
+            for name, row in users.items()
+        }
+
     def _check(self, output: Output) -> None:
-        story, tables = self._story(output), self.loader.tables
+        story = self._story(output)
         wanted = (
             self.truth.people
             if self.mode == "resync"
             else {name: person for name, person in self.truth.people.items() if self.truth.segments[name]}
         )
-        users = {row["braze_id"]: row for row in tables["users"].values()}
-        found = {
-            name: (
-                users[name]["home_city"],
-                *(
-                    sorted(
-                        row["name"]
-                        for row in tables.get(stream, {}).values()
-                        if row["braze_id"] == name and row["exported_at"] == users[name]["exported_at"]
-                    )
-                    for stream in ("apps", "custom_events")
-                ),
-            )
-            for name in wanted
-            if name in users
-        }
-        assert found == {name: _content(person) for name, person in wanted.items()}, story
+        held = self.held()
+        found = {name: held[name] for name in wanted if name in held}
+        assert found == {name: content_of(person) for name, person in wanted.items()}, story
         for segment_id in SEGMENTS if self.mode != "resync" else ():
             members, now = self.loader.members(segment_id), self.truth.members(segment_id)
             assert {*now} <= {*members}, story
@@ -369,7 +414,8 @@ def _confirmed(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return found
 
 
-def _content(person: Mapping[str, Any]) -> tuple[Any, ...]:
+def content_of(person: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The part of a user that is compared."""
     events = sorted(event["name"] for event in person["custom_events"])
     return person["home_city"], sorted(app["name"] for app in person["apps"]), events
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
-from tests.support.histories import MODES, History
+from tests.support.histories import MODES, History, HistoryClock
+from tests.support.incremental_histories import IncrementalHistory
 from tests.support.killed_runs import Runner
-from tests.support.model_loader import emitted_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +21,15 @@ HISTORIES = int(os.environ.get("CRASH_HISTORIES", "1"))
 """Histories of each mode."""
 FIRST = int(os.environ.get("CRASH_FIRST", "0"))
 """The first one's number."""
+KIND = os.environ.get("CRASH_KIND", "")
+"""For histories of one of `KINDS` alone; otherwise the seed draws it."""
+KINDS = {"full": History, "incremental": IncrementalHistory}
 CASES = [
     pytest.param(mode, fingerprints, id=f"{mode}, {'fingerprints' if fingerprints else 'plain'}")
     for mode in MODES
     for fingerprints in (True, False)
     if not (fingerprints and mode == "resync")  # which skips nobody
 ]
-NIGHTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +52,20 @@ def test_the_target_has_the_truth(
     tmp_path: Path, runners: tuple[Runner, Runner], mode: str, seed: int, *, fingerprints: bool
 ) -> None:
     """After the next undisturbed night; no export is started twice, and no file is emitted again that STATE covers."""
-    clock: list[History] = []
+    kind = KIND or random.Random(f"{mode} {fingerprints} {seed}").choice([*KINDS])
     options: dict[str, Any] = {"empty_polls": seed % 3}
     if mode == "bucket":
         (tmp_path / "bucket").mkdir()
-        options = {"bucket_url": str(tmp_path / "bucket"), "delay": 0.005 * (seed % 2)}
-    with Sandbox(users=0, clock=lambda: clock[0].now if clock else 0.0, ids_limit=250_000, **options) as braze:
-        history = History(seed, mode, braze, tmp_path, runners, fingerprints=fingerprints)
-        clock.append(history)
-        for night in range(NIGHTS):
+        options = {"bucket_url": str(tmp_path / "bucket"), "delay": 0.005 * (seed % 2) * (kind == "full")}
+    with Sandbox(users=0, clock=HistoryClock(), ids_limit=250_000, **options) as braze:
+        history = KINDS[kind](seed, mode, braze, tmp_path, runners, fingerprints=fingerprints)
+        for night in range(history.nights):
             if night:
                 history.change()
             if history.random.random() < 0.5:
                 history.disturb()
             for _ in range(history.random.randint(1, 3)):
                 history.attempt()
-            if night == NIGHTS - 1 or history.random.random() < 0.5:
+            if night == history.nights - 1 or history.random.random() < 0.5:
                 history.finish()
-        if not fingerprints:
-            return
-        history.finish()  # what two runs at once have emitted is emitted twice
-        changed = history.change()
-        quiet = history.finish()
-        assert emitted_users(quiet) <= changed, history.told
+        history.quiet_night()
