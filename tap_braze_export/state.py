@@ -148,7 +148,7 @@ class Bookmark:
         if self.is_full:
             self.complete = CompleteExports(accepted_at, self.updated_since, accepted_at, self.rows_signature)
         elif self.complete is not None and self.complete.rows_signature == self.rows_signature:
-            self.complete = replace(self.complete, accepted_at=max(accepted_at, self.complete.accepted_at))
+            self.complete = replace(self.complete, accepted_at=accepted_at)
 
     @property
     def users_to_compare(self) -> int | None:

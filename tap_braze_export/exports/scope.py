@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3600.0
 _CLOCK_SET_BACK_SECONDS = _DAY
-"""Seconds by which the last full export may lie in the future: Braze's clock and this machine's may differ."""
+"""Seconds by which the last complete export may lie in the future: Braze's clock and this machine's may differ."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Scope:
 
 NO_FULL_EXPORT = "STATE knows no complete full export of it"
 OTHER_ROWS = "fields, selection, schema or settings that shape rows have changed since the last complete full export"
-OTHER_START = "start_date is earlier than in the last complete full export"
+OTHER_START = "start_date is earlier than in the last complete full export, or not set any more"
 TOO_OLD = "the last complete full export is older than full_export_days"
-CLOCK_SET_BACK = "the last complete full export lies in the future, so this machine's clock was set back"
+CLOCK_SET_BACK = "the last complete export lies in the future, so this machine's clock or Braze's was set back"
 
 
 def scope_of(  # noqa: PLR0911 - a return for each row of the table
@@ -84,7 +84,7 @@ def scope_of(  # noqa: PLR0911 - a return for each row of the table
     full_again_at = complete.full_at + settings.full_export_days * _DAY
     if now > full_again_at:
         return Scope(start, reason=TOO_OLD)
-    if complete.full_at > now + _CLOCK_SET_BACK_SECONDS:
+    if max(complete.full_at, complete.accepted_at) > now + _CLOCK_SET_BACK_SECONDS:
         return Scope(start, reason=CLOCK_SET_BACK)
     return incremental_scope(complete, settings=settings)
 

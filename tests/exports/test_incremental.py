@@ -229,6 +229,23 @@ def test_braze_has_another_time(clock: FakeClock, tmp_path: Path, hours: int) ->
         assert second.rows("users")[0]["exported_at"] == timestamp(clock.time)  # which is this machine's
 
 
+def test_a_wrong_time_of_braze_counts_for_one_night(clock: FakeClock, tmp_path: Path) -> None:
+    """As soon as `Date` is right again, the next complete export has the right time, though it is the earlier one."""
+    ahead = [0.0]
+    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time + ahead[0]) as sandbox:
+        nights = incremental(sandbox, clock, tmp_path)
+        first_night(nights)
+        ahead[0] = 20 * HOUR
+        nights.run({"s": people()})
+        second = clock.time
+        ahead[0] = 0
+        nights.clock.time -= 12 * HOUR
+        nights.run({"s": people()})
+        third = clock.time
+        nights.run({"s": people()})
+        assert asked(sandbox)[2:] == [before(second + 20 * HOUR), before(third)]
+
+
 def test_a_clock_that_differs_by_seconds_is_right(clock: FakeClock, tmp_path: Path) -> None:
     with Sandbox(users=0, odd_users=False, clock=lambda: clock.time + 50) as sandbox:
         nights = incremental(sandbox, clock, tmp_path)

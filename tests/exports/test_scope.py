@@ -58,6 +58,7 @@ def test_incremental() -> None:
         pytest.param(COMPLETE, FULL + 7 * DAY + 1, "rows", {}, TOO_OLD, id="too old"),
         pytest.param(COMPLETE, FULL + DAY + 1, "rows", {"full_export_days": 1}, TOO_OLD, id="one day"),
         pytest.param(COMPLETE, FULL - DAY - 1, "rows", {}, CLOCK_SET_BACK, id="clock set back"),
+        pytest.param(COMPLETE, LAST - DAY - 1, "rows", {}, CLOCK_SET_BACK, id="clock set back since the last one"),
     ],
 )
 def test_full(complete: CompleteExports | None, now: float, rows: str, config: dict[str, Any], reason: str) -> None:
@@ -68,7 +69,7 @@ def test_full(complete: CompleteExports | None, now: float, rows: str, config: d
 
 def test_not_too_old_yet() -> None:
     assert not scope(now=FULL + 7 * DAY).is_full
-    assert not scope(now=FULL + DAY, full_export_days=1).is_full
+    assert not scope(replace(COMPLETE, accepted_at=FULL), now=FULL + DAY, full_export_days=1).is_full
 
 
 def test_a_clock_that_differs_by_hours() -> None:
