@@ -159,4 +159,5 @@ class PollTimer:
 
 def timestamp(seconds: float) -> str:
     """Epoch seconds in the one form of `exported_at`: YYYY-MM-DDTHH:MM:SS.ffffffZ."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime, which leaves zeros of early years out.
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ def read_date_time(text: str, *, setting: str) -> float:
     """
     try:
         moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        timestamp(seconds)  # in UTC it may lie beyond the years that there are
     except (ValueError, OverflowError):
         raise ConfigError(f"{setting} must be a date-time such as 2026-01-31T00:00:00Z") from None
+    return seconds
 
 
 def check_callback_url(text: str) -> None:

@@ -60,6 +60,7 @@ _READ_BY: Mapping[str, Callable[[str], object]] = {
 """The function that reads the text of a setting; it raises a ConfigError if it is no address, or no date-time."""
 _LARGEST_INTEGER = 10**9
 """Of any setting: what is computed of it stays a number that programs can hold."""
+_A_CENTURY_OF_DAYS = 36_500
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
 
 
@@ -148,6 +149,7 @@ class TapBrazeExport(Plugin):
             "full_export_days",
             "Full export after",
             "With incremental: days after the last complete full export at which a run asks for everybody again",
+            maximum=_A_CENTURY_OF_DAYS,
         ),
         _integer(
             "overlap_minutes",

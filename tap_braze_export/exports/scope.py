@@ -93,7 +93,7 @@ def incremental_scope(complete: CompleteExports, *, settings: Settings) -> Scope
     """The users that were updated since the last complete export, whatever the age of the last full one."""
     start = settings.start_seconds
     # Whole seconds, the earlier one: what is asked for is what STATE and the next run compare with.
-    since = float(int(complete.accepted_at - settings.overlap_seconds))
+    since = float(max(0, int(complete.accepted_at - settings.overlap_seconds)))
     if start is not None and since <= start:
         return Scope(start)  # a full export would ask for no more
     full_again_at = complete.full_at + settings.full_export_days * _DAY

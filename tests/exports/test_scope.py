@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tap_braze_export.errors import ConfigError
 from tap_braze_export.exports.scope import (
     CLOCK_SET_BACK,
     NO_FULL_EXPORT,
@@ -89,6 +90,15 @@ def test_start_date() -> None:
     assert scope(start_date=start).requested == "2026-11-30T01:00:00Z"
     assert scope(start_date="2026-11-30T01:00:00Z") == Scope(at("2026-11-30T01:00:00"))
     assert scope(start_date="2026-11-30T03:00:00+01:00") == Scope(at("2026-11-30T02:00:00"))
+
+
+def test_times_far_away() -> None:
+    """What is asked of Braze is a date-time, and the log can say when everybody is asked for again."""
+    assert scope(overlap_minutes=1_000_000_000).requested == "1970-01-01T00:00:00Z"
+    assert scope(None, start_date="0987-06-05").requested == "0987-06-05T00:00:00Z"
+    assert str(scope(full_export_days=36_500)).endswith("; full again on 2126-11-04")
+    with pytest.raises(ConfigError, match="start_date must be a date-time"):
+        scope(None, start_date="0001-01-01T00:00:00+05:00")
 
 
 def test_an_earlier_start_date_needs_a_full_export() -> None:

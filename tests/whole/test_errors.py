@@ -101,6 +101,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"output_format": "rar"}, ["output_format", "zip, gzip"]),
     ({"poll_interval_seconds": 0}, ["poll_interval_seconds", "at least 1"]),
     ({"concurrent_exports": 101}, ["concurrent_exports", "at most 100"]),
+    ({"full_export_days": 36_501}, ["full_export_days", "at most 36500"]),
     ({"export_timeout_minutes": 1.5}, ["export_timeout_minutes", "an integer"]),
     ({"global_control_group": "perhaps"}, ["global_control_group", "true or false"]),
     ({"custom_attributes": {"plan": "text"}}, ["custom_attributes.plan", "string, integer"]),
