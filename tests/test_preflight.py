@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import fsspec
 import pytest
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.exports.scope import OTHER_ROWS
+from tap_braze_export.exports.scope import OTHER_ROWS, TOO_OLD
 from tap_braze_export.preflight import check
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
@@ -444,12 +445,16 @@ def test_it_says_whom_the_next_run_asks_for(tmp_path: Path) -> None:
         known = remarks(command(*given, str(catalog)))[subject]
         catalog.write_text(json.dumps(selecting(["users"])))
         other = remarks(command(*given, str(catalog)))[subject]
+        state.write_text(re.sub(r'"full_at": "\d{4}', '"full_at": "2020', state.read_text()))
+        measures = settings(sandbox, tmp_path, incremental=True, fingerprints_url=str(tmp_path))
+        due = remarks(command("--test", "--config", written(tmp_path, measures), "--state", str(state)))[subject]
         at = datetime.fromisoformat(run.rows("users")[0]["exported_at"])
 
     assert without == "cannot be checked (STATE decides if it is incremental: give that of the last run with --state)"
     since, again = at - timedelta(hours=1), at + timedelta(days=7)
     assert known == f"works (incremental since {since:%Y-%m-%dT%H:%M:%SZ}; full again on {again:%Y-%m-%d})"
     assert other == f"works (full export ({OTHER_ROWS}))"
+    assert due.startswith(f"works (full export ({TOO_OLD}), after an incremental one that measures the filter")
 
 
 def test_identifiers_are_counted_by_kind_without_their_content(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from tap_braze_export.resync.identifiers_file import EXTERNAL_ID, USER_ALIAS
 
 EMAIL, PHONE = "email", "phone"
 _MAX_CHARS = 2_000
-_MAX_WHOLE_FLOAT = 2**53
-"""Floats beyond it have lost digits."""
+_MAX_WHOLE_FLOAT = 2**53 - 1
+"""Floats beyond it may have lost digits."""
 _NULLS = frozenset({"NULL", "null", "Null", r"\N", "nan", "NaN", "NAN", "None", "<NA>", "NaT"})
 """What databases and pandas write for no value."""
 _PLACEHOLDERS = frozenset({"n/a", "na", "(null)", "[null]", "-", "--"})
@@ -23,7 +23,8 @@ _EDGES = _INVISIBLE + "\u00a0\u202f\u2007"
 _QUOTES = {"\u201c": "\u201d\u201c", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb", "\u2018": "\u2019", '"': '"'}
 """Closing quotes by the opening one."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_WHOLE_FLOAT = re.compile(r"(\+?\d+)\.0+")
+_WHOLE_FLOAT = re.compile(r"(\+?\d+)(\.0+|,00?)")
+"""Matches 4711.0, and 4711,0 where decimals have a comma; 4,000 may have one between its thousands."""
 _ROUNDED = re.compile(r"\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
 _SHEET_TEXT = re.compile(r"'\+?\d+")
 """A number that a spreadsheet keeps as text."""

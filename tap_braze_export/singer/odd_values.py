@@ -17,6 +17,8 @@ MAX_LEVELS = 100
 """Lists and objects inside each other in a setting or a file: more make other programs fail."""
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_PLACEHOLDER = re.compile(r"\$\{[^{}]*\}|\{\{.*\}\}|(?<![^/])\$[A-Za-z_]\w*(?=/|$)")
+"""A variable that an env file or a secret keeps as it is: ${NAME}, {{ name }}, $NAME/folder."""
 _WITH_LINES = ("bucket_options", "stream_maps", "stream_map_config", "faker_config")
 """Settings whose texts may have several lines: keys, and expressions."""
 _CHECKED_ELSEWHERE = (*IDENTIFIER_KINDS, *_WITH_LINES, "api_url")
@@ -43,7 +45,7 @@ def odd_settings(config: Mapping[str, Any]) -> list[str]:
 
 
 def odd_texts(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
-    """Name the settings, converted ones, whose texts hold control characters, or begin with a quotation mark."""
+    """Name the settings, converted ones, whose texts nobody means: with control characters, quotes or placeholders."""
     errors = []
     for name, value in config.items():
         if name in _CHECKED_ELSEWHERE:
@@ -54,6 +56,8 @@ def odd_texts(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> list
             errors.append(f"{name} holds a line end or another control character: remove it")
         elif (is_plain or isinstance(value, list)) and any(map(begins_with_quote, texts)):
             errors.append(f"{name} begins with a quotation mark: remove it")
+        elif name != "custom_attributes" and any(map(_PLACEHOLDER.search, texts)):
+            errors.append(f"{name} holds a placeholder that nothing has replaced: write the value itself")
     return errors
 
 

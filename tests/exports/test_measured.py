@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.exports.scope import TOO_OLD
 from tap_braze_export.sandbox import Sandbox
-from tests.exports.test_incremental import HOUR, asked, entry, first_night, incremental, people, rows_by_file
+from tests.exports.test_incremental import HOUR, asked, before, entry, first_night, incremental, people, rows_by_file
+from tests.exports.test_waiting import start
 from tests.support.nights import DAY, Nights, user
 from tests.support.ports import free_port
-from tests.support.steps import Steps, crash, nothing
+from tests.support.steps import STARTED, Steps, crash, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,3 +124,26 @@ def test_the_incremental_export_is_not_taken_for_the_full_one(clock: Steps, tmp_
 
     assert {row["updated_since"] for row in run.rows("export_files")} == {None}
     assert sorted(run.ids()) == ["a", "b"]
+
+
+def test_a_segment_that_braze_still_exports_is_asked_for_once(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
+    """The full export that is due would be refused as well: it waits for the next run."""
+    nights = measured(sandbox, clock, tmp_path, on_running_export="fail")
+    first_night(nights)
+    a_week_later(nights, "a", not_named="")
+    sandbox.workspace.options.hold = True
+    start(sandbox, "s")
+    run = nights.run(fails=True)
+
+    assert run.error.count("Braze is already exporting it") == 1
+    assert [call.status for call in sandbox.calls if call.path == STARTED] == [201, 201, 429]
+
+
+def test_the_log_says_that_a_full_export_follows(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
+    nights = measured(sandbox, clock, tmp_path)
+    first = first_night(nights)
+    a_week_later(nights, "a", not_named="")
+    run = nights.run()
+
+    told = [line.partition("fields; ")[2] for line in run.lines if line.startswith("Requested")]
+    assert told == [f"incremental since {before(first)}; a full one follows", f"full export ({TOO_OLD})"]

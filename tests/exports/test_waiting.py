@@ -132,13 +132,13 @@ def test_rate_limit(tmp_path: Path) -> None:
 # An export of the segment runs already
 
 
-def start(sandbox: Sandbox) -> None:
+def start(sandbox: Sandbox, segment_id: str = "all-users") -> None:
     """Somebody else starts an export of the segment."""
     import requests
 
     requests.post(
         sandbox.api_url + STARTED,
-        json={"segment_id": "all-users", "fields_to_export": ["braze_id"]},
+        json={"segment_id": segment_id, "fields_to_export": ["braze_id"]},
         headers={"Authorization": f"Bearer {sandbox.api_key}"},
         timeout=10,
     )
