@@ -102,6 +102,24 @@ def test_half_a_pair_and_control_characters_are_refused() -> None:
             assert "hid" not in errors[0], (name, text, errors)
 
 
+def test_placeholders_that_nothing_has_replaced_are_refused() -> None:
+    """They would be a folder of that name, outside the volume. Text that merely has such signs stays."""
+    for name, schema in SCHEMAS.items():
+        if name in {*IDENTIFIER_KINDS, *FREE, "api_url", "custom_attributes"} or "boolean" in schema["type"]:
+            continue
+        for text in ("${NAME}", "${NAME:-x}/spool", "{{ name }}", "s3://b/{{name}}/x", "$NAME", "$NAME/spool"):
+            value: Any = [text, "x"] if "array" in schema["type"] else text
+            if name == "batch_config":
+                value = {"encoding": {"format": "jsonl"}, "storage": {"root": text}}
+            errors = outcome({name: value}, name)
+            if "string" in schema["type"] or isinstance(value, list | dict):
+                assert errors == [f"{name} holds a placeholder that nothing has replaced: write the value itself"], (
+                    *(name, text, errors),
+                )
+    for text in ("/spool/a$b", "/spool/{a}", "s3://b/ids-{1,2}.csv", "$", "$$"):
+        assert outcome({"fingerprints_url": text}, "fingerprints_url") == text
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\x00", "\t", "\x1f"])
 def test_line_ends_around_the_items_of_a_list_go(ending: str) -> None:
     """In JSON, where blanks inside quotes would stay; an external id may begin with a blank, and with a quote."""
