@@ -62,7 +62,7 @@ night-tests: export NIGHT := 1
 night-tests: export HOSTILE_EXAMPLES := 300
 night-tests: export SET_CLOCKS := 100
 night-tests: export BUCKET_HISTORIES := 3000
-night-tests: export KILL_STRIDE := 3
+night-tests: export KILL_STRIDE := 1
 night-tests: export CRASH_HISTORIES := 12
 night-tests: export CRASH_FIRST := $(or $(CRASH_FIRST),$(shell echo $$((100 * ($$(date +%s) / 86400)))))
 night-tests: test

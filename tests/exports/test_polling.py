@@ -22,6 +22,7 @@ from tap_braze_export.state import Bookmark
 from tap_braze_export.threads import DaemonThreads
 from tests.support import ports
 from tests.support.fakes import FakeClock
+from tests.support.night import at_night
 from tests.support.runs import Run, selecting, settings, sync
 from tests.support.steps import Steps, braze, crash, exports, nothing, posts
 
@@ -427,11 +428,12 @@ def test_broken_download_goes_on_after_a_crash(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_four_thousand_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("files", at_night([1000, 4000], but=[1000]))
+def test_many_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], files: int) -> None:
     """STATE stays below 64 KB, and all STATE messages of the run below 1 % of its output."""
     clock = Steps()
     moments: list[float] = []
-    with braze(clock, tmp_path, users=4000, users_per_file=1, hold=True) as sandbox:
+    with braze(clock, tmp_path, users=files, users_per_file=1, hold=True) as sandbox:
 
         def deliver() -> None:
             sandbox.finish_exports()
@@ -443,11 +445,11 @@ def test_four_thousand_small_files(tmp_path: Path, capsys: pytest.CaptureFixture
     sizes = [len(line) for line in run.stdout.splitlines() if line.startswith(b'{"type":"STATE"')]
     with capsys.disabled():
         print(  # noqa: T201 - what this costs is worth a line in every run
-            f"\n4,000 files read in {took:.1f} s, last STATE {sizes[-1]:,} bytes,"
+            f"\n{files:,} files read in {took:.1f} s, last STATE {sizes[-1]:,} bytes,"
             f" {len(sizes)} STATE messages {sum(sizes):,} of {len(run.stdout):,} bytes"
         )
-    assert run.counts["export_files"] == 4000
-    assert exports(run.states[-1])[0]["files"] == 4000
+    assert run.counts["export_files"] == files
+    assert exports(run.states[-1])[0]["files"] == files
     assert max(sizes) < 64_000
     assert sum(sizes) < len(run.stdout) / 100
     assert json.dumps(run.states[-1]).count("http") == 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Users = Mapping[str, bytes]
 
 NIGHTS = 2
-STRIDE = int(os.environ.get("KILL_STRIDE", "3"))
+STRIDE = int(os.environ.get("KILL_STRIDE", "6"))
 """Steps between two tries: 1 for every step."""
 MOST_FILES = 20
 """Two versions, their parts and those of the nights between; a leak of one file a night would be seen."""

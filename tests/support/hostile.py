@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "10"))
 """Of each door; HOSTILE_EXAMPLES=10000 tries as many."""
 few_examples = settings(
     max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -143,8 +143,9 @@ def test_bucket_that_a_worker_does_not_reach_is_told(cluster: LocalCluster, tmp_
         executor.close()
 
 
+@pytest.mark.night
 def test_file_that_kills_workers_is_an_error(cluster: LocalCluster, executor: DaskCluster, tmp_path: Path) -> None:
-    """The run ends, since the next files would kill workers, too."""
+    """The run ends, since the next files would kill workers, too. By day, test_runs_on_dask.py sees it."""
     put(tmp_path, "first")
     (file,) = delivered(tmp_path)
     with deadly(cluster, None), pytest.raises(TapError, match="2 Dask workers died while they read the same file"):
