@@ -21,6 +21,7 @@ from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.sessions import Session
 from tests.support.braze_calls import ALL, refused
 from tests.support.fakes import Server, as_json
+from tests.support.night import at_night
 from tests.support.runs import selecting, sync
 from tests.support.s3 import EXPORT, SECRET, ScriptedS3
 from tests.support.tls import TlsServer, bad_bundles, self_signed, set_only
@@ -232,7 +233,7 @@ def test_bucket_behind_an_untrusted_certificate_is_told_at_once(
     assert clock.slept == []
 
 
-@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("variable", at_night(["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"], but=["AWS_CA_BUNDLE"]))
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_file_of_certificates_is_named_for_a_bucket(
     store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, variable: str, bad: str
@@ -267,7 +268,7 @@ def other_cloud(scheme: str, url: str, clock: FakeClock) -> Bucket:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["gs", "abfs"])
+@pytest.mark.parametrize("scheme", at_night(["gs", "abfs"], but=["gs"]))
 def test_other_clouds_behind_an_untrusted_certificate_are_told(
     store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:

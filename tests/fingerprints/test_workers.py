@@ -105,7 +105,7 @@ def test_dask_workers_read_the_version_themselves(cluster: LocalCluster, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
+@pytest.mark.parametrize("kind", at_night(["s3", "gcs", "azure"], but=["s3"]))
 def test_fingerprints_in_a_cloud(cloud: Callable[[str], Store], sandbox: Sandbox, tmp_path: Path, kind: str) -> None:
     """Parts, versions, marks and pruning, with the options of a bucket of the same scheme."""
     store = cloud(kind)

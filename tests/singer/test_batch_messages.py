@@ -28,6 +28,7 @@ from tests.support import batches, clouds
 from tests.support.batches import comparable, config, manifests, records
 from tests.support.fakes import FakeClock
 from tests.support.loaders import load
+from tests.support.night import at_night
 from tests.support.runs import Run, command, refusal, selecting, settings, sync, written
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("some", [False, True], ids=["everything", "deselected"])
-@pytest.mark.parametrize("shape", [*SHAPES])
+@pytest.mark.parametrize("shape", at_night(SHAPES, but=[*SHAPES][::2]))
 def test_files_hold_the_records(sandbox: Sandbox, tmp_path: Path, shape: str, some: bool) -> None:  # noqa: FBT001
     """Files hold every row as a RECORD message would, to the digit: selected, mapped, filtered, renamed, flattened."""
     catalog = selecting([stream for stream in DEFAULT_STREAMS if stream != "apps"], FIELDS) if some else None
@@ -316,7 +317,7 @@ def test_parquet_refuses_what_it_cannot_hold(kind: str, value: Any) -> None:
     assert str(value) not in str(raised.value).replace("a of s", "").replace(kind, "") or value == 1
 
 
-@pytest.mark.parametrize("shape", ["maps", "flattening", "both"])
+@pytest.mark.parametrize("shape", at_night(["maps", "flattening", "both"], but=["both"]))
 def test_parquet_of_stream_maps(sandbox: Sandbox, tmp_path: Path, shape: str) -> None:
     """Parquet files hold as many rows as there would be RECORD messages, in the same order of keys."""
     segments = {"segment_ids": ["all-users", "one"], "concurrent_exports": 1}
@@ -357,7 +358,7 @@ def test_duckdb_reads_the_files(sandbox: Sandbox, tmp_path: Path, file_format: s
         assert (batches.exact(row[0]), row[1]) == (batches.exact(json.dumps(PERSON["custom_attributes"])), 12.5)
 
 
-@pytest.mark.parametrize("compression", ["gzip", None])
+@pytest.mark.parametrize("compression", at_night(["gzip", None], but=["gzip"]))
 def test_target_loads_the_files(sandbox: Sandbox, tmp_path: Path, postgres: Postgres, compression: str | None) -> None:
     """target-postgres loads the same rows from batch files as from RECORD messages."""
     tables = {}

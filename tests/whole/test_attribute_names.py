@@ -11,6 +11,7 @@ import pytest
 from tap_braze_export.sandbox import Sandbox
 from tests.support import batches
 from tests.support.loaders import ROOT, SCHEMA, Project, duckdb_rows, jsonl_rows, load
+from tests.support.night import at_night
 from tests.support.runs import Run, selecting, settings, sync
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def dumped_catalog(sandbox: Sandbox, folder: Path, rules: list[str]) -> dict[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mark", ["", "!"])
+@pytest.mark.parametrize("mark", at_night(["", "!"], but=["!"]))
 def test_meltano_selects_every_name(sandbox: Sandbox, tmp_path: Path, mark: str) -> None:
     """Also one whose type is unknown; a name with a dot needs a pattern that has none."""
     rules = [f"{mark}users.custom_attributes.{pattern}" for pattern in PATTERNS]
@@ -240,6 +241,7 @@ def test_meltano_hands_over_a_rule_that_matches_nothing(sandbox: Sandbox, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.night
 def test_a_dot_in_a_pattern_of_meltano_matches_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     """Meltano takes the part after it for a member inside: such a rule does nothing, and the tap refuses it."""
     catalog = dumped_catalog(sandbox, tmp_path, ["users.*", "!users.custom_attributes.some.name"])

@@ -16,6 +16,7 @@ from tap_braze_export.sandbox import Sandbox
 from tests.support import batches
 from tests.support.batches import config
 from tests.support.fakes import FakeClock
+from tests.support.night import at_night
 from tests.support.runs import selecting, settings, sync
 from tests.support.worker_runs import ended, files, in_any_order, last_state, leftovers, running
 from tests.support.workers import children, have_ended, wait_for
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.sandbox(users=120, users_per_file=10, odd_users=False)]
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", at_night([2, 3], but=[2]))
 @pytest.mark.parametrize(
     "maps", [{}, {"stream_maps": {"users": {"mail": "email"}, "apps": None}}], ids=["plain", "maps"]
 )
