@@ -9,6 +9,7 @@ import pytest
 
 from tap_braze_export.sandbox import Sandbox
 from tests.support import batches
+from tests.support.night import at_night
 from tests.support.nights import STREAMS, Nights, emitted, unchanged, user
 from tests.support.runs import selecting
 from tests.support.worker_runs import written_by_workers

@@ -12,6 +12,7 @@ import pytest
 
 from tap_braze_export.sandbox import Sandbox
 from tests.support import batches
+from tests.support.night import at_night
 from tests.support.runs import COMMAND, SECONDS, Output, environment, settings, written
 from tests.support.steps import posts
 
@@ -63,7 +64,9 @@ class Pipe:
         return {at: {row["braze_id"] for row in rows if row["exported_at"] == at} for at in exported_at}
 
 
-@pytest.mark.parametrize("mode", ["URL", "bucket", "BATCH", "BATCH, bucket", "BATCH, processes"])
+@pytest.mark.parametrize(
+    "mode", at_night(["URL", "bucket", "BATCH", "BATCH, bucket", "BATCH, processes"], but=["URL", "BATCH, bucket"])
+)
 @pytest.mark.fault(
     "Loader and signals",
     "a loader that fails after the tap has ended",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
+from tests.support.night import at_night
 from tests.support.runs import COMMAND, SECONDS, environment, settings, written
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def ended(arguments: list[str], redirections: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("output", TOLD)
-@pytest.mark.parametrize("argument", ["--config", "--discover", "--about"])
+@pytest.mark.parametrize("argument", at_night(["--config", "--discover", "--about"], but=["--config"]))
 @pytest.mark.fault("Loader and signals", "standard output that is closed or full", "one line, exit 1")
 def test_output_that_cannot_be_written_is_one_line(config: str, argument: str, output: str) -> None:
     """Also where Python itself would tell it, with a traceback and exit code 120."""
@@ -64,7 +65,7 @@ def test_checks_need_no_output(config: str) -> None:
     assert b"API key: works" in done.stderr
 
 
-@pytest.mark.parametrize("redirections", ["2>&-", "<&-", "<&- 2>&-"])
+@pytest.mark.parametrize("redirections", at_night(["2>&-", "<&-", "<&- 2>&-"], but=["<&- 2>&-"]))
 @pytest.mark.fault("Loader and signals", "standard error or standard input that is closed", "the same rows")
 def test_a_run_needs_neither_input_nor_log(config: str, redirections: str) -> None:
     """The files that it opens instead of them do not get what is written to them."""

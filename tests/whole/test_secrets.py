@@ -16,6 +16,7 @@ import pytest
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import Server
 from tests.support.faults import GOOD_ZIP, Front, Trial, cut, download, first_download, replies, start
+from tests.support.night import at_night
 from tests.support.runs import COMMAND, SECONDS, environment, selecting, written
 
 if TYPE_CHECKING:
@@ -166,14 +167,14 @@ class Watched:
     ("spoil", "code"),
     [
         pytest.param(lambda _: None, 0, id="nothing fails"),
-        pytest.param(first_download(cut(0.5)), 0, id="download breaks off"),
-        pytest.param(first_download(replies(503, PAGE)), 0, id="store fails once"),
+        pytest.param(first_download(cut(0.5)), 0, id="download breaks off", marks=pytest.mark.night),
+        pytest.param(first_download(replies(503, PAGE)), 0, id="store fails once", marks=pytest.mark.night),
         pytest.param(lambda exchange: exchange.headers.update({"no header\r\nX": "x"}), 0, id="line that is no header"),
-        pytest.param(download(replies(200, PAGE)), 1, id="page in place of the file"),
+        pytest.param(download(replies(200, PAGE)), 1, id="page in place of the file", marks=pytest.mark.night),
         pytest.param(download(replies(400, PAGE)), 1, id="store refuses"),
-        pytest.param(start(replies(400, PAGE)), 1, id="request is refused"),
+        pytest.param(start(replies(400, PAGE)), 1, id="request is refused", marks=pytest.mark.night),
         pytest.param(start(replies(401, PAGE)), 1, id="key is refused"),
-        pytest.param(start(replies(201, PAGE)), 1, id="answer is no JSON"),
+        pytest.param(start(replies(201, PAGE)), 1, id="answer is no JSON", marks=pytest.mark.night),
         pytest.param(start(replies(302, PAGE, Location=f"http://127.0.0.1:9/?key={KEY}")), 1, id="redirect"),
     ],
 )
@@ -247,7 +248,7 @@ def watch(folder: Path, spoil: Spoil, files: list[Any], code: int, *, bucket: Pa
     assert not [seen for seen in hosts[urlsplit(store.url).netloc] if "Authorization" in seen.headers]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", at_night([301, 302, 303, 307, 308], but=[302, 307]))
 def test_the_key_goes_to_api_url_only(tmp_path: Path, status: int) -> None:
     """Neither a redirect of Braze nor one of the store takes it, or anything else, to another host."""
     with Server() as other:
