@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.external  # it needs the command openssl and servers that speak TLS
 
+ALL_USERS = {"message": "success", "name": "All users"}
 BAD = ["missing", "a page", "empty", "cut off", "below a file"]
 OVER_REQUESTS = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 
@@ -115,9 +116,9 @@ def test_variable_with_the_right_certificate_is_trusted(
     store: TlsServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     set_only(monkeypatch, **{variable: str(self_signed()[0])})
-    store.answers = [as_json({"name": "All users"}, 200)]
+    store.answers = [as_json(ALL_USERS, 200)]
 
-    assert Braze(store.url, "key", clock=clock).segment_details("seg") == {"name": "All users"}
+    assert Braze(store.url, "key", clock=clock).segment_details("seg") == ALL_USERS
 
 
 def test_first_variable_decides_and_is_named(
@@ -145,8 +146,8 @@ def test_bad_file_of_certificates_does_not_matter_without_tls(
     """Nor is it blamed for another failure."""
     set_only(monkeypatch, REQUESTS_CA_BUNDLE=str(tmp_path / "none.pem"))
     with Server() as server:
-        server.answers = [as_json({"name": "All users"}, 200)]
-        assert Braze(server.url, "key", clock=clock).segment_details("seg") == {"name": "All users"}
+        server.answers = [as_json(ALL_USERS, 200)]
+        assert Braze(server.url, "key", clock=clock).segment_details("seg") == ALL_USERS
     message = refused(ALL[0], Braze(server.url, "key", clock=clock), BrazeError)
     assert "REQUESTS_CA_BUNDLE" not in message
 
