@@ -93,7 +93,7 @@ def test_start_date() -> None:
 
 
 def test_times_far_away() -> None:
-    """What is asked of Braze is a date-time, and the log can say when everybody is asked for again."""
+    """The request holds a date-time, and the log can say when everybody is asked for again."""
     assert scope(overlap_minutes=1_000_000_000).requested == "1970-01-01T00:00:00Z"
     assert scope(None, start_date="0987-06-05").requested == "0987-06-05T00:00:00Z"
     assert str(scope(full_export_days=36_500)).endswith("; full again on 2126-11-04")
