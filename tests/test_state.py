@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
 
 from tap_braze_export.clock import timestamp
 from tap_braze_export.state import VERSION, Bookmark, read_bookmarks
+from tests.support.loaders import ROOT
 
 ENTRY = {
     "source": "segment",
@@ -148,3 +150,16 @@ def test_names_of_files_are_not_in_it() -> None:
     export.emitted("x.zip!0-jane@example.com.txt", 1)
     assert "jane" not in json.dumps(export.to_dict())
     assert "12345678" not in repr(export)
+
+
+def test_the_page_names_every_member() -> None:
+    """The example of docs/state.md has those of a STATE, and its table explains each."""
+    page = (ROOT / "docs" / "state.md").read_text(encoding="utf-8")
+    example = json.loads(page.partition("```json\n")[2].partition("```")[0])["bookmarks"]["export_files"]
+    (entry,) = example["exports"]
+    table = page.partition("| member | is |\n")[2].partition("\n\n")[0]
+    explained = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+    assert entry.keys() == ENTRY.keys()
+    assert entry["complete"][0].keys() == ENTRY["complete"][0].keys()
+    assert (example.keys() | entry.keys()) - {"exports"} == explained

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tap_braze_export.errors import ConfigError
+from tap_braze_export.exports import scope as scope_module
 from tap_braze_export.exports.scope import (
     CLOCK_SET_BACK,
     NO_FULL_EXPORT,
@@ -21,6 +22,7 @@ from tap_braze_export.exports.scope import (
 )
 from tap_braze_export.settings import Settings
 from tap_braze_export.state import CompleteExports
+from tests.support.loaders import ROOT
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 
@@ -115,3 +117,13 @@ def test_who_asked_for_no_less() -> None:
     assert [asks_enough(asked, needed) for asked, needed in [(everybody, everybody), (everybody, later)]] == [True] * 2
     assert [asks_enough(asked, needed) for asked, needed in [(earlier, later), (later, later)]] == [True] * 2
     assert [asks_enough(asked, needed) for asked, needed in [(later, earlier), (earlier, everybody)]] == [False] * 2
+
+
+def test_the_table_has_the_reasons_of_the_code() -> None:
+    """In the order in which they are looked for, each once."""
+    page = (ROOT / "docs" / "state.md").read_text(encoding="utf-8")
+    table = page.partition("## Full or incremental\n")[2].partition("\n\nEverybody means")[0]
+    told = [row.split("|")[3].strip().strip("`") for row in table.splitlines() if row.startswith("| ")][1:]
+    texts = [value for name, value in vars(scope_module).items() if name.isupper() and isinstance(value, str)]
+    reasons = [text for text in texts if " " in text]  # SEGMENT is none
+    assert [reason for reason in told if reason] == [*reasons, "incremental since …; full again on …"]

@@ -195,6 +195,28 @@ def test_queries_of_the_page_on_privacy() -> None:
     assert [(phones, str(last)) for phones, last in left] == [(1, "2026-01-02 00:00:00")]
 
 
+def test_query_of_the_measured_exports() -> None:
+    """A row for each export, in the order of their requests: its changed users, and those that the filter missed."""
+    (query,) = documents.queries("incremental.md")
+    files = [
+        ("one", "2026-12-08 02:00", "2026-12-07 01:00", 60, 10, None),
+        ("one", "2026-12-08 02:00", "2026-12-07 01:00", 40, 7, None),
+        ("one", "2026-12-08 02:15", None, 1000, 900, 20),
+        ("one", "2026-12-08 02:15", None, 1000, 990, 4),
+    ]
+    with duckdb.connect() as database:
+        database.execute(
+            "create table export_files (source text, segment_id text, exported_at timestamp, updated_since timestamp,"
+            " users bigint, unchanged bigint, missed bigint)"
+        )
+        database.executemany("insert into export_files values ('segment', ?, ?, ?, ?, ?, ?)", files)
+        rows = database.execute(query).fetchall()
+    assert [(str(at), changed, missed) for _segment, at, _since, changed, missed in rows] == [
+        ("2026-12-08 02:00:00", 83, None),
+        ("2026-12-08 02:15:00", 110, 24),
+    ]
+
+
 def test_other_json_blocks() -> None:
     """The policy for a bucket allows listing and reading only."""
     (policy,) = [block for block in documents.json_blocks() if "Version" in block]
@@ -253,14 +275,14 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
             "TAP_BRAZE_EXPORT_SPOOL_DIR": str(tmp_path / "spool"),
         },
     )
-    logs = {}
+    logs: dict[str, str] = {}
     for command in of_meltano():
         if not is_run(command):
             (project / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
             continue
         if command.startswith("meltano install"):
             with_extra(project, "fingerprints")
-        logs[command] = (done := shell.run(command)).stdout + done.stderr
+        logs[command] = logs.get(command, "") + (done := shell.run(command)).stdout + done.stderr
         if command.startswith("meltano init"):
             with_loaders(project)
         if command.endswith("--test"):
@@ -276,6 +298,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     assert "generated" not in (project / "meltano.yml").read_text(encoding="utf-8")  # no comment of the definitions
     assert "Done in " in logs["meltano run tap-braze-export target-duckdb"]
     assert "300 of 300 users were skipped" in logs["meltano run tap-braze-export target-duckdb"]
+    assert "; incremental since " in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
     assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
     (query,) = documents.queries("rows.md")
@@ -306,7 +329,7 @@ def test_commands_without_meltano(tmp_path: Path, sandbox_of_readme: Sandbox) ->
     (tmp_path / "config.json").write_text(shell.script(settings), encoding="utf-8")
     batches = next(block for block in documents.json_blocks() if "batch_size" in block.get("batch_config", ()))
     (tmp_path / "fast.json").write_text(json.dumps(json.loads(shell.script(settings)) | batches), encoding="utf-8")
-    skipped = []
+    skipped, asked = [], []
     for command in filter(is_run, without_meltano()):
         if command.startswith("braze-sandbox"):
             _start_and_stop(shell, command)
@@ -315,11 +338,14 @@ def test_commands_without_meltano(tmp_path: Path, sandbox_of_readme: Sandbox) ->
         if command.endswith("--test"):
             assert "Segment all-users: works" in done.stderr
             assert not sandbox_of_readme.workspace.exports
+        if command == "rm -r fingerprints":
+            assert not (tmp_path / "fingerprints").exists()
         skipped += re.findall(r"\d+ of \d+ users were skipped", done.stderr)
+        asked += re.findall(r" fields; (\w+)", done.stderr)
     loaded = [path.read_text(encoding="utf-8").splitlines() for path in sorted(tmp_path.glob("users-*.jsonl"))]
-    assert [len(lines) for lines in loaded if lines] == [300, 300]
-    assert skipped == ["0 of 300 users were skipped", "300 of 300 users were skipped"]
-    assert not (tmp_path / "fingerprints").exists()
+    assert [len(lines) for lines in loaded if lines] == [300, 300, 300]
+    assert skipped == [f"{each} users were skipped" for each in ("0 of 300", "300 of 300", "0 of 300", "0 of 0")]
+    assert asked[-2:] == ["full", "incremental"]
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
         assert connection.execute("select count(*) from users").fetchall() == [(300,)]
 

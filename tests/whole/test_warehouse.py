@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +29,8 @@ NIGHTS = (datetime(2026, 11, 24, 3, tzinfo=UTC), datetime(2026, 11, 25, 3, tzinf
 SECONDS_A_CALL = 1.0
 """Each look at the clock takes so long, so that the exports of a night begin one after the other."""
 STREAMS = ("users", "devices", "push_tokens", "custom_events", "segment_members", "export_files")
-WITHOUT_FINGERPRINTS = "Members of a segment in its last export, without fingerprints"
+LEAVERS = "Users that left a segment, and when"
+WITHOUT_FINGERPRINTS = "Members of a segment since its last full export, without fingerprints"
 
 # The rows by the title of their query. A braze_id is shown as the user's number, a long key by its first eight letters,
 # a time by its day. Users 0, 1, 2, 3 and 6 have changed in the second night; user 9 has joined vip-users.
@@ -100,7 +101,7 @@ EXPECTED = {
         user 9  | 100009
         user 10 | fbdcf533-8692-4282-8da6-000000000a00
     """,
-    "Users that left a segment, and when": """
+    LEAVERS: """
         vip-users | user 0 | user-0000000 | 2026-11-24 | 2026-11-25
     """,
     "Users that changed since yesterday": """
@@ -135,16 +136,24 @@ def _expected(title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in EXPECTED[title].strip().splitlines()]
 
 
-def two_nights(folder: Path, **more: Any) -> list[Run]:
-    """Two runs of the tap, the second with the STATE of the first and a sandbox that is a day older."""
+def some_nights(folder: Path, *plan: tuple[datetime, int, bool], **more: Any) -> list[Run]:
+    """Runs of the tap, each with the STATE of the one before, on a day with so many changed users, incremental or not."""
     nights: list[Run] = []
-    for begins, changed in zip(NIGHTS, (0, CHANGED), strict=True):
-        with Sandbox(**USERS, changed=changed) as sandbox:
-            config = settings(sandbox, folder, segment_ids=["all-users", "vip-users"], **more)
+    for begins, changed, incremental in plan:
+        clock = FakeClock(begins.timestamp(), tick=SECONDS_A_CALL)
+        with Sandbox(**USERS, changed=changed, clock=lambda clock=clock: clock.time) as sandbox:
+            config = settings(
+                sandbox, folder, segment_ids=["all-users", "vip-users"], incremental=incremental, **more
+            )
             state = nights[-1].states[-1] if nights else None
-            clock = FakeClock(begins.timestamp(), tick=SECONDS_A_CALL)
             nights.append(sync(config, catalog=selecting(STREAMS), state=state, clock=clock))
     return nights
+
+
+def two_nights(folder: Path, **more: Any) -> list[Run]:
+    """Two full exports, the second of a sandbox that is a day older."""
+    first, second = NIGHTS
+    return some_nights(folder, (first, 0, False), (second, CHANGED, False), **more)
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +222,25 @@ def test_queries_without_fingerprints(tmp_path: Path) -> None:
     warehouse.load(two_nights(tmp_path), tmp_path)
     titles = {*WITH_OR_WITHOUT, WITHOUT_FINGERPRINTS}
     assert warehouse.answers(titles) == {title: _expected(title) for title in titles}
+
+
+def test_leavers_after_an_incremental_night(tmp_path: Path) -> None:
+    """The night between has nobody, and says nothing of who has left: the full exports around it do."""
+    first, between = NIGHTS
+    plan = [(first, 0, False), (between, 0, True), (between + timedelta(days=1), CHANGED, False)]
+    nights = some_nights(tmp_path, *plan, fingerprints_url=str(tmp_path / "fingerprints"))
+    assert nights[1].ids() == []
+    warehouse = _duckdb(tmp_path)
+    warehouse.load(nights, tmp_path)
+    (leaver,) = warehouse.answers([LEAVERS])[LEAVERS]
+    assert leaver == ["vip-users", "user 0", "user-0000000", "2026-11-24", "2026-11-26"]
+
+
+def test_members_after_an_incremental_night_without_fingerprints(tmp_path: Path) -> None:
+    """Those of the last full export, and user 9, who has joined; that user 0 has left, no row says."""
+    first, second = NIGHTS
+    nights = some_nights(tmp_path, (first, 0, False), (second, CHANGED, True))
+    warehouse = _duckdb(tmp_path)
+    warehouse.load(nights, tmp_path)
+    members = warehouse.answers([WITHOUT_FINGERPRINTS])[WITHOUT_FINGERPRINTS]
+    assert {name for name, _external_id in members} == {"user 0", "user 9", "user 10"}
