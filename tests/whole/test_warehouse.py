@@ -137,14 +137,12 @@ def _expected(title: str) -> list[list[str]]:
 
 
 def some_nights(folder: Path, *plan: tuple[datetime, int, bool], **more: Any) -> list[Run]:
-    """Runs of the tap, each with the STATE of the one before, on a day with so many changed users, incremental or not."""
+    """Runs of the tap, each with the STATE of the one before: when, with how many changed users, incremental or not."""
     nights: list[Run] = []
     for begins, changed, incremental in plan:
         clock = FakeClock(begins.timestamp(), tick=SECONDS_A_CALL)
         with Sandbox(**USERS, changed=changed, clock=lambda clock=clock: clock.time) as sandbox:
-            config = settings(
-                sandbox, folder, segment_ids=["all-users", "vip-users"], incremental=incremental, **more
-            )
+            config = settings(sandbox, folder, segment_ids=["all-users", "vip-users"], incremental=incremental, **more)
             state = nights[-1].states[-1] if nights else None
             nights.append(sync(config, catalog=selecting(STREAMS), state=state, clock=clock))
     return nights
