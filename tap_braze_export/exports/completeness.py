@@ -58,9 +58,10 @@ class Completeness:
             self._is_whole[bookmark.key] = False
             _log.warning(
                 "Export %s of %s: no file has come, so perhaps no user was updated; nothing proves it, and the next run"
-                " asks from the same time again. With callback_url Braze would say so",
+                " asks from the same time again%s",
                 bookmark.export_id,
                 " ".join(bookmark.key),
+                ". With callback_url Braze would say so" if bookmark.in_bucket else "",
             )
             return False
         if bookmark.updated_since is not None and not bookmark.users:
