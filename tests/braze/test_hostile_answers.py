@@ -107,6 +107,7 @@ def test_users_of_an_ids_response_may_be_large(server: Server, braze: Braze) -> 
     assert "the body is longer than 67108864 bytes" in refused(export_ids, braze, BrazeError)
 
 
+@pytest.mark.slow
 def test_list_of_attributes_without_an_end_is_refused(server: Server, braze: Braze) -> None:
     numbers = iter(range(10_000))
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tap_braze_export.braze.client import IdsResponse
     from tests.support.fakes import Answer
 
+pytestmark = pytest.mark.slow
+
 USER = {"braze_id": "b1", "external_id": "ada"}
 ANSWER = json.dumps({"message": "success", "users": [USER]}).encode()
 GOOD: Answer = (201, {}, ANSWER)

@@ -38,6 +38,7 @@ def paced(limit: int, remaining: int, reset: int, *, now: float = FULL_MINUTE) -
     return pacer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "seconds", "requests"),
     [(40, 1, 500), (250, 60, 600), (2_500, 60, 5_000), (1_000, 3_600, 1_500)],
@@ -57,6 +58,7 @@ def test_no_window_of_braze_gets_more_than_its_limit(
     assert len(run.users) == requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "seconds", "others"),
     [(5, 1, 0), (10, 1, 0), (40, 1, 35), (10, 60, 0), (250, 60, 240), (1_000, 60, 980), (250, 3_600, 200)],
@@ -197,6 +199,7 @@ def test_window_of_a_second_that_ends_with_a_minute_is_recognised_by_the_next() 
     assert pacer.wait(FULL_MINUTE + 60.5) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cap", "expected"), [(60, 60), (1_000, 1_000), (1_000_000, 2_400)])
 def test_setting_caps_the_rate(tmp_path: Path, cap: int, expected: int) -> None:
     """`requests_per_minute` holds in any minute, but cannot raise what Braze allows."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.files.prefetch import Fetched
 
+pytestmark = pytest.mark.slow
+
 HISTORIES = int(os.environ.get("BUCKET_HISTORIES", "300"))
 TIMEOUT, SETTLE = 1500.0, 600.0
 LONGEST_INTERVAL = 60.0

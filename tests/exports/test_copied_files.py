@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tap_braze_export.files.prefetch import Fetched
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 USERS = selecting(["users", "export_files"])
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.support.s3 import ScriptedS3
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("estimated", [0, 1, 30, 20_000])
 def test_empty_segment_with_callback(tmp_path: Path, estimated: int) -> None:

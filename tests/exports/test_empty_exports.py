@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.support.fakes import FakeClock
 
+pytestmark = pytest.mark.slow
+
 MINUTE = 60.0
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 USERS = selecting(["users", "export_files"], {"users": ["first_name"]})
 NAMES = selecting(["users", "export_files"], {"users": ["first_name", "last_name"]})
 DAY, MINUTE = 24 * 3600, 60

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 STREAMS = ("users", "apps", "segment_members", "export_files")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 USERS = selecting(["users", "export_files"])
 
 

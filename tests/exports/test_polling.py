@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tap_braze_export.files.prefetch import Fetched
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 30
 USERS = selecting(["users", "export_files"])
 EXPORT = "0a1b2c3d-1800000000"
@@ -427,7 +429,6 @@ def test_broken_download_goes_on_after_a_crash(tmp_path: Path) -> None:
 # Thousands of files
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("files", at_night([1000, 4000], but=[1000]))
 def test_many_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], files: int) -> None:
     """STATE stays below 64 KB, and all STATE messages of the run below 1 % of its output."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 NAMES = selecting(["users", "export_files"], {"users": ["first_name", "last_name"]})
 FIRST_NAMES = selecting(["users", "export_files"], {"users": ["first_name"]})
 EMAILS = selecting(["users", "export_files"], {"users": ["first_name", "email"]})

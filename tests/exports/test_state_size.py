@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
 from tests.support.nights import user
@@ -13,6 +15,8 @@ from tests.support.steps import posts
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 SEGMENTS = [f"segment-{number:03}-0123456789abcdef0123456789abcdef" for number in range(50)]
 ATTRIBUTES = {f"attribute of the workspace {number}": "string" for number in range(480)}

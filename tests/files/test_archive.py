@@ -210,6 +210,7 @@ def test_output_that_fills_whole_chunks_is_complete(tmp_path: Path, write: objec
     assert [len(line) for line in lines(path)] == [size]
 
 
+@pytest.mark.slow
 def test_memory_stays_far_below_the_inflated_size(tmp_path: Path) -> None:
     """A member of 200 MiB, most of it one block ratio of a zip bomb, is read in a few blocks' memory."""
     path = tmp_path / "a.zip"
@@ -232,6 +233,7 @@ def test_memory_stays_far_below_the_inflated_size(tmp_path: Path) -> None:
     assert peak < 32 * MIB
 
 
+@pytest.mark.slow
 def test_line_over_64_mib_is_refused_with_its_number(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a", {"users.txt": b"{}\n{}\n" + b"x" * (64 * MIB + 1) + b"\n"})
     (member,) = members(path, "a.zip")

@@ -129,6 +129,7 @@ def test_arns() -> None:
             assert found == expected, (scheme, arn)
 
 
+@pytest.mark.slow
 def test_access_point_is_read(server: Server, scripted_s3: ScriptedS3, clock: FakeClock, tmp_path: Path) -> None:
     """Its name and account are in the host of the requests; a proxy sees that."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 STORED, DEFLATED = 0, 8
 DESCRIPTOR = 0x8

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.files.archive import Block
 
+pytestmark = pytest.mark.slow
+
 
 def blocks(content: bytes) -> Iterator[Block]:
     """The lines of a gzip stream."""

@@ -429,6 +429,7 @@ def test_body_of_unknown_length_is_taken(server: Server, download: Download, tmp
     assert (tmp_path / "object").stat().st_size == 3 * 2**20
 
 
+@pytest.mark.slow
 def test_endless_body_is_refused_before_the_disk_is_full(
     server: Server, clock: FakeClock, session: Session, tmp_path: Path
 ) -> None:

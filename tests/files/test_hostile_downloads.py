@@ -18,6 +18,8 @@ from tests.support.memory import less_memory_than
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 CONTENT = b"0123456789"
 MIB = 2**20
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.support.clouds import Store
     from tests.support.fakes import FakeClock, Server
 
+pytestmark = pytest.mark.slow
+
 REST = f"segment-export/seg/2026-01-02/{EXPORT}"
 ODD = {
     "s3://bucket": ["/", "//", "///"],

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 A, B, PARIS = user("a"), user("b"), user("a", "Paris")
 
 

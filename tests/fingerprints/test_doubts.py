@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tap_braze_export.sandbox import Sandbox
     from tests.support.fakes import FakeClock
 
+pytestmark = pytest.mark.slow
+
 A, B, C, PARIS = user("a"), user("b"), user("c"), user("a", "Paris")
 
 

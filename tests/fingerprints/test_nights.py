@@ -15,6 +15,8 @@ from tests.support.runs import selecting
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ALL = ("apps", "custom_events", "segment_members", "users")
 
 

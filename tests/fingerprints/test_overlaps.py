@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Users = Mapping[str, bytes]
 
+pytestmark = pytest.mark.slow
+
 NIGHTS = 2
 STRIDE = int(os.environ.get("KILL_STRIDE", "6"))
 """Steps between two tries: 1 for every step."""
@@ -106,7 +108,6 @@ def both(url: str, folder: Path) -> tuple[Pipeline, Pipeline]:
     return outer, inner
 
 
-@pytest.mark.slow
 def test_one_run_inside_the_other_at_every_step(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Night after night, whichever step it is: none fails, no change is lost, and nothing is left behind."""
     for at in itertools.count(0, STRIDE):
@@ -133,7 +134,6 @@ def test_one_run_inside_the_other_at_every_step(url: str, tmp_path: Path, caplog
     assert at > 20
 
 
-@pytest.mark.slow
 def test_files_of_another_run_that_are_gone_are_not_known(url: str, tmp_path: Path) -> None:
     """Whoever removes them, and whenever: the run goes on, and the next one emits whatever is not sure."""
     users = {"a": b"Berlin", "b": b"Rome"}

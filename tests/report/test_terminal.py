@@ -96,6 +96,7 @@ root: {level: INFO, handlers: [own]}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "beginning"), [("", r"\d\d:\d\d:\d\d ERROR: "), (OWN_FORMAT, "own ERROR ")], ids=["usual", "own"]
 )

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,7 @@ def test_the_cases_of_the_field(tmp_path: Path) -> None:
         assert len(run.resync.failures) == 1, name
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, database=None, max_examples=25)
 @given(st.data())
 def test_whoever_is_refused_everybody_else_comes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -17,6 +17,8 @@ from tests.support.rows import AT, read, read_block, rows, selected
 if TYPE_CHECKING:
     from tap_braze_export.rows.reader import BlockRows
 
+pytestmark = pytest.mark.slow
+
 USERS = selected(only=["users"])
 
 

@@ -159,6 +159,7 @@ def _exported_by_a_process(folder: Path, *options: str) -> list[bytes]:
             process.terminate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "percent"), [((), 0), (("--changed", "25"), 25)], ids=["first", "second"])
 def test_processes_tell_of_nights(options: tuple[str, ...], percent: float, tmp_path: Path) -> None:
     """The lines of a process depend on its options alone, to the last byte; the odd users never change."""

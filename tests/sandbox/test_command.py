@@ -68,6 +68,7 @@ def test_command_says_when_a_port_is_taken(sandbox: Sandbox) -> None:
     assert taken.output.startswith("Error: cannot listen")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_command_runs_until_a_signal(number: int, tmp_path: Path) -> None:
     """It writes its address for people and scripts, applies its options and exits with 0."""

@@ -287,6 +287,7 @@ def test_members_of_settings_that_nothing_uses(sandbox: Sandbox, tmp_path: Path)
     ]
 
 
+@pytest.mark.slow
 def test_fake_of_a_country(sandbox: Sandbox, tmp_path: Path) -> None:
     """The package faker, which is not installed here, makes some things for one country only."""
     (tmp_path / "faker.py").write_text(

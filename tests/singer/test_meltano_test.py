@@ -51,6 +51,7 @@ def requested(sandbox: Sandbox) -> list[str]:
     return [call.path for call in sandbox.calls if call.method == "POST"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = ROOT / "deploy"
 
 

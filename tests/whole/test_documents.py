@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NOT_RUN = {
     "CRASH_FIRST=": "takes many minutes; the tests with its histories run by themselves",
-    "KILL_STRIDE=": "takes many minutes; the tests with its steps run by themselves",
+    "NIGHT=": "takes many minutes; the tests with its steps run by themselves",
     "git clone ADDRESS tap-braze-export": "a link to the checkout stands in for it, with changes not yet committed",
     "gcloud storage buckets add-iam-policy-binding": "needs an account at Google and its command line",
     "docker ": "needs a container engine",

@@ -19,6 +19,8 @@ from tests.support.steps import posts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.slow
+
 TARGET = Path(__file__).parents[1] / "support" / "failing_target.py"
 BEFORE = {"bookmarks": {"export_files": {"version": 1, "exports": [], "resync": []}}}
 """The STATE that the loader has confirmed before."""

@@ -15,6 +15,8 @@ from tests.support.runs import COMMAND, SECONDS, environment, settings, written
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 TOLD = {"closed": "Bad file descriptor", "full": "No space left on device"}
 REDIRECTIONS = {"closed": ">&-", "full": ">/dev/full"}
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.client import IdsResponse
 
+pytestmark = pytest.mark.slow
+
 HOUR, YEAR = 3_600.0, 365 * 86_400.0
 JUMPS = [-YEAR, -HOUR, -600.0, 600.0, HOUR, YEAR]
 RUNS = int(os.environ.get("SET_CLOCKS", "12"))

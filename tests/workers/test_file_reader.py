@@ -36,6 +36,7 @@ def test_rows_of_a_huge_file_do_not_come_back(tmp_path: Path) -> None:
     assert reader.read(gzip_file(tmp_path, "small.gz", "b", text=LONG_TEXT))
 
 
+@pytest.mark.slow
 def test_huge_file_becomes_batch_files_block_by_block(tmp_path: Path) -> None:
     """Their rows need neither memory nor disk here."""
     selections = selected(only=["users"])
@@ -96,6 +97,7 @@ def refusal(lines: Iterable[bytes], stream: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_file_of_far_too_many_rows_is_refused() -> None:
     """Three bytes make a row: after a million of them it is enough."""
     error = refusal((DENSE % number for number in range(150)), "devices")
@@ -103,11 +105,13 @@ def test_file_of_far_too_many_rows_is_refused() -> None:
     assert error.endswith(" bytes: no export of Braze is so dense, it is refused")
 
 
+@pytest.mark.slow
 def test_file_of_far_too_many_unreadable_lines_is_refused() -> None:
     error = refusal(repeat(b"{}", 2_000_000), "users")
     assert error.startswith("a.gz holds 1,")
 
 
+@pytest.mark.slow
 def test_users_with_nothing_but_an_id_are_not_too_dense() -> None:
     """They are the densest that Braze exports."""
     selections = selected(only=["users", "segment_members"])
@@ -117,6 +121,7 @@ def test_users_with_nothing_but_an_id_are_not_too_dense() -> None:
     assert sum(each.count for block in read for each in block.rows.values()) == 1_200_000
 
 
+@pytest.mark.slow
 def test_dense_file_below_a_million_rows_is_read(tmp_path: Path) -> None:
     file = dense_file(tmp_path, (DENSE % number for number in range(20)))
     blocks = FileReader(selected(only=["devices"])).read(file)
