@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +14,6 @@ from hypothesis import strategies as st
 from tests.support.fakes import FakeClock
 from tests.support.resyncs import emails
 from tests.support.simulation import ScriptedBraze, SimulatedRun, SimulatedThreads
-
-if TYPE_CHECKING:
-    import pytest
-
 
 LEFT_OUT = "refused by Braze and left out"
 ADVICE = "; everybody else was asked for. Correct or remove these rows, all of which stand in the log's warnings"
