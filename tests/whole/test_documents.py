@@ -26,6 +26,7 @@ from tests.support.loaders import (
     duckdb_rows,
     loader,
 )
+from tests.support.night import NIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -288,9 +289,10 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
         if command.endswith("--test"):
             assert "Segment all-users: works" in logs[command]
             assert not sandbox.workspace.exports
-            tested = shell.run("meltano config test tap-braze-export")
-            assert "is valid" in tested.stdout + tested.stderr
-            assert not sandbox.workspace.exports  # it costs no export either
+            if NIGHT:  # by day, tests/singer/test_meltano_test.py sees the same
+                tested = shell.run("meltano config test tap-braze-export")
+                assert "is valid" in tested.stdout + tested.stderr
+                assert not sandbox.workspace.exports  # it costs no export either
     counts = duckdb_counts(database, SCHEMA)
     assert counts["users"] == 300
     assert "segment_members" not in counts
