@@ -289,7 +289,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
         if command.endswith("--test"):
             assert "Segment all-users: works" in logs[command]
             assert not sandbox.workspace.exports
-            if NIGHT:  # by day, tests/singer/test_meltano_test.py sees the same
+            if NIGHT:  # by day, tests/singer/test_meltano_test.py has a stand-in for Meltano
                 tested = shell.run("meltano config test tap-braze-export")
                 assert "is valid" in tested.stdout + tested.stderr
                 assert not sandbox.workspace.exports  # it costs no export either
