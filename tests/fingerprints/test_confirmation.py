@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
+from tests.support.night import at_night
 from tests.support.nights import STREAMS, Nights, emitted, unchanged, user
 from tests.support.resyncs import resync
 from tests.support.runs import selecting, sync
@@ -298,7 +299,7 @@ def damaged_files(nights: Nights) -> list[Path]:
 
 
 @pytest.mark.parametrize("what", ["flip", "cut", "empty", "remove", "foreign"])
-@pytest.mark.parametrize("position", [0, 7, 40, -1, -9, -50])
+@pytest.mark.parametrize("position", at_night([0, 7, 40, -1, -9, -50], but=[7, -9]))
 def test_a_damaged_version_means_emit(nights: Nights, what: str, position: int) -> None:
     nights.run({"s": [A, B]})
     (version,) = nights.files("version")
@@ -352,7 +353,8 @@ def test_a_removal_that_was_killed_is_finished(nights: Nights) -> None:
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 @pytest.mark.parametrize(
-    ("unconfirmed", "number"), [*((False, number) for number in range(3)), *((True, number) for number in range(4))]
+    ("unconfirmed", "number"),
+    at_night([(late, number) for late in (False, True) for number in range(3 + late)], but=[(False, 0), (True, 3)]),
 )
 def test_two_nights_heal_any_damage(nights: Nights, number: int, damage: str, *, unconfirmed: bool) -> None:
     """Whichever file it was, of a version or a part, confirmed or not: the third night emits nobody."""

@@ -203,7 +203,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     return {"target-jsonl": _to_jsonl, "target-duckdb": _to_duckdb}[request.param](tmp_path)
 
 
-@pytest.mark.parametrize("rows", [1, 2, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [1, 2, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.night])])
 def test_every_row_arrives_as_it_was_sent(destination: Destination, rows: int, tmp_path: Path) -> None:
     """No row is mistaken for a header or split; text, numbers and objects are unchanged."""
     sent = _sent(rows)
@@ -284,6 +284,7 @@ def test_meltano_runs_twice_and_the_tables_stay(
 
 
 @pytest.mark.slow
+@pytest.mark.night
 def test_a_resync_is_one_variable(sandbox: Sandbox, tmp_path: Path) -> None:
     """Besides the settings of the nightly run, the README's variable names the people; its job loads them."""
     database = tmp_path / "resync.duckdb"
