@@ -30,7 +30,8 @@ AZURITE_VERSION := 3.37.0
 # One process more than cores: some tests wait for a process of their own, but each process imports and collects all.
 PROCESSES := $(shell echo $$((1 + $$(nproc))))
 PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
-QUICK := --dist=worksteal -m "not external and not slow and not night"
+# Of the quick ones, few wait.
+QUICK := --numprocesses=$(shell nproc) --dist=worksteal -m "not external and not slow and not night"
 
 .PHONY: help setup demo check test night night-tests soak loaders lowest newest audit fuzz lint bench generate clean
 
@@ -82,7 +83,7 @@ loaders: .venv/.synced | $(OWN_UV) ## try three more loaders: rows sent and rows
 lowest newest: | $(OWN_UV)
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .cache/$@
 	@$(UV) pip install --quiet --upgrade --python .cache/$@ --resolution $(RESOLUTION_$@) --editable '.[$(EXTRAS)]' --group test
-	@.cache/$@/bin/python -m pytest --quiet --numprocesses=$(PROCESSES) $(QUICK) $(PYTEST_ARGS)
+	@.cache/$@/bin/python -m pytest --quiet $(QUICK) $(PYTEST_ARGS)
 
 lowest: ## run the quick tests on the oldest versions allowed
 newest: ## run the quick tests on the newest versions there are

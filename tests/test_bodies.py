@@ -53,6 +53,7 @@ def test_endless_body_costs_no_memory(server: Server, session: Session, status: 
         body(server, session, max_bytes=MIB)
 
 
+@pytest.mark.slow
 def test_gzip_bomb_costs_no_memory(server: Server, session: Session) -> None:
     server.answers = [packed(bytes(200 * MIB))]
 

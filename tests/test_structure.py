@@ -43,6 +43,7 @@ def test_imports_keep_the_order_of_the_parts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [

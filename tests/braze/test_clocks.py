@@ -177,6 +177,7 @@ def test_whatever_the_headers_say_the_next_request_waits_within_bounds(
         now += wait + passed
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, database=None)
 @given(HEADERS)
 def test_whatever_the_headers_say_a_call_waits_and_ends(headers: Mapping[str, str]) -> None:

@@ -95,6 +95,7 @@ def test_body_beyond_the_limit_is_refused(
     assert (len(server.seen), clock.slept) == (1, [])
 
 
+@pytest.mark.slow
 def test_users_of_an_ids_response_may_be_large(server: Server, braze: Braze) -> None:
     """50 of them, of more than a megabyte each; the limit is 64 MiB."""
     user = b'{"braze_id":"b","text":"' + b"x" * (1_300_000) + b'"}'

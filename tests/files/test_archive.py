@@ -392,6 +392,7 @@ def test_header_must_be_where_the_directory_says(tmp_path: Path) -> None:
     assert damaged(path) == "a.zip is damaged: bytes before the first file of the zip"
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     """No damage ends in another exception, and none in other or fewer lines."""
     path = zipped(tmp_path / "a", {"a": b"1\n2\n", "b": b"3\n" * 50})

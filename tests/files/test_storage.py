@@ -95,6 +95,7 @@ def test_object_is_read_as_a_single_file(scripted_s3: ScriptedS3, s3_options: di
     assert opened("s3://bucket/list", s3_options, clock) == CONTENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refusal", "message"),
     [

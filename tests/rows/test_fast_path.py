@@ -86,6 +86,7 @@ def test_what_is_common_takes_the_fast_path(members: str) -> None:
     assert reader.careful == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "without",
     [

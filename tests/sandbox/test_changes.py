@@ -58,6 +58,7 @@ def test_a_larger_share_adds_users() -> None:
     assert few.isdisjoint(changed(some, more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "least"),
     [

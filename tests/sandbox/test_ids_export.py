@@ -108,6 +108,7 @@ def test_ids_export_has_no_created_from(sandbox: Sandbox) -> None:
     assert user["custom_attributes"]["big"] == 9007199254740993
 
 
+@pytest.mark.slow
 def test_ids_limit_a_minute() -> None:
     """250 in a clock minute when campaigns or canvases are asked for; more is 429 and a violation."""
     clock = FakeClock(NOW)

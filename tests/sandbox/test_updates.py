@@ -285,6 +285,7 @@ def test_command_takes_the_share_that_the_filter_misses(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_filter_misses_a_share_of_the_users() -> None:
     """The same ones each time; only where the request has a limit."""
     with Sandbox(users=1000, odd_users=False, changed=50, clock=lambda: NOW) as sandbox:

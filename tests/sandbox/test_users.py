@@ -34,6 +34,7 @@ def test_a_user_is_the_same_in_every_segment() -> None:
     assert all(everybody[vip["braze_id"]] == vip for vip in vips)
 
 
+@pytest.mark.slow
 def test_generated_users_are_as_varied_as_real_ones() -> None:
     with Sandbox(users=2000, odd_users=False) as sandbox:
         users = exported(sandbox, fields=EVERYTHING)

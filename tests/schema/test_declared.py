@@ -85,6 +85,7 @@ FOLLOWED: list[tuple[str, dict[str, Any], dict[str, Any], str, Any]] = [
 """Column of users, edit, what is announced (or as edited), value of the column, and what its row holds."""
 
 
+@pytest.mark.slow
 def test_an_edit_is_followed_by_schema_and_rows() -> None:
     """On both paths."""
     for path, edit, wanted, value, held in FOLLOWED:

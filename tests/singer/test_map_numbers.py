@@ -40,6 +40,7 @@ def mapped(sandbox: Sandbox, spool: Path, expression: str, **more: Any) -> Any:
     return row["result"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("expression", "result"),
     [

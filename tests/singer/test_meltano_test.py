@@ -69,6 +69,7 @@ def test_it_costs_no_export(sandbox: Sandbox, tmp_path: Path, words: tuple[str, 
     assert [line for line in lines if line.endswith("API key: works")]
 
 
+@pytest.mark.slow
 def test_settings_that_fail_the_checks(sandbox: Sandbox, tmp_path: Path) -> None:
     """Meltano shows the last line: it is the error, and no record is there that would call the settings good."""
     lines = called(sandbox, tmp_path, "config", "test", "tap-braze-export", segment_ids=["gone"])
@@ -77,6 +78,7 @@ def test_settings_that_fail_the_checks(sandbox: Sandbox, tmp_path: Path) -> None
     assert not [line for line in lines if '"RECORD"' in line]
 
 
+@pytest.mark.slow
 def test_other_calls_start_the_export_that_they_ask_for(sandbox: Sandbox, tmp_path: Path) -> None:
     """`meltano invoke` with log and messages in one pipe is a run; a line says that it is one."""
     lines = called(sandbox, tmp_path, "invoke", "tap-braze-export")
