@@ -40,7 +40,6 @@ CITIES = ("Berlin", "Paris")
 APPS = (("Shop",), ("Shop", "News"))
 SEGMENTS = ("a", "b")
 _RETRY_SECONDS = 600.0
-_NIGHT_SECONDS = 5 * 3600.0
 _FIRST_DAY = time.time() - 90 * DAY
 """In the past, since nothing in the spool may look old."""
 _MORE_STREAMS = ("users", "apps", "custom_events", "segment_members", "export_files", "purchases")
@@ -110,6 +109,7 @@ class History:
         self.catalogs = [_catalog(STREAMS), _catalog(_MORE_STREAMS)]
         self.catalog = self.catalogs[0]
         self.nights = 3
+        self.night_seconds = 5 * 3600.0  # nothing that began earlier is continued
         self.most_steps = 120  # a run has about so many; some kills come too late
         self.codes = {0, -9, -15, 143}  # -15: before it listens
         self.codes_of_undisturbed = {0}
@@ -269,7 +269,7 @@ class History:
             journalled = None
         known = journalled or entry
         began = datetime.fromisoformat(known["requested_at"]).timestamp() if known else 0.0
-        if not known or not known["export_id"] or began < self.clock.now - _NIGHT_SECONDS:
+        if not known or not known["export_id"] or began < self.clock.now - self.night_seconds:
             return False
         if entry and entry["export_id"] == known["export_id"]:
             return bool(entry["running"] and (journalled or self.mode == "bucket"))

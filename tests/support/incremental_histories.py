@@ -112,7 +112,13 @@ class IncrementalHistory(History):
         self.most_steps = _MOST_STEPS
         self.codes = {*self.codes, 1}  # of exports that never come to anything, or have unreadable lines
         self.braze.workspace.options.filter_misses = self.random.choice([0.0, 30.0])
-        self.config |= {"incremental": True, "full_export_days": self.days, "overlap_minutes": self.overlap}
+        self.night_seconds = 80 * _MINUTE
+        self.config |= {
+            "incremental": True,
+            "full_export_days": self.days,
+            "overlap_minutes": self.overlap,
+            "export_timeout_minutes": 90,  # a link that is never ready is waited for until then
+        }
 
     # Braze
 
@@ -158,6 +164,8 @@ class IncrementalHistory(History):
             self._change_people()
             self._deliver()
             self.told.append("changes within the night")
+        if self.random.random() < 0.15:
+            self._lose_state()
         self._choose_faults(("bad-line",))
         options = self.braze.workspace.options
         options.hold = self.random.random() < 0.15
@@ -165,6 +173,7 @@ class IncrementalHistory(History):
         super().attempt()
         options.hold = False
         self._set_faults()
+        self.earlier_states.append(self.loader.state)
         if self.last_output.code or _key(self.loader.state) != _key(self.last_output.states[-1]):
             self.torn |= emitted_users(self.last_output) - self._users_that_come_again()
 
@@ -174,6 +183,7 @@ class IncrementalHistory(History):
             export.finish()
         self.codes_of_undisturbed = {0, 1} if self.has_leftovers else {0}
         output = super().undisturbed()
+        self.earlier_states.append(self.loader.state)
         read = {row["export_id"] for row in _rows(output, "export_files")}
         self.torn -= {
             user.braze_id for export_id in read & self.exports.keys() for user in users_of(self.exports[export_id])
@@ -231,7 +241,6 @@ class IncrementalHistory(History):
         """Exactly the users are emitted that came and differ from the target; a full export measures the filter."""
         if self.mode == "resync" or "fingerprints_url" not in self.config:
             return
-        self.finish()
         self.clock.now += self.days * DAY
         self.finish()  # everybody, so that damage is healed
         self.change()
@@ -369,9 +378,10 @@ class IncrementalHistory(History):
             journalled = None
         going = journalled or entry
         assert going
-        asked = self.asked.get(going["export_id"])
-        needed = self._needed(self._known().get(going["segment_id"]))
-        return asked is None or (needed is not None and _seconds(asked) <= needed + _CLOCK_TOLERANCE)
+        last = self._known().get(going["segment_id"])
+        return self.asked.get(going["export_id"]) is None or bool(
+            last and self._needed(last) is not None and self._asked_enough(going["export_id"], last)
+        )
 
     @override
     def _note(self, output: KilledOutput, given: Any) -> None:
@@ -390,7 +400,6 @@ class IncrementalHistory(History):
                 if entry["export_id"] and not entry["running"] and entry["export_id"] not in ended:
                     ended.add(entry["export_id"])
                     self._note_complete(known, entry["segment_id"], entry["export_id"])
-            self.earlier_states.append(message["value"])
             self.known[_key(message["value"])] = dict(known)
         for row in _rows(output, "segment_members"):
             is_incremental = self.asked.get(times.get(row["exported_at"], "")) is not None
@@ -422,9 +431,15 @@ class IncrementalHistory(History):
             return
         if self.asked[export_id] is None:
             known[segment_id] = Known(export.requested_at, export.requested_at, self._selection)
-        elif segment_id in known and known[segment_id].catalog == self._selection:
-            last = known[segment_id]
+        elif (
+            (last := known.get(segment_id)) and last.catalog == self._selection and self._asked_enough(export_id, last)
+        ):
             known[segment_id] = replace(last, accepted_at=max(last.accepted_at, export.requested_at))
+
+    def _asked_enough(self, export_id: str, last: Known) -> bool:
+        """True if an export has asked for no less than what is needed after the last complete one."""
+        asked = self.asked[export_id]
+        return asked is None or _seconds(asked) <= last.accepted_at - self.overlap * _MINUTE + _CLOCK_TOLERANCE
 
     def _is_complete(self, export: Export) -> bool:
         """True if Braze has written something, a file or an archive behind the link, and all of it could be read."""
