@@ -91,7 +91,8 @@ class Bookmark:
         segment_id: The segment's API identifier.
         export_id: Braze's `object_prefix`; empty while it is not known whether Braze started the export.
         requested_at: Epoch seconds of the request, by this machine's clock.
-        accepted_at: The same by Braze's clock, where the two differ much; None if they do not.
+        accepted_at: The same by Braze's clock, where the two differ much, or as it was sent, where `requested_at` had
+            to be later than that of the last export; None if neither is so.
         requested_fields: The fields requested, custom attributes as `custom_attributes.<name>`.
         rows_signature: Hash of everything that shapes rows: fields, selection, schema, settings.
         running: True while files may still come.

@@ -79,9 +79,14 @@ class Completeness:
             )
         return True
 
-    def late_files_ended(self, bookmark: Bookmark) -> None:
-        """Note that files which came after the end of an export were read: lines of them may have been rejected."""
-        if bookmark.rejected > self._max_rejected_lines:
+    def late_files_ended(self, bookmark: Bookmark, *, rejected_before: int) -> None:
+        """Note that files which came after the end of an export were read: lines of them may have been rejected.
+
+        Args:
+            bookmark: The export.
+            rejected_before: Its rejected lines at that end; if they were too many, it never counted as complete.
+        """
+        if rejected_before <= self._max_rejected_lines < bookmark.rejected:
             bookmark.complete = None
 
     def emitted_whole(self, key: Key) -> bool:

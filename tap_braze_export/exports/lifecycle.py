@@ -297,7 +297,8 @@ class Exports:
             self._follow(request, known)
         elif known and self._bucket is not None:
             poller = self._pollers.late_files(known, self._bucket, self._journals[known.bookmark.key])
-            self._running.add(RunningExport(request.source, poller, is_late=True))
+            rejected = known.bookmark.rejected
+            self._running.add(RunningExport(request.source, poller, is_late=True, rejected_before=rejected))
 
     def _may_start(self, request: ExportRequest) -> bool:
         if self._running.has_late:

@@ -184,11 +184,13 @@ class ExportRequest:
 
     def _accepted(self, requested: KnownExport, started: Started) -> KnownExport:
         sent = self._sent(requested, started.sent_at)
+        accepted_at = started.sent_at if started.braze_time is None else started.braze_time
         bookmark = replace(
             sent.bookmark,
             export_id=started.object_prefix,
             in_bucket=started.url is None,
-            accepted_at=started.braze_time,
+            # The time of the request is a later one where a clock was set back since the last export.
+            accepted_at=None if accepted_at == sent.bookmark.requested_at else accepted_at,
         )
         _log.info(
             "Requested the export of %s: export %s, %d fields; %s",

@@ -40,6 +40,7 @@ class RunningExport:
         source: What is exported.
         poller: Finds its files.
         is_late: True if it ended in an earlier run, and only files that came afterwards are read.
+        rejected_before: Lines of it that earlier runs have rejected, of one that is late.
         read_before: Digests of the files that an earlier run has read of it, to its end.
         files_read: Files that this run has emitted.
         waits_for_space: True if its files found the disk full, and are fetched once other exports are read.
@@ -48,6 +49,7 @@ class RunningExport:
     source: Source
     poller: ExportPoller
     is_late: bool = False
+    rejected_before: int = 0
     read_before: Collection[bytes] = ()
     files_read: int = 0
     waits_for_space: bool = False
@@ -222,7 +224,7 @@ class RunningExports:
                 _log.warning(
                     "Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read
                 )
-            self._completeness.late_files_ended(bookmark)
+            self._completeness.late_files_ended(bookmark, rejected_before=export.rejected_before)
         else:
             self._end(export, journal)
         self._write_state(must=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,6 +94,32 @@ def test_files_that_come_after_a_bucket_was_quiet(bucket: Sandbox, clock: FakeCl
     assert (empty.ids(), third.ids()) == ([], ["a", "a"])
     assert len({row["export_id"] for row in third.rows("export_files")}) == 2
     assert asked(bucket) == [None, before(first), before(first)]
+
+
+def test_rejected_lines_in_a_bucket(bucket: Sandbox, clock: FakeClock, tmp_path: Path) -> None:
+    """They move no time. That the next run looks for late files of that export undoes nothing."""
+    nights = in_bucket(bucket, clock, tmp_path)
+    first = first_night(nights)
+    nights.run({"s": [*people("a"), b"no JSON"]}, fails=True)
+    nights.run({"s": people("a")})
+    third = clock.time - 20 * MINUTE
+    nights.run({"s": people("a")})
+
+    assert asked(bucket)[:3] == [None, before(first), before(first)]
+    assert (asked(bucket)[3] or "") > before(third)
+
+
+def test_rejected_lines_of_late_files(bucket: Sandbox, clock: FakeClock, tmp_path: Path) -> None:
+    """The export had counted as complete: everybody is asked for again."""
+    nights = in_bucket(bucket, clock, tmp_path)
+    first_night(nights)
+    folder = next((tmp_path / "bucket").rglob(entry(nights)["export_id"]))
+    with gzip.open(folder / "late.gz", "wb") as late:
+        late.write(b"no JSON\n")
+    nights.run({"s": people("a")}, fails=True)
+    nights.run({"s": people("a")})
+
+    assert [since is None for since in asked(bucket)] == [True, False, True]
 
 
 def test_a_short_settle_time_is_no_reason_for_haste(bucket: Sandbox, clock: FakeClock, tmp_path: Path) -> None:

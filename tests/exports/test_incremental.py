@@ -256,6 +256,21 @@ def test_a_clock_that_differs_by_seconds_is_right(clock: FakeClock, tmp_path: Pa
         assert asked(sandbox) == [None, before(first)]
 
 
+def test_a_clock_that_was_ahead_for_one_run(clock: FakeClock, tmp_path: Path) -> None:
+    """The next request counts as later than that run's in all rows, and yet asks from when Braze accepted it."""
+    with Sandbox(users=0, odd_users=False, clock=lambda: clock.true_time) as sandbox:
+        nights = incremental(sandbox, clock, tmp_path)
+        clock.ahead = 2 * DAY
+        first_night(nights)
+        clock.ahead = 0.0
+        nights.run({"s": people()}, incremental=False)
+        second = clock.time
+        run = nights.run({"s": people("b")})
+
+        assert asked(sandbox)[2] == before(second)
+        assert run.ids() == ["b"]
+
+
 def test_two_exports_never_have_one_time(sandbox: Sandbox, clock: FakeClock, tmp_path: Path) -> None:
     """The clock stands still, and is then set back: a child row is current if it is as old as its user."""
     nights = incremental(sandbox, clock, tmp_path)
