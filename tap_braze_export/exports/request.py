@@ -199,7 +199,7 @@ class ExportRequest:
             len(self.source.fields.requested_fields),
             self.scope,
         )
-        return replace(sent, bookmark=bookmark, url=started.url)
+        return replace(sent, bookmark=bookmark, url=started.url, follows="")
 
     def _log_continued(self, known: KnownExport) -> None:
         bookmark = known.bookmark

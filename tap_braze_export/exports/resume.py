@@ -37,7 +37,7 @@ class KnownExport:
         bookmark: The export, as STATE says it.
         url: The signed URL of its download, a secret; None for a bucket, or while no response has come.
         token: The token of its callback.
-        follows: The `export_id` of the export before it, which its own folder in a bucket is not; empty for none.
+        follows: While no response has come, the `export_id` of the export before it: its folder is not the wanted one.
         given_state: Digest of the STATE that was handed to the run which recorded it; empty for an empty STATE.
         read_before: The bookmark of a run that has read it to its end, if it is to be read again.
         proven: True if that run knew, and did not only assume, that it had every file.
