@@ -279,3 +279,22 @@ def test_an_answer_that_was_lost(bucket: Sandbox, clock: Steps, tmp_path: Path) 
     assert lost == [before(first)]
     assert run.ids() == ["a"]
     assert {row["updated_since"] is None for row in run.rows("export_files")} == {False}
+
+
+def test_only_state_knows_what_was_complete(hosted: Sandbox, clock: Steps, tmp_path: Path) -> None:
+    """The journal of a run that was handed STATE is continued without one: what that run knew, the target may lack."""
+    nights = incremental(hosted, clock, tmp_path)
+    first_night(nights)
+    hosted.workspace.options.hold = True
+    clock.steps = [crash]
+    nights.run({"s": [*people("a"), b"no JSON"]}, fails=True, incremental=False)
+    hosted.workspace.options.hold = False
+    hosted.finish_exports()
+    clock.steps = [nothing]
+    clock.time -= DAY - HOUR
+    nights.state = None
+    continued = nights.run(fails=True)
+    nights.run({"s": people("a")})
+
+    assert len(continued.ids()) == 5
+    assert asked(hosted) == [None, None, None]

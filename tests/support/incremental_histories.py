@@ -306,6 +306,8 @@ class IncrementalHistory(History):
         self.loader.state = self.random.choice(self.earlier_states)
         self.loader.files = set()
         self.lost_leavers = True
+        if self.loader.state:
+            self.torn.update(self.truth.people)  # by runs that it knows nothing of
         self.has_leftovers = self.repeats_are_right = True
         self.told.append(f"{'an earlier' if self.loader.state else 'no'} STATE")
 
