@@ -85,7 +85,7 @@ class ExportError(TapError):
 
 
 class InterruptedExportError(ExportError):
-    """This run cannot get an export's files, because of the network or the disk; the next one may continue it."""
+    """This run cannot start an export or get its files, for Braze is busy, or the network or disk; the next one may."""
 
 
 class DiskFullError(InterruptedExportError):

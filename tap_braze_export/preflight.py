@@ -172,7 +172,12 @@ def _scopes(
         signature = rows_signature or (complete.rows_signature if complete else "")
         scope = scope_of(complete, settings=settings, rows_signature=signature, now=clock.now())
         unsure = "" if rows_signature or complete is None else "; if --catalog, the selection, has not changed"
-        yield subject, WORKS, f"{scope}{unsure}"
+        first = (
+            ", after an incremental one that measures the filter"
+            if scope.is_due_by_age and settings.fingerprints_url
+            else ""
+        )
+        yield subject, WORKS, f"{scope}{first}{unsure}"
 
 
 def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:

@@ -130,7 +130,7 @@ class Run:
             self._batches = self._parts.batches()
             yield from self._emit_part(self._parts.deliveries)
             while following := self._deliveries.second_part():
-                _log.info("Now everybody, as a full export is due; this run has just read what had changed")
+                _log.info("Now everybody is exported, as a full export is due")
                 yield from self._emit_part(lambda *_, following=following: following, keeps_fingerprints=True)
 
     def _emit_part(self, make: Callable[..., Deliveries], *, keeps_fingerprints: bool = False) -> Iterator[Record]:

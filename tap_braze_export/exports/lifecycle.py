@@ -274,7 +274,7 @@ class Exports:
         return self._second_part(due, compared=compared, state=self.state())
 
     def _needs_full_export(self, source: Source, last: float) -> bool:
-        """True unless Braze has sent everybody all the same, or the next run goes on with the incremental export."""
+        """True unless Braze has sent everybody all the same, or the incremental export waits for the next run."""
         bookmark = self.bookmarks.get(source.key)
         if source.key in self._running.interrupted or bookmark is None or bookmark.running:
             return False

@@ -11,7 +11,6 @@ from tap_braze_export.braze.callback import new_token
 from tap_braze_export.clock import LONG_WAIT_SECONDS, PollTimer
 from tap_braze_export.errors import (
     BrazeError,
-    ExportError,
     InterruptedExportError,
     LostResponseError,
     RunningExportError,
@@ -144,8 +143,8 @@ class ExportRequest:
         Raises:
             AuthError: The key lacks the permission.
             BrazeError: Braze refuses.
-            ExportError: Braze runs another export of it, and the settings say not to wait (any longer).
-            InterruptedExportError: Responses are lost again and again.
+            InterruptedExportError: Braze runs another export of it, and the settings say not to wait (any longer); or
+                responses are lost again and again.
         """
         if self._continued:
             continued, self._continued = self._continued, None
@@ -293,7 +292,7 @@ class ExportRequest:
         self._refused_since = now if self._refused_since is None else self._refused_since
         waited = now - self._refused_since
         if choice == "fail" or waited > self._settings.export_timeout_seconds:
-            raise ExportError(
+            raise InterruptedExportError(
                 f"Braze is already exporting it{f', for {duration(waited)} now' if waited > 1 else ''}: wait until it "
                 "has ended, or set on_running_export to wait or cancel"
             )

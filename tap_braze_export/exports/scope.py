@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tap_braze_export.clock import timestamp
@@ -28,7 +28,7 @@ class Scope:
         updated_since: Epoch seconds of the oldest last update that is asked for; None for everybody.
         is_full: True if no wider export would be asked: `updated_since` is at most `start_date` then.
         reason: Why it is full; empty if that goes without saying.
-        full_again_at: Epoch seconds from which a full export is due; None if it is full.
+        full_again_at: Epoch seconds from which a full export is due; None if it is full, or if one follows in this run.
     """
 
     updated_since: float | None
@@ -48,8 +48,11 @@ class Scope:
 
     def __str__(self) -> str:
         """Say it in the log."""
-        if not self.is_full and self.full_again_at is not None:
-            return f"incremental since {self.requested}; full again on {timestamp(self.full_again_at)[:10]}"
+        if not self.is_full:
+            again = (
+                f"full again on {timestamp(self.full_again_at)[:10]}" if self.full_again_at else "a full one follows"
+            )
+            return f"incremental since {self.requested}; {again}"
         reason = f" ({self.reason})" if self.reason else ""
         return f"full export{reason}{f', of users updated since {self.requested}' if self.requested else ''}"
 
@@ -143,7 +146,7 @@ class Scopes:
                 before = incremental_scope(complete, settings=settings)
                 if not before.is_full:
                     self.put_off[source] = complete.full_at
-                    scope = before
+                    scope = replace(before, full_again_at=None)
             self._by_key[source.key] = scope
 
     def __getitem__(self, source: Source) -> Scope:

@@ -149,20 +149,8 @@ def test_the_log_says_that_a_full_export_follows(sandbox: Sandbox, clock: Steps,
     assert told == [f"incremental since {before(first)}; a full one follows", f"full export ({TOO_OLD})"]
 
 
-def test_users_of_a_resync_are_not_missed(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
-    """They are emitted again as nobody knows what the target has of them, which is no change."""
-    nights = measured(sandbox, clock, tmp_path)
-    first_night(nights)
-    resync = nights.run(segment_ids=None, braze_ids=["c", "d"], confirms=False)
-    a_week_later(nights, "a", "b", not_named="b")
-    run = nights.run()
-
-    assert sorted(resync.ids()) == ["c", "d"]
-    assert sorted(run.ids()) == ["a", "b", "c", "d"]
-    assert told(run) == ["missed: 1 of 2 changed users were not named by the filter (user_last_updated_at)"]
-
-
 def test_users_of_a_run_that_no_loader_confirmed_are_not_missed(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
+    """They are emitted again as nobody knows what the target has of them, which is no change."""
     nights = measured(sandbox, clock, tmp_path)
     first_night(nights)
     nights.run({"s": people("c")}, loads=False, confirms=False, incremental=False)
