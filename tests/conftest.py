@@ -162,16 +162,19 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """A Dask cluster of two processes with a thread each; a task that killed two is not given to a third."""
+    """A Dask cluster of two processes with a thread each; a task that killed two is not given to a third.
+
+    It ends with the tests of a file: clusters that idle cost more than one that starts. So does their profiler.
+    """
     import dask
     from distributed import LocalCluster
 
     from tests.support.dask import ANY_PORT
 
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set({"distributed.scheduler.allowed-failures": 1, "distributed.worker.profile.enabled": False}),
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=ANY_PORT) as cluster,
     ):
         yield cluster
