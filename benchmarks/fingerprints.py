@@ -103,7 +103,6 @@ def _blocks(users: int) -> Iterator[BlockFingerprints]:
             raws=keys + 1,
             contents=np.where(keys % _CHANGED, keys + 2, keys + 3),
             are_emitted=(keys % _CHANGED == 0).astype("u1"),
-            are_changed=np.ones(len(keys), bool),
             member_of=SEGMENT,
             has_profiles=True,
             skipped=_NONE,

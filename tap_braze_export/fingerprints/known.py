@@ -42,7 +42,6 @@ class BlockFingerprints:
         raws: Digests of their lines.
         contents: Digests of their contents.
         are_emitted: 1 for each that is emitted, 0 for each that is skipped.
-        are_changed: True for each that is emitted for a change, not because nobody knows what the target has of it.
         member_of: The segment whose memberships are emitted; empty for none.
         has_profiles: True if more than memberships is emitted.
         skipped: Positions in the last version of the users that were skipped.
@@ -55,7 +54,6 @@ class BlockFingerprints:
     raws: Column
     contents: Column
     are_emitted: Column
-    are_changed: Column
     member_of: str
     has_profiles: bool
     skipped: Column
@@ -92,14 +90,12 @@ class _Found:
         raws: Digests of the lines last emitted.
         contents: Digests of the contents last emitted.
         are_members: True for each member of the segment.
-        are_doubtful: True for each of which nobody knows what the target has.
     """
 
     positions: Column
     raws: Column
     contents: Column
     are_members: Column
-    are_doubtful: Column
 
 
 class Known:
@@ -161,8 +157,7 @@ class Known:
     def find(self, keys: Column, *, member_of: str, has_profiles: bool) -> _Found:
         """Find users by the digests of their ids, in any order."""
         none = np.zeros(len(keys), "<u8")
-        nobody = np.zeros(len(keys), bool)
-        found = _Found(np.full(len(keys), -1, np.int64), none, none, nobody, nobody)
+        found = _Found(np.full(len(keys), -1, np.int64), none, none, np.zeros(len(keys), bool))
         if self.base is None or not len(keys):
             return found
         order = np.argsort(keys)
@@ -170,11 +165,9 @@ class Known:
             positions, columns = self._lookup(USERS, keys, order, ["raw", "content"])
             found.positions = positions
             found.raws, found.contents = columns.get("raw", none), columns.get("content", none)
-            found.are_doubtful = columns["changed"] | ((positions >= 0) & (found.contents == 0))
         if member_of:
             positions, columns = self._lookup(members_table(member_of), keys, order, ["certain"])
             found.are_members = (positions >= 0) & (columns.get("certain", none) == 1)
-            found.are_doubtful = found.are_doubtful | columns["changed"] | ((positions >= 0) & ~found.are_members)
         return found
 
     def _lookup(
@@ -182,10 +175,8 @@ class Known:
     ) -> tuple[Column, dict[str, Column]]:
         assert self.base is not None  # noqa: S101 - find() has asked
         sorted_positions, sorted_columns = self.base.lookup(table, keys[order], wanted)
-        sorted_columns["changed"] = np.zeros(len(keys), bool)
         if (rows := self._changed.get(table)) is not None:
-            sorted_columns["changed"] = (sorted_positions >= 0) & rows[sorted_positions]
-            sorted_positions[sorted_columns["changed"]] = -1
+            sorted_positions[(sorted_positions >= 0) & rows[sorted_positions]] = -1
         positions = np.empty_like(sorted_positions)
         positions[order] = sorted_positions
         columns = {}
@@ -214,7 +205,7 @@ class BlockCheck:
             braze_id.decode() if is_same else None for braze_id, is_same in zip(self._ids, same.tolist(), strict=True)
         ]
         self._skipped_lines: list[int] = []
-        self._others: list[tuple[Column, list[bytes], Column, Column, Column, Column, Column]] = []
+        self._others: list[tuple[Column, list[bytes], Column, Column, Column, Column]] = []
 
     def skip_line(self, index: int) -> None:
         """See `rows.known_users.BlockCheck`."""
@@ -234,8 +225,7 @@ class BlockCheck:
         if self._member_of:
             same &= found.are_members
         same &= np.fromiter(map(_fits, ids), bool, len(ids))
-        changed = ~(same | found.are_doubtful)
-        self._others.append((keys, ids, self._raws[lines], contents, found.positions, same, changed))
+        self._others.append((keys, ids, self._raws[lines], contents, found.positions, same))
         return {braze_id for braze_id, is_same in zip(users, same.tolist(), strict=True) if is_same}
 
     def _find(self, keys: Column, lines: Column) -> _Found:
@@ -255,8 +245,8 @@ class BlockCheck:
         ids = [self._ids[index] for index in self._skipped_lines]
         raws, contents = [self._raws[lines]], [self._found.contents[lines]]
         skipped, emitted = [self._found.positions[lines]], []
-        are_emitted, are_changed = [np.zeros(len(lines), "u1")], [np.zeros(len(lines), bool)]
-        for other_keys, other_ids, other_raws, other_contents, positions, same, changed in self._others:
+        are_emitted = [np.zeros(len(lines), "u1")]
+        for other_keys, other_ids, other_raws, other_contents, positions, same in self._others:
             keys.append(other_keys)
             ids += other_ids
             raws.append(other_raws)
@@ -264,7 +254,6 @@ class BlockCheck:
             skipped.append(positions[same])
             emitted.append(positions[~same])
             are_emitted.append((~same).astype("u1"))
-            are_changed.append(changed)
         fitting = np.fromiter(map(_fits, ids), bool, len(ids))
         all_keys = np.concatenate(keys)
         order = np.argsort(all_keys, kind="stable")
@@ -277,7 +266,6 @@ class BlockCheck:
             raws=np.concatenate(raws)[order],
             contents=np.concatenate(contents)[order],
             are_emitted=np.concatenate(are_emitted)[order],
-            are_changed=np.concatenate(are_changed)[order],
             member_of=self._member_of,
             has_profiles=self._has_profiles,
             skipped=_found_only(skipped),

@@ -29,7 +29,7 @@ class MeasuredFilter:
 
     def named(self, block: BlockFingerprints) -> None:
         """Note the users of a block of an incremental export: the filter has named them."""
-        self.changed += int(np.count_nonzero(block.are_changed))
+        self.changed += int(np.count_nonzero(block.are_emitted))
         self._count += len(block.keys)
         if self._count <= _MOST_NAMED:
             self._blocks.append(block.keys)
@@ -41,5 +41,5 @@ class MeasuredFilter:
         if self._keys is None:
             self._keys = np.unique(np.concatenate(self._blocks)) if self._blocks else np.zeros(0, "<u8")
             self._blocks.clear()
-        changed = block.keys[block.are_changed]
-        return int(np.count_nonzero(~np.isin(changed, self._keys)))
+        emitted = block.keys[block.are_emitted == 1]
+        return int(np.count_nonzero(~np.isin(emitted, self._keys)))

@@ -147,29 +147,3 @@ def test_the_log_says_that_a_full_export_follows(sandbox: Sandbox, clock: Steps,
 
     told = [line.partition("fields; ")[2] for line in run.lines if line.startswith("Requested")]
     assert told == [f"incremental since {before(first)}; a full one follows", f"full export ({TOO_OLD})"]
-
-
-def test_users_of_a_run_that_no_loader_confirmed_are_not_missed(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
-    """They are emitted again as nobody knows what the target has of them, which is no change."""
-    nights = measured(sandbox, clock, tmp_path)
-    first_night(nights)
-    nights.run({"s": people("c")}, loads=False, confirms=False, incremental=False)
-    a_week_later(nights, "a", "b", "c", not_named="bc")
-    run = nights.run()
-
-    assert sorted(run.ids()) == ["a", "b", "c"]
-    assert told(run) == ["missed: 1 of 2 changed users were not named by the filter (user_last_updated_at)"]
-
-
-def test_a_user_in_two_files_is_missed_once(sandbox: Sandbox, clock: Steps, tmp_path: Path) -> None:
-    """Braze has a user twice at times, in two files of one export."""
-    nights = measured(sandbox, clock, tmp_path)
-    first_night(nights)
-    sandbox.workspace.options.users_per_file = 1
-    nights.clock.time += 7 * DAY
-    users = [*people("b"), user("b", "Rome")]
-    sandbox.add_segment("s", users, updated_at=dict.fromkeys("abcde", nights.clock.time - 30 * DAY))
-    run = nights.run()
-
-    assert run.ids() == ["b", "b"]
-    assert told(run) == ["missed: 1 of 1 changed users were not named by the filter (user_last_updated_at)"]

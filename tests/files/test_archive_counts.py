@@ -145,7 +145,10 @@ def test_every_stated_number_must_be_true(kind: str) -> None:
             if 0 <= value <= largest:
                 changed = bytearray(content)
                 struct.pack_into(form, changed, at, value)
-                if _says_nothing(kind, name, value, largest):
+                if "zip64 sizes" in kind and name.startswith("LOCAL ") and value == largest:
+                    # It refers to a zip64 record, which zipfile writes beside the true number on some versions of 3.11.
+                    assert lines_or_refusal(bytes(changed)) == LINES
+                elif _says_nothing(kind, name, value, largest):
                     assert lines_or_refusal(bytes(changed)) == LINES
                 else:
                     refusal(bytes(changed))
