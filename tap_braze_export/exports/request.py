@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from tap_braze_export.braze import endpoints
 from tap_braze_export.braze.callback import new_token
 from tap_braze_export.clock import LONG_WAIT_SECONDS, PollTimer
 from tap_braze_export.errors import (
@@ -262,7 +263,7 @@ class ExportRequest:
             raise
         if not self._braze_filter.is_refused:
             self._braze_filter.is_refused = True
-            reason = str(refusal).partition("; ")[0]  # without the advice for other parameters
+            reason = str(refusal).removesuffix(f"; {endpoints.SEGMENT.advice}")  # which is for another parameter
             _log.warning("Everybody is exported, as Braze refuses user_last_updated_at: %s", reason)
         return started
 

@@ -13,7 +13,7 @@ _MAX_CHARS = 2_000
 _MAX_WHOLE_FLOAT = 2**53 - 1
 """Floats beyond it may have lost digits."""
 _NULLS = frozenset({"NULL", "null", "Null", r"\N", "nan", "NaN", "NAN", "None", "<NA>", "NaT"})
-"""What databases and pandas write for no value."""
+"""The texts that databases and pandas write for no value."""
 _PLACEHOLDERS = frozenset({"n/a", "na", "(null)", "[null]", "-", "--"})
 _SHEET_ERROR = re.compile(r"#[A-Z0-9/]+[!?]?")
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.sandbox import Sandbox
 from tests.exports.test_incremental import HOUR, asked, before, entry, first_night, incremental, people, requested
 from tests.support.nights import DAY, Nights
 from tests.support.ports import free_port
-from tests.support.steps import Steps, crash, nothing
+from tests.support.steps import Steps, braze, crash, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tap_braze_export.sandbox import Sandbox
     from tests.support.fakes import FakeClock
 
 pytestmark = pytest.mark.slow
@@ -31,15 +31,13 @@ def clock() -> Steps:
 
 @pytest.fixture
 def hosted(clock: FakeClock) -> Iterator[Sandbox]:
-    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time) as sandbox:
+    with braze(clock, users=0, users_per_file=5000) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def bucket(clock: FakeClock, tmp_path: Path) -> Iterator[Sandbox]:
-    (tmp_path / "bucket").mkdir()
-    bucket_url = str(tmp_path / "bucket")
-    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time, bucket_url=bucket_url) as sandbox:
+    with braze(clock, tmp_path, users=0, users_per_file=5000) as sandbox:
         yield sandbox
 
 

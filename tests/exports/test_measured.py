@@ -14,7 +14,7 @@ from tests.exports.test_incremental import HOUR, asked, before, entry, first_nig
 from tests.exports.test_waiting import start
 from tests.support.nights import DAY, Nights, user
 from tests.support.ports import free_port
-from tests.support.steps import STARTED, Steps, crash, nothing
+from tests.support.steps import STARTED, Steps, braze, crash, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def clock() -> Steps:
 
 @pytest.fixture
 def sandbox(clock: Steps) -> Iterator[Sandbox]:
-    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time) as sandbox:
+    with braze(clock, users=0, users_per_file=5000) as sandbox:
         yield sandbox
 
 
@@ -66,10 +66,8 @@ def test_a_filter_that_names_nobody(sandbox: Sandbox, clock: Steps, tmp_path: Pa
 
 def test_late_files_name_nobody(clock: Steps, tmp_path: Path) -> None:
     """A file that came after the last full export ended says nothing of the filter."""
-    (tmp_path / "bucket").mkdir()
-    bucket_url = str(tmp_path / "bucket")
-    with Sandbox(users=0, odd_users=False, clock=lambda: clock.time, bucket_url=bucket_url) as sandbox:
-        nights = measured(sandbox, clock, tmp_path, bucket_url=bucket_url)
+    with braze(clock, tmp_path, users=0, users_per_file=5000) as sandbox:
+        nights = measured(sandbox, clock, tmp_path, bucket_url=str(tmp_path / "bucket"))
         first_night(nights)
         folder = next((tmp_path / "bucket").rglob(entry(nights)["export_id"]))
         with zipfile.ZipFile(folder / "late.zip", "w") as late:
