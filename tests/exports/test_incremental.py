@@ -349,14 +349,6 @@ def test_a_refused_filter(nights: Nights, sandbox: Sandbox) -> None:
     assert asked(sandbox)[4] == before(second)
 
 
-def test_a_filter_that_is_refused_with_several_errors(nights: Nights, sandbox: Sandbox) -> None:
-    """All of Braze's text is told."""
-    first_night(nights)
-    sandbox.set_faults("filter-refused", "errors-as-objects")
-    (line,) = nights.run({"s": people()}).warnings
-    assert line.endswith("The user_last_updated_at parameter is not permitted)")
-
-
 def test_a_refused_segment_is_no_refused_filter(nights: Nights, sandbox: Sandbox) -> None:
     first_night(nights)
     del sandbox.workspace.segments["s"]

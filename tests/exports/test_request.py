@@ -206,3 +206,17 @@ def test_long_waits_for_another_export_are_logged(
         if wait > 30
     ]
     assert max(waits) == 60
+
+
+def test_a_refused_filter_is_told_with_every_error(
+    server: Server, clock: FakeClock, journal: Journal, session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Braze may list several; the advice for other parameters is left out."""
+    errors = [{"id": "bad-time", "message": "no such parameter"}, {"id": "second", "message": "another one"}]
+    server.answers = [as_json({"errors": errors}, 400), STARTED]
+    since = Scope(1_800_000_000.0, is_full=False)
+    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session, scope=since)
+    assert request.attempt()
+
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.partition("refused with ")[2] == "400 (no such parameter; another one)"
