@@ -52,7 +52,7 @@ def _fuzz(name: str, corpus: Path, seconds: int) -> None:
     with atheris.instrument_imports(include=["tap_braze_export", "zipfile", "gzip", "csv"]):
         from fuzz.seeds import WORDS, seeds  # noqa: PLC0415
         from fuzz.targets import TARGETS  # noqa: PLC0415
-        from tap_braze_export.certificates import OVER_BOTO, OVER_REQUESTS  # noqa: PLC0415
+        from tap_braze_export.http.certificates import OVER_BOTO, OVER_REQUESTS  # noqa: PLC0415
     logging.disable()
     for variable in {*OVER_REQUESTS, *OVER_BOTO}:
         os.environ.pop(variable, None)  # to read all certificates of this machine takes longer than a target

@@ -27,12 +27,12 @@ from tap_braze_export.files import archive
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.fingerprints.lifecycle import Confirmed
+from tap_braze_export.http.session import Session
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.schema.selection import RequestedFields
-from tap_braze_export.sessions import Session
 from tap_braze_export.settings import Settings
 from tap_braze_export.singer.command import describe
 from tap_braze_export.singer.config_errors import checked_catalog, checked_state, read_config_file

@@ -14,13 +14,13 @@ from tap_braze_export.deliveries import Role, audit_row
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.http.retry import Repetitions
 from tap_braze_export.parts import Parts
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.record import RunRecord
 from tap_braze_export.report.summary import Summary, log_table
-from tap_braze_export.retry import Repetitions
 from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows

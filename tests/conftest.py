@@ -11,8 +11,8 @@ import pytest
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.http.session import Session
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.sessions import Session
 from tests.support import clouds
 from tests.support.braze_calls import KEY
 from tests.support.fakes import FakeClock, Server

@@ -12,7 +12,6 @@ import requests
 import urllib3.exceptions
 
 from tap_braze_export.braze.rate_limit import RETRY_AFTER, RateLimit, retry_at
-from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -21,8 +20,9 @@ from tap_braze_export.errors import (
     RunningExportError,
     foreign_text,
 )
-from tap_braze_export.retry import RetryableError
-from tap_braze_export.sessions import OversizedBodyError
+from tap_braze_export.http.certificates import OVER_REQUESTS, certificate_problem
+from tap_braze_export.http.retry import RetryableError
+from tap_braze_export.http.session import OversizedBodyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

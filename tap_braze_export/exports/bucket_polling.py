@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
 from tap_braze_export.exports.unread_objects import UnreadObject, remark
+from tap_braze_export.http.retry import count_repetition
 from tap_braze_export.report.units import duration
-from tap_braze_export.retry import count_repetition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,8 +10,8 @@ from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
-from tap_braze_export.sessions import Session
-from tap_braze_export.threads import DaemonThreads
+from tap_braze_export.http.session import Session
+from tap_braze_export.http.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

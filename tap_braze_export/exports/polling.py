@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import archive
 from tap_braze_export.files.objects import DeliveredFile, LocalObject, open_local
+from tap_braze_export.http.retry import count_repetition
 from tap_braze_export.report.units import duration
-from tap_braze_export.retry import count_repetition
 from tap_braze_export.state import optional_timestamp
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3.exceptions
 
-from tap_braze_export.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.errors import DiskFullError, ExportError, InterruptedExportError
 from tap_braze_export.files.disk import disk_full_error, free_bytes, private_file
 from tap_braze_export.files.spool import file_name
-from tap_braze_export.retry import count_repetition
-from tap_braze_export.sessions import body_start, is_http_address
+from tap_braze_export.http.certificates import OVER_REQUESTS, certificate_problem
+from tap_braze_export.http.retry import count_repetition
+from tap_braze_export.http.session import body_start, is_http_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

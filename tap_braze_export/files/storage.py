@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import fsspec
 from typing_extensions import override
 
-from tap_braze_export.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
 from tap_braze_export.files.encoded_objects import StoredBytes, is_encoded
-from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
+from tap_braze_export.http.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
+from tap_braze_export.http.retry import GaveUpError, RetryableError, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

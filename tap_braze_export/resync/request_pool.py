@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.clock import LONG_WAIT_SECONDS, WAIT_SLICE_SECONDS
 from tap_braze_export.errors import BrazeError, RateLimitError
-from tap_braze_export.threads import DaemonThreads
+from tap_braze_export.http.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

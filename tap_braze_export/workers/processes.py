@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tap_braze_export.clock import WAIT_SLICE_SECONDS
 from tap_braze_export.errors import TapError
-from tap_braze_export.threads import DaemonThreads
+from tap_braze_export.http.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tap_braze_export.braze.rate_limit import RateLimit, RequestPacer, retry_at
 from tap_braze_export.errors import RateLimitError
-from tap_braze_export.retry import GaveUpError, RetryableError, RetryPolicy
+from tap_braze_export.http.retry import GaveUpError, RetryableError, RetryPolicy
 from tests.support.braze_calls import STARTED, details, export_ids, start
 from tests.support.fakes import FakeClock, as_json
 from tests.support.simulation import ScriptedBraze, SimulatedRun

@@ -18,8 +18,8 @@ from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.objects import DeliveredFile
 from tap_braze_export.files.prefetch import CopyToDisk, ReadInPlace
+from tap_braze_export.http.threads import DaemonThreads
 from tap_braze_export.state import Bookmark
-from tap_braze_export.threads import DaemonThreads
 from tests.support.fakes import FakeClock, Server, as_json
 from tests.support.runs import selecting, settings, sync
 from tests.support.s3 import EXPORT

@@ -11,14 +11,14 @@ from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import ExportError
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.files.download import Download
+from tap_braze_export.http.threads import DaemonThreads
 from tap_braze_export.state import Bookmark
-from tap_braze_export.threads import DaemonThreads
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tap_braze_export.sessions import Session
+    from tap_braze_export.http.session import Session
     from tests.support.fakes import Server
 
 SECONDS = 30

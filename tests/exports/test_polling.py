@@ -18,8 +18,8 @@ from tap_braze_export.errors import ExportError
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.prefetch import CopyToDisk
+from tap_braze_export.http.threads import DaemonThreads
 from tap_braze_export.state import Bookmark
-from tap_braze_export.threads import DaemonThreads
 from tests.support import ports
 from tests.support.fakes import FakeClock
 from tests.support.night import at_night

@@ -25,12 +25,12 @@ from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.disk import disk_full_error
 from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.http.threads import DaemonThreads
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.settings import Settings
 from tap_braze_export.state import Bookmark
-from tap_braze_export.threads import DaemonThreads
 from tests.support.fakes import FakeClock, Server, as_json
 from tests.support.runs import selecting, sync, tap_class
 

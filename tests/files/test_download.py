@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
-    from tap_braze_export.sessions import Session
+    from tap_braze_export.http.session import Session
 
 
 CONTENT = b"0123456789" * 1000

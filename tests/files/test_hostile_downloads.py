@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tap_braze_export.errors import ExportError
 from tap_braze_export.files.download import Download
-from tap_braze_export.sessions import Session
+from tap_braze_export.http.session import Session
 from tests.support.fakes import Answer, FakeClock, Server, endless
 from tests.support.memory import less_memory_than
 

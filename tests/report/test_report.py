@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.clock import Clock
+from tap_braze_export.http.threads import DaemonThreads
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.threads import DaemonThreads
 from tests.support.fakes import FakeClock
 from tests.support.pages import Page
 from tests.support.runs import (

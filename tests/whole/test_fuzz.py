@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fuzz.seeds import WORDS, seeds
 from fuzz.targets import TARGETS
-from tap_braze_export.certificates import OVER_BOTO, OVER_REQUESTS
+from tap_braze_export.http.certificates import OVER_BOTO, OVER_REQUESTS
 from tests.support.night import NIGHT, by_day
 
 EXAMPLES = by_day(15)

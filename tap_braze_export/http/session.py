@@ -10,8 +10,8 @@ import requests
 import urllib3.exceptions
 from typing_extensions import override
 
-from tap_braze_export.certificates import OVER_REQUESTS, trusted_by_environment
-from tap_braze_export.response_heads import LimitedHeadAdapter
+from tap_braze_export.http.certificates import OVER_REQUESTS, trusted_by_environment
+from tap_braze_export.http.response_heads import LimitedHeadAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

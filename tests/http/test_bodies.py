@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tap_braze_export.sessions import OversizedBodyError, body_start, read_body
+from tap_braze_export.http.session import OversizedBodyError, body_start, read_body
 from tests.support.fakes import FakeClock, Server, endless
 from tests.support.memory import less_memory_than
 
 if TYPE_CHECKING:
-    from tap_braze_export.sessions import Session
+    from tap_braze_export.http.session import Session
 
 MIB = 2**20
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.retry import GaveUpError, Repetitions, RetryableError, RetryPolicy
-from tap_braze_export.threads import DaemonThreads
+from tap_braze_export.http.retry import GaveUpError, Repetitions, RetryableError, RetryPolicy
+from tap_braze_export.http.threads import DaemonThreads
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import pytest
 import requests
 
 from tap_braze_export.clock import Clock
-from tap_braze_export.sessions import read_body
+from tap_braze_export.http.session import read_body
 from tests.support.memory import less_memory_than
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from http.server import BaseHTTPRequestHandler
 
-    from tap_braze_export.sessions import Session
+    from tap_braze_export.http.session import Session
     from tests.support.fakes import Server
 
 CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"

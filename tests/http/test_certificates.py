@@ -18,7 +18,7 @@ from tap_braze_export.errors import BrazeError, ConfigError, InterruptedExportEr
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.storage import Storage, StorageLabels
-from tap_braze_export.sessions import Session
+from tap_braze_export.http.session import Session
 from tests.support.braze_calls import ALL, refused
 from tests.support.fakes import Server, as_json
 from tests.support.night import at_night

@@ -8,7 +8,7 @@ import pytest
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.files.download import Download
-from tap_braze_export.sessions import Session
+from tap_braze_export.http.session import Session
 from tests.support.braze_calls import ALL, KEY, SUCCESS
 from tests.support.fakes import Server, as_json
 from tests.support.runs import selecting, sync
