@@ -26,6 +26,7 @@ GRACE_SECONDS = 4.0
 _LAST_SECONDS = 0.8
 _LONGEST_INTERVAL = 60.0
 _INTERVAL_GROWTH = 1.5
+_counting = threading.Lock()
 
 
 class Interruption(BaseException):
@@ -84,18 +85,27 @@ class Signals:
 
 
 class Clock:
-    """Two clocks, and waits that a signal ends; tests replace it.
+    """Two clocks, and waits that a signal ends; tests replace it. It also counts retries: who retries waits by it.
 
     Durations go by the monotonic clock. The time of day is for what is written down or crosses runs: somebody may set
     it at any moment.
 
     Args:
         signals: The signals that the run has received.
+
+    Attributes:
+        retries: Calls and transfers that were done once more after a failure.
     """
 
     def __init__(self, signals: Signals | None = None) -> None:
+        self.retries = 0
         self._signals = signals
         self._began, self._monotonic_began = self.now(), self.monotonic()
+
+    def count_retry(self) -> None:
+        """Count something that is done once more after a failure, on any thread."""
+        with _counting:
+            self.retries += 1
 
     @property
     def stopped(self) -> bool:

@@ -14,7 +14,6 @@ from tap_braze_export.deliveries import Role, audit_row
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
-from tap_braze_export.http.retry import Repetitions
 from tap_braze_export.parts import Parts
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_run
@@ -85,7 +84,7 @@ class Run:
         self._spool = Spool(settings.spool_dir, clock=clock)
         self._progress = Progress(clock, parent.plugin.logger)
         self._record = RunRecord(clock)
-        self._repetitions = Repetitions()
+        self._retries_before = clock.retries
         self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
         self._batches: Batches | None = None
         self._fingerprints: Fingerprints | None = None
@@ -104,10 +103,9 @@ class Run:
         """
         ending = Ending()
         try:
-            with self._repetitions.counting():
-                yield from self._emit_all()
-                for part in self._all_deliveries:
-                    part.review()
+            yield from self._emit_all()
+            for part in self._all_deliveries:
+                part.review()
             self._fail_if_incomplete()
             self._activate_versions()
         except BaseException as error:
@@ -115,7 +113,7 @@ class Run:
             raise
         finally:
             rows = {name: stream.emitted for name, stream in self._streams.items()}
-            facts = self._summary.facts(self._progress, rows, retries=self._repetitions.count)
+            facts = self._summary.facts(self._progress, rows, retries=self._clock.retries - self._retries_before)
             if ending.is_done or not self._summary.is_empty:
                 log_table(self._parent.plugin.logger, facts, done=ending.is_done, pace=self._progress.pace())
             write_run(self._settings, ending, facts, self._record, self._state)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
 from tap_braze_export.exports.polling import missing_files
 from tap_braze_export.exports.unread_objects import UnreadObject, remark
-from tap_braze_export.http.retry import count_repetition
 from tap_braze_export.report.units import duration
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ class BucketExport:
                 return
             if unread.is_due:
                 if unread.damaged is not None:
-                    count_repetition()
+                    self._clock.count_retry()
                 unread.fetched, unread.fetched_at = unread.listed, self._clock.monotonic()
                 unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
                 self._busy.append(unread)

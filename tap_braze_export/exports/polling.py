@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import archive
 from tap_braze_export.files.objects import DeliveredFile, LocalObject, open_local
-from tap_braze_export.http.retry import count_repetition
 from tap_braze_export.report.units import duration
 from tap_braze_export.state import optional_timestamp
 
@@ -214,7 +213,7 @@ class HostedExport:
         if self._fetched_again:
             raise error
         _log.warning("%s; fetching it once more", error)
-        count_repetition()
+        self._clock.count_retry()
         self._fetched_again = True
         self._files = None
         self._object.path.unlink()

@@ -17,7 +17,6 @@ from tap_braze_export.errors import DiskFullError, ExportError, InterruptedExpor
 from tap_braze_export.files.disk import disk_full_error, free_bytes, private_file
 from tap_braze_export.files.spool import file_name
 from tap_braze_export.http.certificates import OVER_REQUESTS, certificate_problem
-from tap_braze_export.http.retry import count_repetition
 from tap_braze_export.http.session import body_start, is_http_address
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class Download:
                 f" {problem}. Check the way from this machine to the store"
             )
         _log.info("%s is not fetched yet: %s", self.name, problem)
-        count_repetition()
+        self._clock.count_retry()
         return False
 
     def _partial(self) -> _Partial | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tap_braze_export.clock import Clock
 
@@ -22,43 +19,6 @@ _MAX_WAIT_SECONDS = 60
 _MAX_RATE_LIMIT_WAIT_SECONDS = 3_700  # hourly windows are the longest that Braze has
 _MAX_RATE_LIMIT_TOTAL_SECONDS = 3 * 3_600
 _log = logging.getLogger(__name__)
-
-
-class Repetitions:
-    """Counts what a run does once more after a failure: calls and transfers.
-
-    Attributes:
-        count: Their number.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def add(self) -> None:
-        """Count one."""
-        with self._lock:
-            self.count += 1
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count what this thread repeats, and what `DaemonThreads` repeat for it."""
-        before = _counter.get()
-        _counter.set(self)
-        try:
-            yield
-        finally:
-            _counter.set(before)
-
-
-_counter: ContextVar[Repetitions | None] = ContextVar("repetitions", default=None)
-"""The counter of the run that a thread works for. Handed down it would be an argument of every storage and client."""
-
-
-def count_repetition() -> None:
-    """Count a repetition for the run that this thread works for."""
-    if counter := _counter.get():
-        counter.add()
 
 
 class RetryableError(Exception):
@@ -148,4 +108,4 @@ class RetryPolicy:
                 clock.sleep(wait)
             if ended or clock.stopped:
                 raise GaveUpError(problem, advice, tries=tries, seconds=now - started, stopped=not ended)
-            count_repetition()
+            clock.count_retry()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import io
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
+from requests.adapters import HTTPAdapter
 from typing_extensions import override
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from tap_braze_export.http.certificates import OVER_REQUESTS, trusted_by_environment
-from tap_braze_export.http.response_heads import LimitedHeadAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from tap_braze_export.clock import Clock
 
 _MAX_CONNECTIONS = 64
+_MAX_HEAD_BYTES = 2**20
+_TIMEOUTS_PER_HEAD = 2
+"""Read timeouts that a head may take: the timeout itself begins anew with each byte."""
 _READ_BYTES = 2**16
 _GZIP_WBITS = 31
 
@@ -35,7 +42,7 @@ class Session(requests.Session):
         self.auth = _unchanged  # without one, requests looks into .netrc
         self.headers["Accept-Encoding"] = "gzip, identity"  # what `read_body` decodes within its limit
         for scheme in ("https://", "http://"):
-            self.mount(scheme, LimitedHeadAdapter(pool_maxsize=_MAX_CONNECTIONS))
+            self.mount(scheme, _Adapter(pool_maxsize=_MAX_CONNECTIONS))
 
     @override
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -153,3 +160,72 @@ def _decoded(response: requests.Response, max_bytes: int) -> Iterator[bytes]:
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+class _Reader(io.BufferedReader):
+    """A connection of which what is not body is limited: heads, interim ones included, and the lines around chunks."""
+
+    def __init__(self, connection: io.RawIOBase, timeout: float | None) -> None:
+        super().__init__(connection)
+        self._timeout = timeout
+        self._begin_head()
+
+    @override
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._begin_head()
+        return super().read(size)
+
+    @override
+    def read1(self, size: int = -1, /) -> bytes:
+        self._begin_head()
+        return super().read1(size)
+
+    @override
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line of a head.
+
+        Raises:
+            HTTPException: The head is too long, or is still coming in: like a broken connection.
+        """
+        limit = self._bytes_left if size is None or size < 0 else size
+        line = bytearray()
+        while len(line) < limit and not line.endswith(b"\n"):
+            if not (buffered := self.peek(1)):  # one read of the connection at most
+                break
+            length = buffered.find(b"\n") + 1 or len(buffered)
+            line += super().read(min(length, limit - len(line)))
+            if len(line) > self._bytes_left or (self._end is not None and time.monotonic() > self._end):
+                raise http.client.HTTPException(
+                    "the head of the response, or of a chunk, is too long, or takes too long"
+                )
+        self._bytes_left -= len(line)
+        return bytes(line)
+
+    def _begin_head(self) -> None:
+        self._bytes_left = _MAX_HEAD_BYTES
+        self._end = None if self._timeout is None else time.monotonic() + _TIMEOUTS_PER_HEAD * self._timeout
+
+
+class _Response(http.client.HTTPResponse):
+    @override
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp: Any = _Reader(self.fp.detach(), sock.gettimeout())
+
+
+class _HTTPConnection(HTTPConnection):
+    response_class = _Response
+
+
+class _HTTPSConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Adapter(HTTPAdapter):
+    """A transport whose responses have limited heads."""
+
+    @override
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _HTTPSConnection if pool.scheme == "https" else _HTTPConnection
+        return pool

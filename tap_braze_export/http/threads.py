@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Executor, Future
-from contextvars import copy_context
+from contextlib import suppress
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from typing_extensions import override
@@ -18,35 +18,30 @@ T = TypeVar("T")
 
 
 class DaemonThreads(Executor):
-    """An executor on daemon threads, started as they are needed.
+    """An executor on daemon threads; calls wait in order for one of them.
 
     A `ThreadPoolExecutor` does the same, but the interpreter joins its threads before it ends: a request that hangs
     would then delay the end of a run that was told to stop.
-
-    Args:
-        max_threads: Calls that run at a time; others wait in order.
     """
 
     def __init__(self, max_threads: int) -> None:
         self._max_threads = max_threads
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
 
     @override
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
-        context = copy_context()  # what the call repeats is counted for the run that submits it
 
         def call() -> None:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(context.run(fn, *args, **kwargs))
+                future.set_result(fn(*args, **kwargs))
             except Exception as error:  # noqa: BLE001 - raised where the result is asked for
                 future.set_exception(error)
 
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._max_threads:
+        if len(self._threads) < self._max_threads:
             self._threads.append(threading.Thread(target=self._work, daemon=True))
             self._threads[-1].start()
         self._calls.put(call)
@@ -55,11 +50,9 @@ class DaemonThreads(Executor):
     @override
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:
         """Let the threads end after the calls that they have begun; nobody waits for them."""
-        while cancel_futures:
-            try:
+        with suppress(queue.Empty):
+            while cancel_futures:
                 self._calls.get_nowait()
-            except queue.Empty:
-                break
         for _ in self._threads:
             self._calls.put(None)
 
@@ -67,4 +60,3 @@ class DaemonThreads(Executor):
         while call := self._calls.get():
             call()
             del call  # with its result, while the thread waits for the next one
-            self._idle.release()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.http.retry import GaveUpError, Repetitions, RetryableError, RetryPolicy
+from tap_braze_export.http.retry import GaveUpError, RetryableError, RetryPolicy
 from tap_braze_export.http.threads import DaemonThreads
 from tests.support.fakes import FakeClock
 
@@ -51,37 +50,23 @@ def test_each_repetition_is_logged_once(clock: FakeClock, caplog: pytest.LogCapt
 
 def test_repetitions_are_counted(clock: FakeClock) -> None:
     """Two of the first call, three of the second, which fails a fourth time for good."""
-    repetitions = Repetitions()
+    POLICY.call(failing(*[RetryableError("odd")] * 2), failed="It failed", clock=clock)
+    assert clock.retries == 2
 
-    with repetitions.counting():
-        POLICY.call(failing(*[RetryableError("odd")] * 2), failed="It failed", clock=clock)
-        assert repetitions.count == 2
-
-        with pytest.raises(GaveUpError):
-            POLICY.call(failing(*[RetryableError("odd")] * 4), failed="It failed", clock=clock)
-    assert repetitions.count == 5
+    with pytest.raises(GaveUpError):
+        POLICY.call(failing(*[RetryableError("odd")] * 4), failed="It failed", clock=clock)
+    assert clock.retries == 5
 
 
-def test_each_of_two_runs_at_a_time_counts_its_own() -> None:
-    """Also what its threads repeat; what is repeated after a run, or before one, is counted by none."""
-    both_count = threading.Barrier(2)
+def test_repetitions_of_threads_are_counted(clock: FakeClock) -> None:
+    """On the clock of the run that they work for."""
+    threads = DaemonThreads(2)
+    calls = [failing(RetryableError("odd")) for _ in range(9)]
+    for ended in [threads.submit(POLICY.call, call, failed="It failed", clock=clock) for call in calls]:
+        ended.result()
+    threads.shutdown()
 
-    def run(repeated: int) -> int:
-        repetitions = Repetitions()
-        with repetitions.counting():
-            both_count.wait()
-            threads = DaemonThreads(2)
-            for _ in range(repeated):
-                call = failing(RetryableError("odd"))
-                threads.submit(POLICY.call, call, failed="It failed", clock=FakeClock()).result()
-            POLICY.call(failing(RetryableError("odd")), failed="It failed", clock=FakeClock())
-            threads.shutdown()
-        POLICY.call(failing(RetryableError("odd")), failed="It failed", clock=FakeClock())
-        return repetitions.count
-
-    runs = DaemonThreads(2)
-    assert [count.result() for count in [runs.submit(run, 3), runs.submit(run, 5)]] == [4, 6]
-    runs.shutdown()
+    assert (clock.retries, FakeClock().retries) == (9, 0)
 
 
 def test_other_errors_are_not_repeated(clock: FakeClock) -> None:
