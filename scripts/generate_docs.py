@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from dbt_sources import dbt_sources
 from fault_matrix import fault_matrix
 
 from tap_braze_export.schema.table import RESCUED
@@ -37,6 +38,7 @@ LOADER_HEADER = """\
 # `meltano add target-duckdb --from-ref tap-braze-export/deploy/target-duckdb.yaml` needs no Meltano Hub, and pins what
 # loses no rows: see docs/loaders.md.
 """
+DBT_HEADER = "# Written by `make generate` from the tap's streams.\n"
 
 # Any one of these makes a run meaningful; Meltano asks for api_url, api_key and one of them.
 SELECTORS = (
@@ -261,6 +263,7 @@ def generated() -> dict[Path, str]:
         ROOT / "meltano.yml": _replace(ROOT / "meltano.yml", _yaml(facts), indent=6),
         ROOT / "plugin.yaml": _replace(ROOT / "plugin.yaml", _yaml(definition)),
         ROOT / "deploy" / "target-duckdb.yaml": loader_definition("target-duckdb"),
+        ROOT / "dbt" / "models" / "sources.yml": DBT_HEADER + _yaml(dbt_sources()),
         ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
         ROOT / "docs" / "rows.md": _replace(ROOT / "docs" / "rows.md", entity_diagram()),
         ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),

@@ -37,6 +37,7 @@ NOT_RUN = {
     "NIGHT=": "takes many minutes; the tests with its steps run by themselves",
     "git clone ADDRESS tap-braze-export": "a link to the checkout stands in for it, with changes not yet committed",
     "gcloud storage buckets add-iam-policy-binding": "needs an account at Google and its command line",
+    "dbt ": "tests/whole/test_dbt.py builds the package in a project as the document shows it",
     "docker ": "needs a container engine",
     "kubectl ": "needs a cluster",
     "systemctl ": "needs a service manager",
@@ -131,7 +132,7 @@ def test_every_command_is_run_or_has_a_reason() -> None:
 
 def test_blocks_name_their_language() -> None:
     """So that none escapes these tests."""
-    known = {*documents.SHELLS, "json", "sql", "mermaid", "text"}
+    known = {*documents.SHELLS, "json", "yaml", "sql", "mermaid", "text"}
     assert {block.language for block in documents.blocks()} <= known
 
 

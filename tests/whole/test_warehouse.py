@@ -128,10 +128,6 @@ def _shown(name: str, value: Any) -> str:
     return str(value)
 
 
-def _table(rows: list[dict[str, Any]]) -> list[list[str]]:
-    return [[_shown(name, value) for name, value in row.items()] for row in rows]
-
-
 def _expected(title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in EXPECTED[title].strip().splitlines()]
 
@@ -169,23 +165,31 @@ class Warehouse:
     config: dict[str, Any]
     rows: Callable[[str], list[dict[str, Any]]]
 
+    @property
+    def schema(self) -> str:
+        return str(self.config["default_target_schema"])
+
     def load(self, nights: list[Run], folder: Path) -> None:
         for night in nights:
             done = load(self.loader, self.config, night.stdout, folder)
             assert done.returncode == 0, done.stderr
 
+    def shown(self, query: str) -> list[list[str]]:
+        """The rows of a query, as they are shown here."""
+        return [[_shown(name, value) for name, value in row.items()] for row in self.rows(query)]
+
     def answers(self, titles: Iterable[str]) -> dict[str, list[list[str]]]:
-        """The rows of the document's queries by their title, as they are shown here."""
-        return {title: _table(self.rows(QUERIES[title])) for title in titles}
+        """The rows of the document's queries by their title."""
+        return {title: self.shown(QUERIES[title]) for title in titles}
 
 
-def _duckdb(folder: Path) -> Warehouse:
+def duckdb_warehouse(folder: Path) -> Warehouse:
     path = folder / "warehouse.duckdb"
     config = {"filepath": str(path), "default_target_schema": SCHEMA, "flush_all_streams": True}
     return Warehouse("target-duckdb", config, lambda query: duckdb_rows(path, f"set schema = '{SCHEMA}'; {query}"))
 
 
-def _postgres(folder: Path, server: Postgres) -> Warehouse:
+def postgres_warehouse(folder: Path, server: Postgres) -> Warehouse:
     schema = f"{SCHEMA}_{folder.name}".lower()
     config = {**server.target_config, "default_target_schema": schema, "use_copy": True}
     return Warehouse("target-postgres", config, lambda query: server.rows(query, schema=schema))
@@ -194,7 +198,11 @@ def _postgres(folder: Path, server: Postgres) -> Warehouse:
 @pytest.fixture(params=["duckdb", "postgres"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     """An empty database of each kind."""
-    return _duckdb(tmp_path) if request.param == "duckdb" else _postgres(tmp_path, request.getfixturevalue("postgres"))
+    return (
+        duckdb_warehouse(tmp_path)
+        if request.param == "duckdb"
+        else postgres_warehouse(tmp_path, request.getfixturevalue("postgres"))
+    )
 
 
 def test_every_query_has_expected_rows() -> None:
@@ -216,7 +224,7 @@ def test_queries_after_two_nights(warehouse: Warehouse, nights: list[Run], tmp_p
 
 def test_queries_without_fingerprints(tmp_path: Path) -> None:
     """Every night loads every user, and the join for current rows gives the same."""
-    warehouse = _duckdb(tmp_path)
+    warehouse = duckdb_warehouse(tmp_path)
     warehouse.load(two_nights(tmp_path), tmp_path)
     titles = {*WITH_OR_WITHOUT, WITHOUT_FINGERPRINTS}
     assert warehouse.answers(titles) == {title: _expected(title) for title in titles}
@@ -228,7 +236,7 @@ def test_leavers_after_an_incremental_night(tmp_path: Path) -> None:
     plan = [(first, 0, False), (between, 0, True), (between + timedelta(days=1), CHANGED, False)]
     nights = some_nights(tmp_path, *plan, fingerprints_url=str(tmp_path / "fingerprints"))
     assert nights[1].ids() == []
-    warehouse = _duckdb(tmp_path)
+    warehouse = duckdb_warehouse(tmp_path)
     warehouse.load(nights, tmp_path)
     (leaver,) = warehouse.answers([LEAVERS])[LEAVERS]
     assert leaver == ["vip-users", "user 0", "user-0000000", "2026-11-24", "2026-11-26"]
@@ -238,7 +246,7 @@ def test_members_after_an_incremental_night_without_fingerprints(tmp_path: Path)
     """Those of the last full export, and user 9, who has joined; that user 0 has left, no row says."""
     first, second = NIGHTS
     nights = some_nights(tmp_path, (first, 0, False), (second, CHANGED, True))
-    warehouse = _duckdb(tmp_path)
+    warehouse = duckdb_warehouse(tmp_path)
     warehouse.load(nights, tmp_path)
     members = warehouse.answers([WITHOUT_FINGERPRINTS])[WITHOUT_FINGERPRINTS]
     assert {name for name, _external_id in members} == {"user 0", "user 9", "user 10"}

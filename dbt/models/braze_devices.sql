@@ -1,0 +1,2 @@
+{{ config(enabled='devices' in var('braze_streams')) }}
+{{ braze.current_rows('devices') }}

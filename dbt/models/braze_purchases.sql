@@ -1,0 +1,2 @@
+{{ config(enabled='purchases' in var('braze_streams')) }}
+{{ braze.current_rows('purchases') }}

@@ -1,0 +1,2 @@
+{{ config(enabled='push_tokens' in var('braze_streams')) }}
+{{ braze.current_rows('push_tokens') }}
