@@ -1,19 +1,19 @@
-"""The tap's settings as one typed, frozen object; null and blank mean "not set" here, for every setting.
+"""The tap's settings, each declared once: type, default and the words in which users read of it.
 
-`tap.py` describes the settings to users and takes the defaults from here.
+Null and blank mean "not set" here, for every setting.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import ConfigError
+from tap_braze_export.http.addresses import DEFAULT_PORTS, is_loopback, read_api_url
+from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,32 +29,27 @@ _ROW_SHAPING_SETTINGS = (
 )
 """Settings of the SDK that change what rows look like."""
 _MINUTE = 60
-_API_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[^\s/\\@?#:\[\]%]+)(?::(?P<port>[0-9]{0,5}))?(?P<path>(/[\w.~-]*)*)",
-    re.ASCII | re.IGNORECASE,
-)
-"""Only what a REST endpoint has: no user, query, fragment, backslash, and nothing that programs read differently."""
-_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
-_DEFAULT_PORTS = {"https": 443, "http": 80}
-_MAX_PORT = 65_535
-
-
-def read_api_url(text: str) -> str:
-    """The address of Braze's REST endpoint in its one spelling.
-
-    Raises:
-        ConfigError: It is none, or the key would be sent to it in the clear.
-    """
-    found = _API_URL.fullmatch(text.strip())
-    if found is None:
-        raise _no_api_url()
-    scheme, host = found["scheme"].lower(), _host(found["host"])
-    port = int(found["port"] or _DEFAULT_PORTS[scheme])
-    segments = [segment for segment in found["path"].split("/") if segment]
-    if not 0 < port <= _MAX_PORT or {".", ".."} & {*segments} or (scheme == "http" and not _is_loopback(host)):
-        raise _no_api_url()
-    shown_port = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
-    return "/".join([f"{scheme}://{host}{shown_port}", *segments])
+_LARGEST_INTEGER = 10**9
+"""Of any setting: what is computed of it stays a number that programs can hold."""
+_A_CENTURY_OF_DAYS = 36_500
+_SECRET = {"secret": True, "writeOnly": True}
+_ALIAS = {
+    "type": "object",
+    "properties": {"alias_name": {"type": ["string"]}, "alias_label": {"type": ["string"]}},
+    "required": ["alias_name", "alias_label"],
+    "additionalProperties": True,
+}
+_OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}
+_JSON_SCHEMAS: Mapping[str, dict[str, Any]] = {
+    "str": {"type": "string"},
+    "bool": {"type": "boolean"},
+    "int": {"type": "integer", "minimum": 1, "maximum": _LARGEST_INTEGER},
+    "tuple[str, ...]": {"type": "array", "items": {"type": ["string"]}},
+    "tuple[Mapping[str, str], ...]": {"type": "array", "items": _ALIAS},
+    "Mapping[str, str]": _OBJECT,
+    "Mapping[str, Any]": _OBJECT,
+}
+"""The JSON schema of a setting's type, as its annotation spells it."""
 
 
 def read_date_time(text: str, *, setting: str) -> float:
@@ -72,107 +67,147 @@ def read_date_time(text: str, *, setting: str) -> float:
     return seconds
 
 
-def check_callback_url(text: str) -> None:
-    """Check the address that Braze calls.
-
-    Raises:
-        ConfigError: It is no web address.
-    """
-    if not is_web_address(text):
-        raise ConfigError("callback_url must be a web address such as https://hooks.example.com/braze")
-
-
-def is_web_address(text: str) -> bool:
-    """True if a text is an http or https address, with a host and without blanks."""
-    try:
-        url = urlsplit(text)
-        host = url.hostname or ""
-        _host(f"[{host}]" if ":" in host else host)
-        has_scheme_and_port = url.scheme in _DEFAULT_PORTS and url.port != 0
-    except (ValueError, ConfigError):
-        return False
-    return has_scheme_and_port and " " not in text and text.isprintable()
-
-
-def _host(text: str) -> str:
-    """A host in its one spelling."""
-    try:
-        if text.startswith("["):
-            return f"[{ip_address(text[1:-1])}]"
-        name = text.encode("idna").decode().lower().removesuffix(".")
-    except ValueError:
-        raise _no_api_url() from None
-    if not _HOST_NAME.fullmatch(name):
-        raise _no_api_url()
-    return name
-
-
-def _is_loopback(host: str) -> bool:
-    """True if a host is this machine."""
-    try:
-        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _no_api_url() -> ConfigError:
-    return ConfigError(
-        "api_url must be an https address such as https://rest.iad-01.braze.com, without user and query, since the key"
-        " is sent to it"
-    )
-
-
 def without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without the settings that are null or blank."""
-    return {name: value for name, value in config.items() if not is_unset(value)}
+    return {name: value for name, value in config.items() if value is not None and not _is_blank(value)}
 
 
-def is_unset(value: object) -> bool:
-    """True for null and for blank text."""
-    return value is None or (isinstance(value, str) and not value.strip())
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _setting(title: str, description: str, default: Any = None, *, repr: bool = True, **words: Any) -> Any:  # noqa: A002
+    """Describe a setting to its users; `words` are more of its JSON schema."""
+    given = {"default_factory": dict} if default == {} else {"default": default}
+    return field(**given, repr=repr, metadata={"title": title, "description": description, **words})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings by their names in the configuration; lists are tuples, times carry their unit."""
+    """The settings by their names in the configuration; lists are tuples, times carry their unit.
 
-    api_url: str
-    api_key: str = field(repr=False)
-    segment_ids: tuple[str, ...] = ()
-    global_control_group: bool = False
-    external_ids: tuple[str, ...] = field(default=(), repr=False)
-    braze_ids: tuple[str, ...] = field(default=(), repr=False)
-    emails: tuple[str, ...] = field(default=(), repr=False)
-    phones: tuple[str, ...] = field(default=(), repr=False)
-    device_ids: tuple[str, ...] = field(default=(), repr=False)
-    user_aliases: tuple[Mapping[str, str], ...] = field(default=(), repr=False)
-    identifiers_url: str | None = field(default=None, repr=False)
-    custom_attributes: Mapping[str, str] = field(default_factory=dict)
-    discover_custom_attributes: bool = False
-    incremental: bool = False
-    full_export_days: int = 7
-    overlap_minutes: int = 60
-    start_date: str | None = None
-    extra_export_fields: tuple[str, ...] = ()
-    bucket_url: str | None = None
-    bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    output_format: str = "zip"
-    callback_url: str | None = None
-    callback_listen: str | None = None
-    on_running_export: str = "wait"
-    export_timeout_minutes: int = 360
-    poll_interval_seconds: int = 10
-    settle_minutes: int = 10
-    concurrent_exports: int = 4
-    concurrent_requests: int = 8
-    requests_per_minute: int | None = None
-    spool_dir: str | None = None
-    fingerprints_url: str | None = None
-    max_rejected_lines: int = 0
-    report_path: str | None = None
-    workers: int = 0
-    dask_scheduler: str | None = None
-    emit_activate_version_messages: bool = False
+    Those without a description are the SDK's, which describes them.
+    """
+
+    api_url: str = _setting(
+        "API URL", "REST endpoint of the instance, such as https://rest.iad-01.braze.com", default=MISSING
+    )
+    api_key: str = _setting("API key", "REST API key", default=MISSING, repr=False, **_SECRET)
+    segment_ids: tuple[str, ...] = _setting("Segments", "API identifiers of the segments to export", ())
+    global_control_group: bool = _setting(
+        "Global Control Group",
+        "Also export the members of the Global Control Group (needs the stream segment_members)",
+        default=False,
+    )
+    external_ids: tuple[str, ...] = _setting("External ids", "External ids to resync", (), repr=False)
+    braze_ids: tuple[str, ...] = _setting("Braze ids", "Braze ids to resync", (), repr=False)
+    emails: tuple[str, ...] = _setting("E-mail addresses", "E-mail addresses to resync", (), repr=False)
+    phones: tuple[str, ...] = _setting("Phone numbers", "Phone numbers to resync, in E.164", (), repr=False)
+    device_ids: tuple[str, ...] = _setting("Device ids", "Device ids to resync", (), repr=False)
+    user_aliases: tuple[Mapping[str, str], ...] = _setting(
+        "User aliases", "Aliases to resync, as objects of alias_name and alias_label", (), repr=False
+    )
+    identifiers_url: str | None = _setting(
+        "Identifiers file",
+        "Identifiers to resync, CSV with a header or JSON lines: a file, folder or pattern (*), a local path or fsspec"
+        " URL",
+        repr=False,
+    )
+    custom_attributes: Mapping[str, str] = _setting(
+        "Custom attribute types",
+        f"Types of custom attributes by name: {', '.join(ATTRIBUTE_TYPES)}",
+        {},
+        additionalProperties={"type": ["string"], "enum": [*ATTRIBUTE_TYPES]},
+    )
+    discover_custom_attributes: bool = _setting(
+        "Discover custom attributes",
+        "Ask Braze for the custom attributes and their types at discovery",
+        default=False,
+    )
+    incremental: bool = _setting(
+        "Incremental exports",
+        "Between full exports, ask Braze only for users updated since the last complete export",
+        default=False,
+    )
+    full_export_days: int = _setting(
+        "Full export after",
+        "With incremental: days after the last complete full export at which a run asks for everybody again",
+        7,
+        maximum=_A_CENTURY_OF_DAYS,
+    )
+    overlap_minutes: int = _setting(
+        "Overlap",
+        "With incremental: minutes before the last complete export's request from which users are asked for",
+        60,
+        minimum=0,
+    )
+    start_date: str | None = _setting(
+        "Start date",
+        "Never ask for users of a segment that were last updated before this time, in no export",
+        format="date-time",
+    )
+    extra_export_fields: tuple[str, ...] = _setting(
+        "Extra fields", "More names for fields_to_export, unchecked; their values land in _rescued_data of users", ()
+    )
+    bucket_url: str | None = _setting(
+        "Bucket", "Where Braze delivers: s3://bucket/prefix, gs://…, abfs://…, or a local directory"
+    )
+    bucket_options: Mapping[str, Any] = _setting(
+        "Bucket options", "fsspec options for the bucket, such as key, secret, endpoint_url", {}, repr=False, **_SECRET
+    )
+    output_format: str = _setting("Output format", "Archive format of the export files", "zip", enum=["zip", "gzip"])
+    callback_url: str | None = _setting(
+        "Callback URL", "Address that Braze calls when an export is complete; an unguessable token is added"
+    )
+    callback_listen: str | None = _setting("Callback listener", "host:port to listen on for the callback")
+    on_running_export: str = _setting(
+        "On a running export",
+        "What to do when Braze says that the segment is already being exported",
+        "wait",
+        enum=["wait", "cancel", "fail"],
+    )
+    export_timeout_minutes: int = _setting(
+        "Export timeout", "Minutes after its request at which an export is given up", 360
+    )
+    poll_interval_seconds: int = _setting(
+        "Poll interval", "Seconds between the first two polls; the interval grows to at most 60", 10
+    )
+    settle_minutes: int = _setting(
+        "Settle time",
+        "Minutes without a new file after which a bucket export is complete, if there is no callback",
+        10,
+        minimum=0,
+    )
+    concurrent_exports: int = _setting("Concurrent exports", "Exports running in Braze at a time", 4, maximum=100)
+    concurrent_requests: int = _setting("Concurrent requests", "Requests of the ids export open at a time", 8)
+    requests_per_minute: int | None = _setting(
+        "Requests per minute", "Cap for the ids export, below what Braze's headers allow"
+    )
+    spool_dir: str | None = _setting(
+        "Spool directory", "Private directory for downloads and running jobs; default in the user's cache directory"
+    )
+    fingerprints_url: str | None = _setting(
+        "Fingerprints",
+        "Where to remember what was emitted, so that unchanged users are skipped: a directory, or an fsspec URL such as"
+        " s3://bucket/prefix",
+    )
+    max_rejected_lines: int = _setting(
+        "Rejected lines", "More unreadable lines than this make the run fail", 0, minimum=0
+    )
+    report_path: str | None = _setting(
+        "Report",
+        "HTML page that each run writes about itself; {started_at} in the file's name is the time at which the run"
+        " began. It needs the extra report",
+    )
+    workers: int = _setting("Workers", "Processes that read files; 0 chooses", 0, minimum=0)
+    emit_activate_version_messages: bool = _setting(
+        "ACTIVATE_VERSION",
+        "After a run that provably emitted everything, tell loaders to delete the rows of earlier runs",
+        default=False,
+    )
+    dask_scheduler: str | None = _setting(
+        "Dask scheduler", "Address of a Dask scheduler whose workers turn the bucket's files into batch files"
+    )
     batch_config: Mapping[str, Any] | None = field(default=None, repr=False)
     row_shaping: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The SDK's settings that change what rows look like: stream maps and flattening."""
@@ -200,9 +235,9 @@ class Settings:
     def workspace(self) -> str:
         """The identity of the workspace behind `api_url`, for records that this machine keeps of it."""
         url = urlsplit(self.api_url)
-        if not _is_loopback(url.hostname or ""):
+        if not is_loopback(url.hostname or ""):
             return self.api_url
-        return url._replace(netloc=f"localhost:{url.port or _DEFAULT_PORTS[url.scheme]}").geturl()
+        return url._replace(netloc=f"localhost:{url.port or DEFAULT_PORTS[url.scheme]}").geturl()
 
     def storage_options(self, url: str) -> Mapping[str, Any]:
         """Options for another storage: the bucket's, where the scheme is the same; no other is sent its secrets."""
@@ -228,6 +263,22 @@ class Settings:
     def settle_seconds(self) -> float:
         """Seconds without a new file after which a bucket export is complete."""
         return self.settle_minutes * _MINUTE
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the settings that are the tap's own."""
+    properties, required = {}, []
+    for setting in fields(Settings):
+        if setting.metadata:
+            words = {**_JSON_SCHEMAS[str(setting.type).removesuffix(" | None")], **setting.metadata}
+            if setting.default is MISSING and setting.default_factory is MISSING:
+                required.append(setting.name)
+            elif setting.default not in (MISSING, None, ()):
+                words["default"] = setting.default
+            words["type"] = [words["type"], *([] if setting.name in required else ["null"])]
+            properties[setting.name] = words
+    schema = "https://json-schema.org/draft/2020-12/schema"
+    return {"type": "object", "properties": properties, "required": required, "$schema": schema}
 
 
 IDENTIFIER_KINDS = {

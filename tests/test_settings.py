@@ -10,8 +10,9 @@ import pytest
 from singer_sdk.exceptions import ConfigValidationError
 
 from tap_braze_export.errors import ConfigError
+from tap_braze_export.http.addresses import read_api_url
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, read_api_url
+from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.runs import settings, sync
 

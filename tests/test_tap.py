@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.sandbox import Sandbox
-from tap_braze_export.tap import STREAMS
+from tap_braze_export.schema.user_object import TABLES
 from tests.support.fakes import FakeClock
 from tests.support.runs import Run, selecting, settings, sync
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULT_STREAMS = [stream.table.stream for stream in STREAMS if stream.table.selected_by_default]
+DEFAULT_STREAMS = [table.stream for table in TABLES if table.selected_by_default]
 CHILDREN = [stream for stream in DEFAULT_STREAMS if stream != "export_files"]
 """The streams of user data that are selected by default."""
 ALL_FIELDS = [
@@ -423,5 +423,5 @@ def test_dry_run_stops_at_its_limit(sandbox: Sandbox, tmp_path: Path, limit: int
     run = sync(settings(sandbox, tmp_path), limit=limit)
     assert run.counts["users"] == limit
     assert max(run.counts.values()) == limit
-    assert set(run.schemas) == {stream.table.stream for stream in STREAMS}
+    assert set(run.schemas) == {table.stream for table in TABLES}
     assert run.metrics == {stream: run.counts[stream] for stream in run.schemas}

@@ -25,9 +25,9 @@ from tap_braze_export.braze.responses import (
     unanswered,
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
+from tap_braze_export.http.addresses import is_web_address
 from tap_braze_export.http.retry import GaveUpError, RetryPolicy
 from tap_braze_export.http.session import Session, body_start, read_body
-from tap_braze_export.settings import is_web_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

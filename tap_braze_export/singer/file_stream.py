@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from singer_sdk import Stream
 from singer_sdk.exceptions import MapExpressionError
@@ -45,19 +45,17 @@ class FileStream(Stream):
 
     Attributes:
         table: Name, keys and columns of the stream.
-        versioned: True if ACTIVATE_VERSION may delete the rows of earlier runs.
         plugin: The tap.
         writer: Writes messages to standard output.
         output: Receives the rows: RECORD messages or batch files.
         emitted: Number of rows written.
     """
 
-    table: Table
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE  # rows are conformed when they are made
-    versioned: ClassVar[bool] = True
 
-    def __init__(self, tap: Plugin) -> None:
-        super().__init__(tap, name=self.table.stream, schema=self.table.json_schema)
+    def __init__(self, tap: Plugin, table: Table) -> None:
+        self.table = table
+        super().__init__(tap, name=table.stream, schema=table.json_schema)
         self.primary_keys = self.table.keys
         self.state_partitioning_keys = ()
         self.selected_by_default = self.table.selected_by_default
@@ -192,7 +190,8 @@ class FileStream(Stream):
     @property
     @override
     def emit_activate_version_messages(self) -> bool:
-        return self.versioned and super().emit_activate_version_messages
+        """Only of what is in user objects a run can tell that all of it was emitted."""
+        return self.table.path is not None and super().emit_activate_version_messages
 
     @override
     def preprocess_context(self, context: Context) -> Context:

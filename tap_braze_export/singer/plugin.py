@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     import click
 
     from tap_braze_export.schema.declared import Declaration
-    from tap_braze_export.schema.table import Field
     from tap_braze_export.singer.problem import Problem
 
 _TABLES = {table.stream: table for table in TABLES}
@@ -85,10 +84,6 @@ class Plugin(Tap):
 
     def rules(self) -> list[str]:
         """List the errors of settings that are valid one by one and do not go together."""
-        return []
-
-    def custom_attributes(self) -> list[Field]:
-        """List the typed members of the column custom_attributes."""
         return []
 
     @cached_property

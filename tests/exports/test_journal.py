@@ -12,7 +12,7 @@ from tap_braze_export.errors import TapError
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
-from tap_braze_export.settings import read_api_url
+from tap_braze_export.http.addresses import read_api_url
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock
 

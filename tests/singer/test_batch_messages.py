@@ -21,9 +21,9 @@ from tap_braze_export.clock import Clock
 from tap_braze_export.errors import TapError
 from tap_braze_export.rows.rendered import Rows
 from tap_braze_export.sandbox import Sandbox
+from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.parquet import encode
-from tap_braze_export.tap import STREAMS
 from tests.support import batches, clouds
 from tests.support.batches import comparable, config, manifests, records
 from tests.support.fakes import FakeClock
@@ -34,7 +34,7 @@ from tests.support.runs import Run, command, refusal, selecting, settings, sync,
 if TYPE_CHECKING:
     from tests.support.postgres import Postgres
 
-DEFAULT_STREAMS = [stream.table.stream for stream in STREAMS if stream.table.selected_by_default]
+DEFAULT_STREAMS = [table.stream for table in TABLES if table.selected_by_default]
 HUGE = 10**40
 PERSON = {
     "braze_id": "b1",
