@@ -181,9 +181,8 @@ def _path(directory: str | None) -> Path:
             return Path(directory).expanduser()
         except RuntimeError:  # pathlib's for a home that nobody has
             raise ConfigError(f"spool_dir {directory} begins with the home of a user who does not exist") from None
-    with suppress(RuntimeError):  # platformdirs' for a user without a home; its older versions return ~ as it is
-        if (path := platformdirs.user_cache_path("tap-braze-export")).is_absolute():
-            return path
+    with suppress(RuntimeError):  # platformdirs' for a user without a home
+        return platformdirs.user_cache_path("tap-braze-export")
     raise ConfigError(
         "spool_dir is not set, and there is no default, as this user has no home: set it to a directory of the tap's"
         " own user"

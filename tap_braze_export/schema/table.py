@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Table:
         """True if its `_rescued_data` keeps members that fit nowhere else."""
         return self.path is not None
 
-    @property
+    @cached_property
     def columns(self) -> tuple[Field, ...]:
         """All columns in the order of the catalog."""
         exported_at = () if any(column.name == EXPORTED_AT for column in self.fields) else (EXPORTED_AT_COLUMN,)
