@@ -16,6 +16,8 @@ export UV_SYSTEM_CERTS := true
 export NODE_EXTRA_CA_CERTS ?= $(CERTIFICATES)
 endif
 unexport VIRTUAL_ENV
+# Without files of bytecode each process that collects tests would rewrite their assertions anew, in six seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Meltano needs an older SQLAlchemy than the tap's SDK brings, so it has an environment of its own. What pip_url in
 # meltano.yml leaves open is resolved as of one day, as uv.lock fixes the rest.
