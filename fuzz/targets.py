@@ -28,6 +28,7 @@ from tap_braze_export.files.download import Download
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.fingerprints.lifecycle import Confirmed
 from tap_braze_export.http.session import Session
+from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
@@ -294,7 +295,7 @@ def _exports(found: Mapping[str, Any], clock: FakeClock, folder: Path) -> Export
         client=unanswered(),
         clock=clock,
         spool=_spool(clock, folder),
-        progress=Progress(clock, logging.getLogger("fuzz")),
+        progress=Progress(RunFacts(clock), clock, logging.getLogger("fuzz")),
         settings=settings,
         state=dict(found),
         rows_signature="shape",

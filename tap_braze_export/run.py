@@ -15,11 +15,11 @@ from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.parts import Parts
+from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
-from tap_braze_export.report.record import RunRecord
-from tap_braze_export.report.summary import Summary, log_table
+from tap_braze_export.report.summary import log_table
 from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.rows.rendered import Rows
@@ -82,10 +82,8 @@ class Run:
         self._state = state
         self._state_messages = StateMessages(state, writer, send_state)
         self._spool = Spool(settings.spool_dir, clock=clock)
-        self._progress = Progress(clock, parent.plugin.logger)
-        self._record = RunRecord(clock)
-        self._retries_before = clock.retries
-        self._summary = Summary(compares=bool(settings.fingerprints_url) and not settings.is_resync)
+        self._facts = RunFacts(clock, compares=bool(settings.fingerprints_url) and not settings.is_resync)
+        self._progress = Progress(self._facts, clock, parent.plugin.logger)
         self._batches: Batches | None = None
         self._fingerprints: Fingerprints | None = None
         self._measured: MeasuredFilter | None = None
@@ -113,10 +111,10 @@ class Run:
             raise
         finally:
             rows = {name: stream.emitted for name, stream in self._streams.items()}
-            facts = self._summary.facts(self._progress, rows, retries=self._clock.retries - self._retries_before)
-            if ending.is_done or not self._summary.is_empty:
-                log_table(self._parent.plugin.logger, facts, done=ending.is_done, pace=self._progress.pace())
-            write_run(self._settings, ending, facts, self._record, self._state)
+            self._facts.finish(rows)
+            if ending.is_done or self._facts.counts:
+                log_table(self._parent.plugin.logger, self._facts, done=ending.is_done)
+            write_run(self._settings, ending, self._facts)
 
     def _emit_all(self) -> Iterator[Record]:
         keep_freed_memory()
@@ -157,21 +155,20 @@ class Run:
     def _emit_deliveries(self) -> Iterator[Record]:
         while not all(stream.limit_reached for stream in self._streams.values()):
             if deliveries := self._deliveries.poll():
-                self._record.ready(deliveries)
+                self._facts.ready(deliveries)
                 if record := self._emit_next(deliveries):
                     yield record
             elif self._deliveries.ended:
                 return
             else:
                 self._deliveries.wait()
-                self._record.waited()
 
     def _emit_next(self, deliveries: Sequence[Delivery]) -> Record | None:
         """Emit all rows of one of the deliveries, and STATE where it is due; None if it cannot be read."""
         self._write_schemas()
         started, waited = self._clock.monotonic(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
-        self._record.begun(delivery)
+        self._facts.begun(delivery)
         record: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
         rejected = RejectedLines(self._spool, delivery.export_id, delivery.name)
@@ -181,7 +178,7 @@ class Run:
                     self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
                     self._measure(delivery, block.fingerprints, record)
                 rescued.update(block.rescued)
-                add(self._record.rescued_members, block.rescued_members.items())
+                add(self._facts.rescued_members, block.rescued_members.items())
                 for count in ("lines", "users", "duplicates", "unchanged"):
                     record[count] += getattr(block, count)
                 rejected.keep(block.rejected)
@@ -190,7 +187,7 @@ class Run:
                         self._batches.add_file(name, file)
                         self._streams[name].count(file.count)
                 self._parent.emit_to_children(block.rows, delivery.exported_at)
-                self._record.emitted_block(block.users)
+                self._facts.emitted(block.users)
                 self._deliveries.advance()
         except ExportError as error:
             delivery.failed(error)  # rows that are written stay valid; a second fetch writes them again
@@ -198,18 +195,19 @@ class Run:
         finally:
             rejected.tell()
             self._rejected_lines += rejected.count
-            self._record.rejected(delivery.name, rejected.count, rejected.first_numbers)
+            self._facts.rejected(delivery.name, rejected.count, rejected.first_numbers)
         record["rejected"] = rejected.count
         self._emit_own_rows(delivery, record)
         delivery.done(record["users"], rejected.count)
-        self._summary.add(record, rescued)
-        self._record.done(delivery, misses=len(delivery.invalid_user_ids))
-        self._progress.read(
-            delivery.export_id,
-            users=record["users"],
+        self._facts.done(
+            delivery,
+            record,
+            rescued,
+            misses=len(delivery.invalid_user_ids),
             seconds=self._clock.monotonic() - started,
-            waited=self._writer.waited - waited,
+            blocked=self._writer.waited - waited,
         )
+        self._progress.read()
         if self._is_state_due:
             self._write_state()
         self._writer.flush()  # the next file may be an hour away
@@ -222,7 +220,7 @@ class Run:
         self._measured = self._measured or self._parts.measured_filter()  # here, too, if the filter named nobody at all
         if delivery.role is Role.NAMES_USERS:
             self._measured.named(block)
-            self._summary.named = self._measured.changed
+            self._facts.named = self._measured.changed
         else:
             missed = self._measured.missed(block)
             record["missed"] = None if missed is None else (record["missed"] or 0) + missed
@@ -293,7 +291,7 @@ class Run:
     @property
     def _may_delete_rows(self) -> bool:
         """True if the target may be told to delete every row that this run has not emitted."""
-        wanted = self._settings.emit_activate_version_messages and not self._summary.unchanged
+        wanted = self._settings.emit_activate_version_messages and not self._facts.total("unchanged")
         return wanted and not any(part.reason_to_keep_rows() for part in self._all_deliveries)
 
     def _activate_versions(self) -> None:
@@ -302,7 +300,7 @@ class Run:
         reason = next((reason for part in self._all_deliveries if (reason := part.reason_to_keep_rows())), "")
         if self._rejected_lines:
             reason = "lines could not be read"
-        elif self._summary.unchanged:
+        elif self._facts.total("unchanged"):
             reason = "users that did not change were skipped"
         elif not self._settings.segment_ids:
             reason = "no segment was exported"

@@ -242,10 +242,8 @@ class Exports:
         times = [request.timer.next for request in self._requests if self._may_start(request)]
         times += [export.poller.timer.next for export in self._running if not export.waits_for_space]
         if times and (seconds := min(times) - self._clock.monotonic()) > 0:
-            self._progress.waiting(self._waits_since, [str(request.source) for request in self._requests])
-            began = self._clock.monotonic()
-            self._clock.sleep(min(seconds, self._progress.longest_wait))
-            self._progress.waited(self._clock.monotonic() - began)
+            with self._progress.waiting(self._waits_since, [str(request.source) for request in self._requests]):
+                self._clock.sleep(min(seconds, self._progress.longest_wait))
 
     def state(self) -> dict[str, Any]:
         """See `Deliveries`."""
@@ -353,4 +351,4 @@ class Exports:
         return self._last_request
 
     def _tell_progress(self) -> None:
-        self._progress.running((export.status for export in self._running), not_started=len(self._requests))
+        self._progress.running(export.status for export in self._running)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError, InterruptedExportError
 from tap_braze_export.exports.journal import make_room
-from tap_braze_export.report.export_status import ExportStatus
-from tap_braze_export.report.facts import export_name
+from tap_braze_export.report.progress import ExportStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
@@ -62,15 +61,11 @@ class RunningExport:
     @property
     def status(self) -> ExportStatus:
         """Its state, for people."""
-        bookmark = self.poller.bookmark
         return ExportStatus(
-            export_id=bookmark.export_id,
-            name=export_name(bookmark.source, bookmark.segment_id),
-            waits_since=self.poller.waits_since,
+            export=self.poller.bookmark,
             files_left=self.poller.files_left,
             received=self.poller.received_bytes,
             expected=self.poller.expected_bytes,
-            waits_for_space=self.waits_for_space,
             quiet_until=self.poller.quiet_until,
         )
 
@@ -235,7 +230,8 @@ class RunningExports:
         """Note that an export was read to its end."""
         bookmark, proven = export.poller.bookmark, export.poller.proven
         bookmark.running = False
-        self._progress.complete(bookmark.export_id, assumed=not proven)
+        if not proven:
+            self._progress.facts.assumed_complete(bookmark)
         if self._completeness.ended(bookmark, proven=proven, has_files=export.poller.has_found_files):
             self._unstated.append((journal, bookmark, proven))
         else:

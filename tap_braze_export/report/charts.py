@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,32 +18,16 @@ _STEPS = 100
 _ROUND_NUMBERS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
 
-@dataclass(frozen=True)
-class Chart:
-    """One line over the time of a run, and the area below it.
-
-    Attributes:
-        line: Path of the line.
-        area: Path of the area.
-        top: The value at the upper edge.
-        highest: The highest value.
-    """
+class Chart(NamedTuple):
+    """A line over the whole time of a run: its path, the value at the upper edge, and the highest value."""
 
     line: str
-    area: str
     top: float
     highest: float
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A part of a bar.
-
-    Attributes:
-        kind: The part of the run that it stands for; the style sheet gives it a colour.
-        x: Where it begins.
-        width: Its width.
-    """
+class Bar(NamedTuple):
+    """A part of a bar; the style sheet gives each kind a colour."""
 
     kind: str
     x: float
@@ -58,23 +41,14 @@ def speed(samples: Sequence[Sample]) -> Chart | None:
     step = samples[-1].seconds / _STEPS
     users = [_users_at(index * step, samples) for index in range(_STEPS + 1)]
     speeds = [max(0.0, after - before) / step for before, after in pairwise(users)]
-    top = _round_up(max(speeds))
-    points: list[tuple[float, float]] = []
-    for index, value in enumerate(speeds):
-        y = HEIGHT * (1 - value / top)
-        points += [(WIDTH * index / _STEPS, y), (WIDTH * (index + 1) / _STEPS, y)]
-    return _chart(points, top, max(speeds))
+    steps = [(index + side, value) for index, value in enumerate(speeds) for side in (0, 1)]
+    return _chart(steps, _STEPS)
 
 
 def memory(samples: Sequence[Sample]) -> Chart | None:
     """The bytes of memory over time; None if the system does not say them or no time went by."""
-    known = [(sample.seconds, sample.memory) for sample in samples if sample.memory]
-    if len(known) < 2 or known[-1][0] <= 0:  # noqa: PLR2004
-        return None
-    seconds, highest = known[-1][0], max(value for _, value in known)
-    top = _round_up(highest)
-    points = [(WIDTH * second / seconds, HEIGHT * (1 - value / top)) for second, value in known]
-    return _chart(points, top, highest)
+    known = [(sample.seconds, float(sample.memory)) for sample in samples if sample.memory]
+    return _chart(known, known[-1][0]) if len(known) > 1 and known[-1][0] > 0 else None
 
 
 def bars(parts: Iterable[tuple[str, float, float]], *, start: float, end: float) -> list[Bar]:
@@ -90,12 +64,11 @@ def bars(parts: Iterable[tuple[str, float, float]], *, start: float, end: float)
 
 def shares(parts: Iterable[tuple[str, float]]) -> list[Bar]:
     """One bar whose parts have the widths of their values."""
-    given = [(kind, max(0.0, value)) for kind, value in parts]
     position, placed = 0.0, []
-    for kind, value in given:
-        placed.append((kind, position, position + value))
-        position += value
-    return bars(placed, start=0.0, end=position) if position else []
+    for kind, value in parts:
+        begin, position = position, position + max(0.0, value)
+        placed.append((kind, begin, position))
+    return bars(placed, start=0.0, end=position)
 
 
 def _users_at(second: float, samples: Sequence[Sample]) -> float:
@@ -109,13 +82,15 @@ def _users_at(second: float, samples: Sequence[Sample]) -> float:
     return before.users + (after.users - before.users) * (second - before.seconds) / span
 
 
+def _chart(points: Sequence[tuple[float, float]], end: float) -> Chart:
+    """The line through these points of time and value."""
+    highest = max(value for _, value in points)
+    top = _round_up(highest)
+    line = "L".join(f"{WIDTH * time / end:.1f},{HEIGHT * (1 - value / top):.1f}" for time, value in points)
+    return Chart(f"M{line}", top, highest)
+
+
 def _round_up(value: float) -> float:
     """A round number that is at least as large."""
     power = 10 ** (len(str(int(value))) - 1)
     return next(number * power for number in _ROUND_NUMBERS if number * power >= value) if value > 1 else 1.0
-
-
-def _chart(points: Sequence[tuple[float, float]], top: float, highest: float) -> Chart:
-    line = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    area = f"{line}L{points[-1][0]:.1f},{HEIGHT}L{points[0][0]:.1f},{HEIGHT}Z"
-    return Chart(line, area, top, highest)

@@ -1,98 +1,211 @@
-"""The facts of a run that its end table and its page show."""
+"""The facts of a run, which its progress, its end table and its page show."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from tap_braze_export.report.samples import Samples, peak_memory
 from tap_braze_export.schema.user_object import IDS, INVALID_USER_IDS, SEGMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from tap_braze_export.clock import Clock
+    from tap_braze_export.state import OfExport
+
+COUNTS = ("files", "lines", "users", "duplicates", "unchanged", "rejected")
+_MOST_REJECTED_FILES = 50
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportFacts:
-    """The counts of the exports of one source, for each file that was emitted.
+@dataclass
+class ExportTimes:
+    """When the steps of one export happened, in epoch seconds; None for a step that this run did not see.
 
     Attributes:
-        name: What was exported: `segment …`, `Global Control Group` or `resync`.
-        missed: Changed users that an incremental export just before did not have; None if none was compared.
+        name: Of its source.
+        requested_at: When Braze was asked for it.
+        ready_at: When its first file could be read.
+        read_at: When the run began to read it.
+        done_at: When the last of the files was emitted.
+        assumed_at: When only the quiet of its bucket said that there is no other file.
     """
 
     name: str
-    files: int = 0
-    lines: int = 0
-    users: int = 0
-    duplicates: int = 0
-    unchanged: int = 0
-    rejected: int = 0
-    missed: int | None = None
+    requested_at: float
+    ready_at: float | None = None
+    read_at: float | None = None
+    done_at: float | None = None
+    assumed_at: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The counts and times of a run.
+    """Collects the facts of a run, in memory that does not grow with the number of its files.
+
+    Args:
+        clock: Time.
+        compares: True if users are skipped that did not change.
 
     Attributes:
-        seconds: From its begin to its end.
-        seconds_waiting: The part of them in which nothing could be read.
-        seconds_quiet: The part of those in which only the end of exports in a quiet bucket was waited for.
-        seconds_reading: The part of them in which the tap read.
+        started_at: When it began, in epoch seconds.
+        seconds: How long it took.
+        seconds_reading: The part of them in which the tap read and wrote.
         seconds_blocked: The part of them in which the loader kept the tap waiting.
-        exports: By source, in the order of their first files.
+        seconds_quiet: The part of them in which only the end of exports in a quiet bucket was waited for.
+        counts: The counts of each source, in the order of their first files. `missed` of them, if a full export was
+            compared: changed users that the incremental one just before did not have.
+        named: Changed users that those incremental exports had.
+        times: The exports by id.
         rows: Rows emitted, by stream.
         rescued: Rows of them with rescued members, by stream; 0 may be left out.
+        rescued_members: The same by stream and member, which is empty for all whose names are not shown.
+        rejected_files: Number of unreadable lines and the numbers of the first of them, by file, of the first files.
+        more_rejected_files: Number of the files after them.
+        misses: Identifiers of a resync that matched nobody.
         retries: Calls that were repeated, and files that were fetched once more, after a failure.
         peak_memory: Most bytes of memory that the process held; 0 if the system does not say.
-        completed: See `Progress`.
-        compares: True if users are skipped that did not change.
-        named: Changed users that the incremental exports had with which full ones were compared.
+        samples: Users and memory over time.
     """
 
-    seconds: float
-    seconds_waiting: float
-    seconds_reading: float
-    seconds_blocked: float
-    exports: Sequence[ExportFacts]
-    rows: Mapping[str, int]
-    rescued: Mapping[str, int]
-    retries: int = 0
-    peak_memory: int = 0
-    seconds_quiet: float = 0.0
-    completed: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
-    compares: bool = False
-    named: int = 0
+    def __init__(self, clock: Clock, *, compares: bool = False) -> None:
+        self.compares = compares
+        self.started_at, self._began = clock.now(), clock.monotonic()
+        self.seconds = self.seconds_reading = self.seconds_blocked = self.seconds_quiet = 0.0
+        self.counts: dict[str, Counter[str]] = {}
+        self.named = 0
+        self.times: dict[str, ExportTimes] = {}
+        self.rows: Mapping[str, int] = {}
+        self.rescued: Counter[str] = Counter()
+        self.rescued_members: Counter[tuple[str, str]] = Counter()
+        self.rejected_files: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self.more_rejected_files = self.misses = self.retries = self.peak_memory = 0
+        self.samples = Samples()
+        self._clock = clock
+        self._retries_before = clock.retries
+        self._users = 0
+
+    def requested(self, exports: Iterable[OfExport]) -> None:
+        """Note exports that run in Braze, as often as somebody looks."""
+        for export in exports:
+            self._times(export)
+        self.emitted(0)
+
+    def ready(self, deliveries: Iterable[OfExport]) -> None:
+        """Note what can be read now."""
+        for delivery in deliveries:
+            times = self._times(delivery)
+            times.ready_at = times.ready_at or self._moment
+
+    def begun(self, delivery: OfExport) -> None:
+        """Note that the run begins to read a delivery."""
+        times = self._times(delivery)
+        times.read_at = times.read_at or self._moment
+        self.emitted(0)
+
+    def emitted(self, users: int) -> None:
+        """Note the users of a block."""
+        self._users += users
+        self.samples.take(self._clock.monotonic() - self._began, self._users)
+
+    def rejected(self, file: str, lines: int, first_numbers: Sequence[int]) -> None:
+        """Note lines of a file that could not be read; a file that is read once more has them once."""
+        if not lines:
+            return
+        if file in self.rejected_files or len(self.rejected_files) < _MOST_REJECTED_FILES:
+            self.rejected_files[file] = lines, tuple(first_numbers)
+        else:
+            self.more_rejected_files += 1
+
+    def done(
+        self,
+        delivery: OfExport,
+        row: Mapping[str, Any],
+        rescued: Mapping[str, int],
+        *,
+        misses: int,
+        seconds: float,
+        blocked: float,
+    ) -> None:
+        """Note that a delivery is emitted.
+
+        Args:
+            delivery: The delivery.
+            row: Its row of `export_files`.
+            rescued: Rows that have rescued members, by stream.
+            misses: Its identifiers that matched nobody.
+            seconds: How long it took.
+            blocked: The part of them in which the loader kept the run waiting.
+        """
+        counts = self.counts.setdefault(export_name(delivery), Counter())
+        counts.update({"files": 1, **{name: row[name] for name in COUNTS if name != "files"}})
+        if row["missed"] is not None:
+            counts["missed"] += row["missed"]
+        self.rescued.update(rescued)
+        self.misses += misses
+        self.seconds_reading += max(0.0, seconds - blocked)
+        self.seconds_blocked += blocked
+        self._times(delivery).done_at = self._moment
+
+    def assumed_complete(self, export: OfExport) -> None:
+        """Note that the quiet of its bucket is all that says that an export has come to its end."""
+        self._times(export).assumed_at = self._moment
+
+    def finish(self, rows: Mapping[str, int]) -> None:
+        """Note the end of the run."""
+        self.emitted(0)
+        self.seconds = self._clock.monotonic() - self._began
+        self.retries = self._clock.retries - self._retries_before
+        self.rows, self.peak_memory = rows, peak_memory()
 
     @property
-    def missed(self) -> str:
-        """How many of the changed users Braze's filter has not named; empty if that was not measured."""
-        counts = [export.missed for export in self.exports if export.missed is not None]
-        return f"{sum(counts):,} of {sum(counts) + self.named:,}" if counts else ""
+    def seconds_waiting(self) -> float:
+        """Seconds in which nothing could be read."""
+        return max(0.0, self.seconds - self.seconds_reading - self.seconds_blocked)
 
     @property
     def seconds_for_braze(self) -> float:
         """Seconds in which the run waited for what Braze had not done yet."""
         return max(0.0, self.seconds_waiting - self.seconds_quiet)
 
+    @property
+    def users_a_second(self) -> float:
+        """Users a second of reading."""
+        return self.total("users") / self.seconds_reading if self.seconds_reading else 0.0
+
+    @property
+    def missed(self) -> str:
+        """How many of the changed users Braze's filter has not named; empty if that was not measured."""
+        if not any("missed" in counts for counts in self.counts.values()):
+            return ""
+        return f"{self.total('missed'):,} of {self.total('missed') + self.named:,}"
+
     def total(self, count: str) -> int:
         """The sum of a count over all exports."""
-        return sum(getattr(export, count) for export in self.exports)
+        return sum(counts[count] for counts in self.counts.values())
+
+    @property
+    def _moment(self) -> float:
+        """The time of day, reckoned from the begin of the run, so that differences of such moments are durations."""
+        return self.started_at + (self._clock.monotonic() - self._began)
+
+    def _times(self, export: OfExport) -> ExportTimes:
+        if export.export_id not in self.times:
+            requested_at = self._moment - self._clock.age(datetime.fromisoformat(export.exported_at).timestamp())
+            self.times[export.export_id] = ExportTimes(export_name(export), requested_at)
+        return self.times[export.export_id]
 
 
-def export_name(source: str, segment_id: str | None) -> str:
+def export_name(export: OfExport) -> str:
     """The name under which the exports of one source are counted."""
-    if source == SEGMENT:
-        return f"segment {segment_id}"
-    return "resync" if source == IDS else "Global Control Group"
+    if export.source == SEGMENT:
+        return f"segment {export.segment_id}"
+    return "resync" if export.source == IDS else "Global Control Group"
 
 
 def list_of_misses(*, selected: bool) -> str:
-    """Say where the identifiers that matched nobody are listed, or would be.
-
-    Args:
-        selected: True if the stream `invalid_user_ids` is.
-    """
+    """Say where the identifiers that matched nobody are listed, if that stream is `selected`, or would be."""
     name = INVALID_USER_IDS.stream
     return f"the stream {name} lists them" if selected else f"select the stream {name} to have them listed"
 
@@ -105,7 +218,7 @@ def notes(facts: RunFacts) -> Iterator[str]:
         )
     if facts.total("rejected"):
         yield "rejected: lines that are no user objects, kept in spool_dir"
-    if sum(facts.rescued.values()):
+    if facts.rescued.total():
         yield "rescued: rows with values that fit no column, kept in their _rescued_data"
     if facts.compares:
         unchanged, users = facts.total("unchanged"), facts.total("users")

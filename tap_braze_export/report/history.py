@@ -33,19 +33,7 @@ _Timestamp = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6
 class PastRun(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     """The numbers of a run that later ones are compared with: they stand in its page as JSON.
 
-    Attributes:
-        started_at: When it began, in the form of `exported_at`.
-        outcome: `done`, `failed` or `stopped`.
-        resync: True if it fetched people by identifier.
-        seconds: How long it took.
-        seconds_waiting: The part of them in which nothing could be read.
-        users: Users that it read.
-        unchanged: Users of them that it skipped.
-        rows: Rows that it emitted, of all streams.
-        rescued: Rows with rescued members.
-        rejected: Lines that could not be read.
-        memory: Most bytes of memory that the process held; 0 if the system does not say.
-        version: Of these facts.
+    Names mean what they do in `RunFacts`, as sums over all streams and exports.
     """
 
     started_at: _Timestamp
@@ -71,15 +59,11 @@ def as_json(run: PastRun) -> str:
 
 
 def last_runs(path: Path, *, resync: bool) -> list[PastRun]:
-    """The last runs whose pages lie beside this one's, or where it will be; the latest first.
+    """The last runs of a kind whose pages lie beside a page's path; the latest first.
 
     A page that is damaged, of another program or of another kind of run is skipped.
-
-    Args:
-        path: Of the page that will be written.
-        resync: The kind of runs.
     """
-    runs = []
+    runs = list[PastRun]()
     for page in _latest(path):
         with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             if (found := _BLOCK.search(_beginning(page))) and (run := _DECODER.decode(found[1])).resync == resync:

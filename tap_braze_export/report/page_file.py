@@ -15,7 +15,6 @@ from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import ConfigError, unforeseen
 from tap_braze_export.report.history import last_runs
 from tap_braze_export.report.page import render_checks, render_run
-from tap_braze_export.state import read_bookmarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from tap_braze_export.report.facts import RunFacts
     from tap_braze_export.report.page import Ending
-    from tap_braze_export.report.record import RunRecord
     from tap_braze_export.settings import Settings
 
 _STARTED_AT = "{started_at}"
@@ -51,23 +49,14 @@ def page_path(report_path: str, started_at: float) -> Path:
     return Path(report_path.replace(_STARTED_AT, moment)).expanduser()
 
 
-def write_run(settings: Settings, ending: Ending, facts: RunFacts, record: RunRecord, state: Mapping[str, Any]) -> None:
-    """Write the page of a run, if `report_path` is set.
-
-    Args:
-        settings: The tap's settings.
-        ending: How it ended.
-        facts: Its counts and times.
-        record: When things happened, and what was kept aside.
-        state: The value of `bookmarks.export_files`.
-    """
+def write_run(settings: Settings, ending: Ending, facts: RunFacts) -> None:
+    """Write the page of a run, if `report_path` is set."""
 
     def render(path: Path) -> str:
-        record.finish(read_bookmarks(state).values(), settings)
         earlier = last_runs(path, resync=settings.is_resync)
-        return render_run(ending, facts, record, resync=settings.is_resync, earlier=earlier)
+        return render_run(ending, facts, resync=settings.is_resync, earlier=earlier)
 
-    _write_or_warn(settings.report_path, record.started_at, render)
+    _write_or_warn(settings.report_path, facts.started_at, render)
 
 
 def write_checks(
@@ -101,13 +90,9 @@ def write(path: Path, page: str) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(page.encode("utf-8", "replace"))
-            file.flush()
-            with suppress(OSError):  # some mounts have no such call, and a page is no loss
-                os.fsync(descriptor)
         Path(temporary).replace(path)
     except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 

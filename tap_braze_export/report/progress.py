@@ -1,190 +1,175 @@
-"""Shows the progress of a run: lines on a terminal, else a log line at most every ten seconds."""
+"""Shows the progress of a run: one line at the bottom of a terminal, else a log line at most every ten seconds."""
 
 from __future__ import annotations
 
 import math
+import os
 import sys
-from collections import defaultdict
-from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from tap_braze_export.report.export_status import ExportStatus, ReadSoFar, size_of, status_line
-from tap_braze_export.report.terminal import Terminal
-from tap_braze_export.report.units import duration
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from tap_braze_export.report.units import duration, megabytes
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tap_braze_export.clock import Clock
+    from tap_braze_export.report.facts import RunFacts
+    from tap_braze_export.state import OfExport
 
 _LOG_INTERVAL_SECONDS = 10.0
 _REFRESH_SECONDS = 1.0
 _MAX_NAMED_EXPORTS = 3
+_TEXT_ALONE = "{desc}{bar}"  # the empty bar fills the line: nothing stays of what a loader wrote there
+_TEXT_AND_BAR = "{desc} [{bar}]"
+_BAR_SIGNS = " #"
+"""No others: Python cannot always know that a terminal shows signs beyond ASCII."""
+_USUAL_SIZE = {"ncols": 80, "nrows": 24}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportStatus:
+    """An export that runs.
+
+    Attributes:
+        export: The export.
+        files_left: Number of files that are known and not yet read.
+        received: Bytes that have come of the transfers under way, as far as that is known.
+        expected: All bytes of the transfers under way; 0 if that is not known.
+        quiet_until: Monotonic seconds at which it counts as complete if no other file comes into the bucket; None
+            unless that is all that it waits for.
+    """
+
+    export: OfExport
+    files_left: int = 0
+    received: int = 0
+    expected: int = 0
+    quiet_until: float | None = None
 
 
 class Progress:
-    """Counts the files and users of a run and reports them. While it is entered, a terminal shows a line per export.
+    """Reports what a run does. While it is entered, log lines on a terminal stand above its line.
 
     Args:
+        facts: What the run has read.
         clock: Time.
         logger: Writes the log lines.
 
     Attributes:
-        files_left: Number of files that are known and not yet emitted.
-        seconds_blocked: Seconds in which the loader kept the run waiting.
-        seconds_quiet: Seconds in which only the end of exports in a quiet bucket was waited for.
-        completed: The exports that were read to their ends, by id: seconds of the run, and true if only quiet says so.
+        facts: The same.
     """
 
-    def __init__(self, clock: Clock, logger: logging.Logger) -> None:
-        self.files_left = 0
-        self.seconds_blocked = 0.0
-        self.seconds_quiet = 0.0
-        self.completed: dict[str, tuple[float, bool]] = {}
+    def __init__(self, facts: RunFacts, clock: Clock, logger: logging.Logger) -> None:
+        self.facts = facts
         self._clock = clock
         self._logger = logger
-        self._started = self._reported = clock.monotonic()
-        self._read = ReadSoFar()
-        self._read_of: defaultdict[str, ReadSoFar] = defaultdict(ReadSoFar)
-        self._exports: dict[str, ExportStatus] = {}
-        self._not_started = 0
-        self._terminal: Terminal | None = None
+        self._reported = clock.monotonic()
+        self._exports: Sequence[ExportStatus] = ()
+        self._files_left = 0
+        self._bar: tqdm[Any] | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Show the lines; log lines then stand above them."""
+        """Show the line."""
         if sys.stderr.isatty():
-            self._terminal = self._stack.enter_context(Terminal(sys.stderr))
+            size: dict[str, Any] = {"dynamic_ncols": True} if _tells_its_size(sys.stderr) else _USUAL_SIZE
+            self._stack.enter_context(logging_redirect_tqdm())
+            self._bar = self._stack.enter_context(
+                tqdm(file=sys.stderr, total=1.0, leave=False, ascii=_BAR_SIGNS, bar_format=_TEXT_ALONE, **size)
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the lines."""
-        self._terminal = None
+        """Remove the line."""
+        self._bar = None
         self._stack.close()
 
     @property
     def longest_wait(self) -> float:
         """Seconds that the run may wait at a time, so that times on a terminal go on."""
-        return _REFRESH_SECONDS if self._terminal else math.inf
+        return _REFRESH_SECONDS if self._bar is not None else math.inf
 
-    def running(self, exports: Iterable[ExportStatus], *, not_started: int = 0) -> None:
-        """Note the exports that run.
+    def running(self, exports: Iterable[ExportStatus]) -> None:
+        """Note the exports that run."""
+        self._exports = [*exports]
+        self._files_left = sum(each.files_left for each in self._exports)
+        self.facts.requested(each.export for each in self._exports)
 
-        Args:
-            exports: Their states, in the order of their lines.
-            not_started: Number of exports that are to be started.
-        """
-        self._exports = {export.export_id: export for export in exports}
-        self._not_started = not_started
-        self.files_left = sum(export.files_left for export in self._exports.values())
-        for export in self._exports.values():
-            self._read_of[export.export_id].receives(export.received, self._clock.monotonic())
-        if self._terminal:
-            self._show(self._terminal)
-
-    def waiting(self, since: float, names: Sequence[str] = ()) -> None:
-        """Report that no file can be read yet.
+    @contextmanager
+    def waiting(self, since: float, not_started: Sequence[str] = ()) -> Iterator[None]:
+        """Report that no file can be read yet, and count the seconds if only quiet buckets are waited for.
 
         Args:
             since: Seconds of the monotonic clock since when.
-            names: What is waited for while no export runs.
+            not_started: The exports that are still to be requested.
         """
         now = self._clock.monotonic()
-        quiet = {name: export.quiet_until for name, export in self._exports.items() if export.quiet_until is not None}
-        if self._is_quiet:
+        others = [each.export.export_id for each in self._exports if each.quiet_until is None]
+        quiet = {each.export.export_id: each.quiet_until for each in self._exports if each.quiet_until is not None}
+        is_quiet = bool(quiet) and not others and not not_started
+        if is_quiet:
             left = duration(max(0.0, max(quiet.values()) - now))
             self._report(
                 f"The bucket is quiet, and all its files are read. Complete after {left} more without a new file"
-                f" (settle_minutes), or when Braze calls back (callback_url): {_listed(list(quiet))}"
+                f" (settle_minutes), or when Braze calls back (callback_url): {_listed([*quiet])}"
             )
-            return
-        waited_for = [name for name in self._exports if name not in quiet] or names
-        self._report(f"Waiting for Braze since {duration(now - since)}: {_listed(waited_for)}")
-
-    def waited(self, seconds: float) -> None:
-        """Count the seconds that the run waited after `waiting`."""
-        if self._is_quiet:
-            self.seconds_quiet += seconds
-
-    def complete(self, export_id: str, *, assumed: bool) -> None:
-        """Note that an export is read to its end; `assumed` if only the quiet of its bucket says that it is the end."""
-        self.completed[export_id] = (self.seconds, assumed)
+        else:
+            self._report(f"Waiting for Braze since {duration(now - since)}: {_listed(others or not_started)}")
+        yield
+        if is_quiet:
+            self.facts.seconds_quiet += self._clock.monotonic() - now
 
     def downloading(self) -> None:
         """Report that files come, once bytes of them have come or are known to come."""
-        exports = [export for export in self._exports.values() if export.is_downloading]
-        if exports:
-            size = size_of(sum(export.received for export in exports), sum(export.expected for export in exports))
-            self._report(f"Downloading {size}: {_listed([export.export_id for export in exports])}")
+        transfers = [each for each in self._exports if each.received or each.expected]
+        received, expected = sum(each.received for each in transfers), sum(each.expected for each in transfers)
+        if not transfers:
+            return
+        if not received:
+            size = f"{megabytes(expected)} MB"
+        elif expected:
+            size = f"{megabytes(received)} of {megabytes(expected)} MB"
+        else:
+            size = f"{megabytes(received)} MB so far"
+        names = _listed([each.export.export_id for each in transfers])
+        self._report(f"Downloading {size}: {names}", share=received / expected if received and expected else None)
 
-    def read(self, export_id: str, *, users: int, seconds: float, waited: float) -> None:
-        """Count an emitted file; `waited` is the part of its seconds in which the loader kept the run waiting."""
-        self.files_left = max(0, self.files_left - 1)
-        self.seconds_blocked += waited
-        for read in (self._read, self._read_of[export_id]):
-            read.add(users, seconds, waited)
-        if export := self._exports.get(export_id):
-            self._exports[export_id] = replace(export, files_left=max(0, export.files_left - 1))
-        known = self._read.files + self.files_left
+    def read(self) -> None:
+        """Report the files that are emitted, one more than before."""
+        facts, files = self.facts, self.facts.total("files")
+        left = self._files_left = max(0, self._files_left - 1)
+        seconds_left = (facts.seconds_reading + facts.seconds_blocked) / files * left
         self._report(
-            f"Read {self._read.files:,} of {known:,} files, {self._read.users:,} users, {self._read.rate} a second"
-            + self._read.time_left(self.files_left),
-            share=self._read.files / known,
+            f"Read {files:,} of {files + left:,} files, {facts.total('users'):,} users, {facts.users_a_second:,.0f} a"
+            f" second{f', {duration(seconds_left)} left' if left else ''}",
+            share=files / (files + left),
         )
 
-    @property
-    def _is_quiet(self) -> bool:
-        exports = self._exports.values()
-        return bool(exports) and not self._not_started and all(each.quiet_until is not None for each in exports)
-
     def _report(self, text: str, *, share: float | None = None) -> None:
-        if self._terminal:
-            self._show(self._terminal, (text, share))
+        """Show a text, on a terminal with a bar that is full to its `share`."""
+        if self._bar is not None:
+            self._bar.bar_format = _TEXT_ALONE if share is None else _TEXT_AND_BAR
+            self._bar.n = share or 0.0
+            self._bar.set_description_str(text)
+            sys.stderr.write("\r")  # a line of the loader, which has the same terminal, then begins as a line
+            sys.stderr.flush()
         elif self._clock.monotonic() - self._reported >= _LOG_INTERVAL_SECONDS:
             self._reported = self._clock.monotonic()
             self._logger.info("%s", text)
 
-    def _show(self, terminal: Terminal, instead: tuple[str, float | None] | None = None) -> None:
-        """Show a line for each export that runs, as far as they fit; what is said of all of them where they do not."""
-        exports = list(self._exports.values())
-        if not exports or terminal.max_lines == 1:
-            if instead:
-                terminal.show([instead])
-            return
-        shown = exports[: terminal.max_lines - 1]
-        width = max(len(export.label) for export in shown)
-        lines = []
-        for export in shown:
-            text, share = status_line(export, self._read_of[export.export_id], self._clock.monotonic())
-            lines.append((f"{export.label:{width}}  {text}", share))
-        if more := len(exports) - len(shown) + self._not_started:
-            lines.append((f"and {more:,} more", None))
-        terminal.show(lines)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the run began."""
-        return self._clock.monotonic() - self._started
-
-    @property
-    def seconds_reading(self) -> float:
-        """Seconds in which the run read and wrote."""
-        return self._read.seconds
-
-    @property
-    def seconds_waiting(self) -> float:
-        """Seconds in which nothing could be read."""
-        return max(0.0, self.seconds - self.seconds_reading - self.seconds_blocked)
-
-    def pace(self) -> str:
-        """The seconds of reading, users a second in them, and the seconds in which the loader kept the run waiting."""
-        rate = f" ({self._read.rate} users a second)" if self.seconds_reading > 0 else ""
-        return (
-            f"{duration(self.seconds_reading)} reading{rate}, {duration(self.seconds_blocked)} waiting for the loader"
-        )
-
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMED_EXPORTS]) + (", …" if len(names) > _MAX_NAMED_EXPORTS else "")
+
+
+def _tells_its_size(file: TextIO) -> bool:
+    """True if the size of a terminal is known; those of containers and of CI may say 0 columns."""
+    try:
+        return min(os.get_terminal_size(file.fileno())) > 0
+    except OSError:
+        return False

@@ -26,6 +26,7 @@ from tap_braze_export.files.disk import disk_full_error
 from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.http.threads import DaemonThreads
+from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.schema.user_object import SEGMENT
@@ -176,7 +177,7 @@ def exporting(server: Server, folder: Path, clock: FakeClock, *, capacity: int) 
         client=Braze(server.url, "key", clock=clock),
         clock=clock,
         spool=spool,
-        progress=Progress(clock, logging.getLogger("progress")),
+        progress=Progress(RunFacts(clock), clock, logging.getLogger("progress")),
         settings=Settings.of(config(server, folder)),
         state={},
         rows_signature="",

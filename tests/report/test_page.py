@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.clock import Interruption, timestamp
+from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError
-from tap_braze_export.report.facts import ExportFacts, RunFacts
+from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.history import PastRun
 from tap_braze_export.report.page import Ending, render_checks, render_run
-from tap_braze_export.report.record import RunRecord
-from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock
 from tests.support.pages import Page, in_browser
+from tests.support.reports import Piece, emit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,58 +22,42 @@ HOSTILE = '</script><script src="//x.example">alert(1)</script><img src=x onerro
 START = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 
 
-class Piece:
-    """A delivery of the segment `all`, requested two seconds after the start of the run."""
-
-    source = "segment"
-
-    def __init__(self, export_id: str = "export-1", segment_id: str = "all") -> None:
-        self.export_id, self.segment_id = export_id, segment_id
-        self.exported_at = timestamp(START + 2)
-
-
-def recorded(piece: Piece) -> RunRecord:
-    """Ready after 60 seconds, read from 70 on, done after 90 seconds."""
-    clock = FakeClock(START)
-    record = RunRecord(clock)
-    for _ in range(62):
+def facts(piece: Piece | None = None, clock: FakeClock | None = None) -> RunFacts:
+    """A run of one export: ready after 60 seconds, read from 70 on, done after 90 seconds."""
+    clock, piece = clock or FakeClock(START), piece or Piece()
+    found = RunFacts(clock, compares=True)
+    clock.sleep(2)
+    for _ in range(60):
+        found.requested([piece])
         clock.sleep(1)
-        record.waited()
-    record.ready([piece])
+    found.ready([piece])
     clock.sleep(10)
-    record.begun(piece)
+    found.begun(piece)
     for _ in range(20):
         clock.sleep(1)
-        record.emitted_block(100)
-    record.done(piece, misses=3)
-    record.finish([], Settings(api_url="", api_key=""))
-    return record
+        found.emitted(100)
+    for counts in ({"lines": 2003, "users": 2000, "duplicates": 1, "unchanged": 1234, "rejected": 2}, {}, {}):
+        emit(found, piece, **counts)
+    emit(found, piece, seconds=22, blocked=2, misses=3, rescued={"users": 7})
+    found.finish({"users": 766, "devices": 1503}, retries=5)
+    found.peak_memory = 123_400_000
+    return found
 
 
-def facts(name: str = "segment all", **more: Any) -> RunFacts:
-    given: dict[str, Any] = {
-        "seconds": 92.0,
-        "seconds_waiting": 70.0,
-        "seconds_reading": 20.0,
-        "seconds_blocked": 2.0,
-        "exports": [ExportFacts(name=name, files=4, lines=2003, users=2000, duplicates=1, unchanged=1234, rejected=2)],
-        "rows": {"users": 766, "devices": 1503},
-        "rescued": {"users": 7},
-        "retries": 5,
-        "peak_memory": 123_400_000,
-        "compares": True,
-        **more,
-    }
-    return RunFacts(**given)
+def nothing(*, lines: int = 0) -> RunFacts:
+    """A run that read nothing, or only some lines."""
+    found = RunFacts(FakeClock(START))
+    if lines:
+        emit(found, lines=lines, users=lines)
+    return found
 
 
 def test_the_numbers_of_a_run() -> None:
     """Figures, streams, rescued members, rejected lines and times; next to each other, the facts and what is read."""
-    piece = Piece()
-    record = recorded(piece)
-    record.rescued_members.update({("users", "new_field"): 5, ("users", ""): 2, ("devices", "os"): 1})
-    record.rejected("a.zip!0-x.txt", 2, [17, 19])
-    page = Page(render_run(Ending(), facts(), record, resync=False))
+    found = facts()
+    found.rescued_members.update({("users", "new_field"): 5, ("users", ""): 2, ("devices", "os"): 1})
+    found.rejected("a.zip!0-x.txt", 2, [17, 19])
+    page = Page(render_run(Ending(), found, resync=False))
     assert page.figures == {
         "users": "2,000",
         "unchanged users": "1,234",
@@ -131,7 +114,7 @@ def test_the_numbers_of_a_run() -> None:
 
 def test_the_bar_of_an_export_has_its_steps() -> None:
     """Of 1,000 units for 92 seconds: 60 seconds of waiting from the second one on, 10 ready, 20 of reading."""
-    html = render_run(Ending(), facts(), recorded(Piece()), resync=False)
+    html = render_run(Ending(), facts(), resync=False)
     start = html.index("Timeline of")
     bar = html[start : html.index("</svg>", start)]
     assert [line.strip() for line in bar.splitlines() if "<rect" in line] == [
@@ -143,11 +126,11 @@ def test_the_bar_of_an_export_has_its_steps() -> None:
 
 def test_names_are_text_whatever_they_hold() -> None:
     """Of segments, exports, files, members and errors: no element, attribute or control character comes of them."""
-    plain = Page(render_run(Ending("failed", "x"), facts(), recorded(Piece()), resync=False))
-    record = recorded(Piece(HOSTILE, HOSTILE))
-    record.rejected(HOSTILE, 2, [1])
-    record.rescued_members["users", HOSTILE] = 1
-    page = Page(render_run(Ending("failed", HOSTILE), facts(f"segment {HOSTILE}"), record, resync=False))
+    plain = Page(render_run(Ending("failed", "x"), facts(), resync=False))
+    hostile = facts(Piece(HOSTILE, HOSTILE))
+    hostile.rejected(HOSTILE, 2, [1])
+    hostile.rescued_members["users", HOSTILE] = 1
+    page = Page(render_run(Ending("failed", HOSTILE), hostile, resync=False))
     assert page.tags == plain.tags
     assert page.html.count("<script") == 1
     assert not {*page.html} & {"\u202e", "\x07"}
@@ -159,12 +142,12 @@ def test_names_are_text_whatever_they_hold() -> None:
 
 def test_a_page_stays_small() -> None:
     """Names are cut off, and long lists end with the number of the others."""
-    record = recorded(Piece())
+    found = facts()
     for number in range(1000):
-        record.rejected(f"{number}-{'x' * 5000}", 20, [*range(10)])
-        record.ready([Piece(f"export-{number}", f"segment-{number % 500}")])
-    record.rescued_members.update({("users", f"m{number}"): number for number in range(1, 101)})
-    page = Page(render_run(Ending(), facts(), record, resync=False))
+        found.rejected(f"{number}-{'x' * 5000}", 20, [*range(10)])
+        found.ready([Piece(f"export-{number}", f"segment-{number % 500}")])
+    found.rescued_members.update({("users", f"m{number}"): number for number in range(1, 101)})
+    page = Page(render_run(Ending(), found, resync=False))
     assert len(page.html) < 500_000
     assert page.row("950 more files") == ["", ""]
     assert page.row("m100") == ["users", "100"]
@@ -185,16 +168,14 @@ def test_how_a_run_ended(problem: BaseException, outcome: str, error: str) -> No
     """A failure shows its ERROR line; a signal, or a loader that reads no more, only stops a run."""
     ending = Ending.of(problem, str)
     assert ending == Ending(outcome, error)
-    page = Page(render_run(ending, facts(), recorded(Piece()), resync=False))
+    page = Page(render_run(ending, facts(), resync=False))
     assert page.facts["outcome"] == outcome
     assert error in page.text
 
 
 def test_a_run_that_read_nothing() -> None:
     """It has a page without charts of speed, and says that nothing was kept aside."""
-    record = RunRecord(FakeClock(START))
-    nothing = facts(exports=[], rows={}, rescued={}, compares=False, seconds=0.0, seconds_waiting=0.0)
-    page = Page(render_run(Ending(), nothing, record, resync=True))
+    page = Page(render_run(Ending(), nothing(), resync=True))
     assert page.figures["users"] == "0"
     assert "Resync of Braze profiles" in page.text
     assert "Nothing: every line was read" in page.text
@@ -208,9 +189,7 @@ def test_a_run_that_read_nothing() -> None:
     ],
 )
 def test_a_run_that_failed_does_not_say_that_every_line_was_read(lines: int, said: str) -> None:
-    exports = [ExportFacts(name="segment all", files=1, lines=lines, users=lines)] if lines else []
-    found = facts(exports=exports, rows={}, rescued={}, compares=False)
-    page = Page(render_run(Ending("failed", "x"), found, RunRecord(FakeClock(START)), resync=False))
+    page = Page(render_run(Ending("failed", "x"), nothing(lines=lines), resync=False))
     assert said in page.text
     assert "every line was read" not in page.text
 
@@ -229,7 +208,7 @@ def test_earlier_runs_stand_below_this_one() -> None:
         rejected=5,
         memory=6_000_000,
     )
-    page = Page(render_run(Ending(), facts(), recorded(Piece()), resync=False, earlier=[earlier]))
+    page = Page(render_run(Ending(), facts(), resync=False, earlier=[earlier]))
     assert page.row("2027-01-15 08:00:00 (this run)") == [
         "done",
         *("92 s", "70 s", "2,000", "1,234", "2,269", "7", "2", "123 MB"),
@@ -256,9 +235,9 @@ def test_in_a_browser(tmp_path: Path, kind: str) -> None:
         shown = ["cannot be checked", long]
     else:
         name = HOSTILE if kind == "hostile" else long
-        record = recorded(Piece(name, name))
-        record.rejected(name, 2, [10**6] * 10)
-        record.rescued_members["custom_events", "m" * 64] = 10**9
+        found = facts(Piece(name, name))
+        found.rejected(name, 2, [10**6] * 10)
+        found.rescued_members["custom_events", "m" * 64] = 10**9
         earlier = PastRun(
             started_at="2027-01-14T08:00:00.000000Z",
             outcome="stopped",
@@ -272,7 +251,7 @@ def test_in_a_browser(tmp_path: Path, kind: str) -> None:
             rejected=10**7,
             memory=10**12,
         )
-        html = render_run(Ending("failed", name), facts(f"segment {name}"), record, resync=False, earlier=[earlier])
+        html = render_run(Ending("failed", name), found, resync=False, earlier=[earlier])
         shown = ["2,000", "2,269", "1,503", "10,000,000,000", "1000000, 1000000"]
     seen = in_browser(html, tmp_path, widths=(400, 1400))
     assert seen.overflow == {400: 0, 1400: 0}

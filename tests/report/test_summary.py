@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_braze_export.report.progress import Progress
-from tap_braze_export.report.summary import Summary, log_table
+from tap_braze_export.report.facts import RunFacts
+from tap_braze_export.report.summary import log_table
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.user_object import TABLES
 from tests.support.fakes import FakeClock
+from tests.support.reports import Piece, emit
 from tests.support.runs import Run, command, selecting, settings, sync, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LOGGER = logging.getLogger("test-summary")
-
-
-def record(segment_id: str | None, source: str = "segment", **counts: int) -> dict[str, Any]:
-    """A row of export_files; counts that are not given are 0."""
-    names = ("lines", "users", "duplicates", "unchanged", "rejected")
-    return {"source": source, "segment_id": segment_id, **dict.fromkeys(names, 0), "missed": None, **counts}
 
 
 def table(run: Run) -> list[str]:
@@ -44,15 +38,16 @@ def row(lines: list[str], name: str) -> list[int]:
 def test_the_table(caplog: pytest.LogCaptureFixture) -> None:
     """One line says where the seconds went; then exports, streams, and notes on what may surprise."""
     caplog.set_level(logging.INFO, LOGGER.name)
-    clock, summary = FakeClock(), Summary()
-    progress = Progress(clock, LOGGER)
-    summary.add(record("all", lines=2000, users=1999, duplicates=1), {"users": 3})
-    summary.add(record("all", lines=1001, users=1000, rejected=1), {"users": 4, "apps": 2})
-    summary.add(record(None, "global_control_group", lines=7, users=7), {})
-    progress.read("all", users=3006, seconds=12, waited=2)
+    clock = FakeClock()
+    facts, control_group = RunFacts(clock), Piece()
+    control_group.source = "global_control_group"
+    emit(facts, lines=2000, users=1999, duplicates=1, rescued={"users": 3}, seconds=12, blocked=2)
+    emit(facts, lines=1001, users=1000, rejected=1, rescued={"users": 4, "apps": 2})
+    emit(facts, control_group, lines=7, users=7)
     clock.sleep(600)
-    facts = replace(summary.facts(progress, {"users": 2999, "apps": 12345}, retries=3), peak_memory=92_400_000)
-    log_table(LOGGER, facts, done=True, pace=progress.pace())
+    facts.finish({"users": 2999, "apps": 12345}, retries=3)
+    facts.peak_memory = 92_400_000
+    log_table(LOGGER, facts, done=True)
     assert caplog.messages == [
         "Done in 10 min: 10 min waiting for Braze",
         "  10 s reading (301 users a second), 2.0 s waiting for the loader",
@@ -73,11 +68,11 @@ def test_the_table_of_a_night_with_a_million_users_fits_a_terminal(caplog: pytes
     """80 columns, also with a segment's usual id, and all streams on one screen."""
     caplog.set_level(logging.INFO, LOGGER.name)
     segment = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
-    summary, progress = Summary(compares=True), Progress(FakeClock(), LOGGER)
-    summary.add(record(segment, lines=1_234_567, users=1_234_566, duplicates=1, unchanged=1_000_000), {"users": 1})
-    summary.add(record("vip", lines=1, rejected=1), {})
-    rows = {table.stream: 123_456_789 for table in TABLES}
-    log_table(LOGGER, summary.facts(progress, rows, retries=12_345), done=False, pace=progress.pace())
+    facts, users = RunFacts(FakeClock(), compares=True), 1_234_566
+    emit(facts, Piece("1", segment), lines=users + 1, users=users, duplicates=1, unchanged=1_000_000)
+    emit(facts, Piece("2", "vip"), lines=1, rejected=1, rescued={"users": 1})
+    facts.finish({table.stream: 123_456_789 for table in TABLES}, retries=12_345)
+    log_table(LOGGER, facts, done=False)
     assert max(map(len, caplog.messages)) <= 80
     assert len(caplog.messages) <= 26
     assert caplog.messages[3:7] == [

@@ -1,14 +1,19 @@
-"""A run on a terminal of 80 columns: a line for each running export, below a log of short lines."""
+"""A run on a terminal of 80 columns: one line that changes, below a log of short lines."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_braze_export.report.terminal import Terminal
+from tap_braze_export.report.facts import RunFacts
+from tap_braze_export.report.progress import ExportStatus, Progress
 from tap_braze_export.sandbox import Sandbox
+from tests.support.fakes import FakeClock
+from tests.support.reports import Piece
 from tests.support.runs import settings, written
 from tests.support.screens import COLUMNS, Screen, on_terminal
 
@@ -18,64 +23,46 @@ if TYPE_CHECKING:
 LOG_LINE = r"\d\d:\d\d:\d\d (WARNING: )?(tap-braze-export v|Requested |Done in |\w+\.zip is not fetched yet: )"
 TABLE_LINE = r"  (\d.* reading|retries|export|segment|stream|\w+:?) .*"
 SECONDS = r"\d+(\.\d)? s"
-RATE = r"[\d,]+ users, [\d,]+/s"
 
 
-def run(folder: Path, *, tells_size: bool = True, **variables: str) -> Screen:
-    """A terminal after a run of two exports at a time, whose downloads first break and are slow then."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tells_size", "variables"),
+    [(True, {"TERM": "xterm"}), (False, {"TERM": "dumb", "LC_ALL": "C"})],
+    ids=["usual", "dumb"],
+)
+def test_a_line_says_what_the_run_does(tmp_path: Path, tells_size: bool, variables: dict[str, str]) -> None:  # noqa: FBT001
+    """It waits, downloads and reads, in ASCII on any terminal; at the end log and table are all that is left."""
     with Sandbox(users=600, users_per_file=60, delay=0.5, faults=["slow-download", "connection-reset"]) as sandbox:
         config = settings(
-            sandbox, folder, segment_ids=["all-users", "vip-users"], concurrent_exports=2, poll_interval_seconds=1
+            sandbox, tmp_path, segment_ids=["all-users", "vip-users"], concurrent_exports=2, poll_interval_seconds=1
         )
-        screen, code = on_terminal(["--config", written(folder, config)], tells_size=tells_size, **variables)
+        screen, code = on_terminal(["--config", written(tmp_path, config)], tells_size=tells_size, **variables)
     assert code == 0
-    return screen
-
-
-@pytest.mark.slow
-def test_each_export_has_a_line(tmp_path: Path) -> None:
-    """It waits, comes and is read, the other one at the same time; at the end log and table are all that is left."""
-    screen = run(tmp_path, TERM="xterm")
-    lines = {line for state in screen.states for line in state.splitlines()}
-    phases = (
-        f"waiting for Braze, {SECONDS}",
-        rf"downloading [\d.]+ of [\d.]+ MB, [\d.]+ MB/s, {SECONDS} left \[#* *\]",
-        rf"\d of \d+ files, {RATE}, {SECONDS} left \[#* *\]",
-    )
-    for phase in phases:
-        assert [line for line in lines if re.fullmatch(f"all-users  {phase}", line)], phase
-    both = [state for state in screen.states if "\nall-users  " in state and "\nvip-users  " in state]
-    assert [state for state in both if state.count("waiting for Braze, ") == 2]
-    assert_lines_stand_alone(screen)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variables", [{"TERM": "dumb", "LC_ALL": "C"}, {"TERM": "dumb", "NO_COLOR": "1"}])
-def test_a_terminal_that_only_knows_the_return_of_its_carriage_has_one_line(
-    tmp_path: Path, variables: dict[str, str]
-) -> None:
-    """And no other signs than ASCII, nor a size that it tells."""
-    screen = run(tmp_path, tells_size=False, **variables)
-    lines = {line for state in screen.states for line in state.splitlines()}
     assert not screen.escapes
-    assert [line for line in lines if re.match(f"Waiting for Braze since {SECONDS}: ", line)]
-    assert [line for line in lines if re.match(rf"Read \d of \d+ files, {RATE[:-2]} a second", line)]
+    lines = {line for state in screen.states for line in state.splitlines()}
+    for line in (
+        f"Waiting for Braze since {SECONDS}: .*",
+        r"Downloading [\d.]+ of [\d.]+ MB: .* \[#* *\]",
+        rf"Read \d of \d+ files, [\d,]+ users, [\d,]+ a second, {SECONDS} left \[#* *\]",
+    ):
+        assert [shown for shown in lines if re.fullmatch(line, shown)], line
     assert_lines_stand_alone(screen)
 
 
 @pytest.mark.parametrize("others", ["short\n", f"{'long ' * 30}end\n", f"{'x' * 60}\ny\n"])
 def test_a_loader_with_the_same_terminal_has_lines_of_its_own(others: str) -> None:
-    """Its text begins where a line begins, and the lines stand below it with nothing else beside them."""
-    screen = Screen()
-    with Terminal(screen) as terminal:
-        terminal.show([("waiting", None), ("waiting, and longer than the line above it", None)])
-        screen.write(others)
-        terminal.show([("another", None), ("second", 0.25)])
+    """Its text begins where a line begins, and the tap's line stands below it with nothing else beside it."""
+    screen, clock = Screen(), FakeClock()
+    with contextlib.redirect_stderr(screen), Progress(RunFacts(clock), clock, logging.getLogger("x")) as progress:
+        with progress.waiting(clock.elapsed, ["an export whose name is longer than the line that comes after it"]):
+            screen.write(others)
+        progress.running([ExportStatus(export=Piece(), received=1_000_000, expected=4_000_000)])
+        progress.downloading()
         shown = screen.text.splitlines()
-    assert shown[-2] == "another"
-    assert re.fullmatch(r"second \[#+ +\]", shown[-1])
+    assert re.fullmatch(r"Downloading 1.0 of 4.0 MB: export-1 \[#+ +\]", shown[-1])
     for line in others.splitlines():
-        assert [beginning for beginning in shown[:-2] if beginning.startswith(line[:COLUMNS].rstrip())]
+        assert [beginning for beginning in shown[:-1] if beginning.startswith(line[:COLUMNS].rstrip())]
 
 
 def assert_lines_stand_alone(screen: Screen) -> None:
