@@ -40,7 +40,8 @@ def facts(piece: Piece | None = None, clock: FakeClock | None = None) -> RunFact
     for _ in range(2):
         emit(found, piece)
     emit(found, piece, seconds=22, blocked=2, misses=3, rescued={"users": 7})
-    found.finish({"users": 766, "devices": 1503}, retries=5)
+    found.finish({"users": 766, "devices": 1503})
+    found.retries = 5
     found.peak_memory = 123_400_000
     return found
 

@@ -100,7 +100,7 @@ def test_the_end_of_a_quiet_bucket_is_waited_for(
         "The bucket is quiet, and all its files are read. Complete after 10 min more without a new file"
         " (settle_minutes), or when Braze calls back (callback_url): a, b"
     )
-    progress.facts.finish({}, retries=0)
+    progress.facts.finish({})
     assert progress.facts.seconds_quiet == 60
     assert progress.facts.seconds_for_braze == 10
 
@@ -125,7 +125,7 @@ def test_the_rate_leaves_out_the_time_that_the_loader_took(progress: Progress, c
     """Users a second are the tap's own; the loader's time stands beside it, and what is left was spent waiting."""
     read(progress, users=1000, seconds=12, blocked=2)
     clock.sleep(60)
-    progress.facts.finish({}, retries=0)
+    progress.facts.finish({})
     assert progress.facts.users_a_second == 100
     assert progress.facts.seconds == 60
     assert progress.facts.seconds_waiting == 48

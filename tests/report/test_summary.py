@@ -45,7 +45,8 @@ def test_the_table(caplog: pytest.LogCaptureFixture) -> None:
     emit(facts, lines=1001, users=1000, rejected=1, rescued={"users": 4, "apps": 2})
     emit(facts, control_group, lines=7, users=7)
     clock.sleep(600)
-    facts.finish({"users": 2999, "apps": 12345}, retries=3)
+    facts.finish({"users": 2999, "apps": 12345})
+    facts.retries = 3
     facts.peak_memory = 92_400_000
     log_table(LOGGER, facts, done=True)
     assert caplog.messages == [
@@ -71,7 +72,8 @@ def test_the_table_of_a_night_with_a_million_users_fits_a_terminal(caplog: pytes
     facts, users = RunFacts(FakeClock(), compares=True), 1_234_566
     emit(facts, Piece("1", segment), lines=users + 1, users=users, duplicates=1, unchanged=1_000_000)
     emit(facts, Piece("2", "vip"), lines=1, rejected=1, rescued={"users": 1})
-    facts.finish({table.stream: 123_456_789 for table in TABLES}, retries=12_345)
+    facts.finish({table.stream: 123_456_789 for table in TABLES})
+    facts.retries = 12_345
     log_table(LOGGER, facts, done=False)
     assert max(map(len, caplog.messages)) <= 80
     assert len(caplog.messages) <= 26
