@@ -121,12 +121,18 @@ def described(error: Exception, secrets: Iterable[str] = ()) -> str:
     return f"{type(error).__name__}{f' ({text})' if text else ''}"
 
 
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The known name of which another may be a misspelling; empty if none is as similar as `cutoff` says."""
+    by_spelling = {each.lower(): each for each in known}
+    spelling = re.sub(r"\W+", "_", name.strip()[:_MAX_CHARS].lower())
+    return next((by_spelling[each] for each in get_close_matches(spelling, by_spelling, n=1, cutoff=cutoff)), "")
+
+
 def with_nearest(name: str, known: Iterable[str]) -> str:
     """A name that is not known, with the nearest known one where there is one."""
-    by_spelling = {each.lower(): each for each in known}
     shown = name.strip()[:_MAX_CHARS] or "(blank)"
-    nearest = get_close_matches(re.sub(r"\W+", "_", shown.lower()), by_spelling, n=1)
-    return f"{shown} (did you mean {by_spelling[nearest[0]]}?)" if nearest else shown
+    near = nearest(shown, known)
+    return f"{shown} (did you mean {near}?)" if near else shown
 
 
 def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import os
 from contextlib import suppress
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
@@ -30,7 +31,7 @@ from tap_braze_export.clock import Clock, Signals
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
-from tap_braze_export.singer import meltano_test, names
+from tap_braze_export.singer import meltano_test
 from tap_braze_export.singer.catalogs import declared_streams
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
@@ -44,9 +45,11 @@ from tap_braze_export.singer.config_errors import (
 )
 from tap_braze_export.singer.config_values import converted_config
 from tap_braze_export.singer.flattening import Flattening
+from tap_braze_export.singer.map_rules import MappedStream, MapRules
 from tap_braze_export.singer.messages import MessageWriter
 from tap_braze_export.singer.odd_values import odd_settings, odd_texts
-from tap_braze_export.singer.selection_rules import Known
+from tap_braze_export.singer.problem import refuse, warn
+from tap_braze_export.singer.selection_rules import Known, catalog_rules, meltano_rules
 from tap_braze_export.state import none_or_one
 
 if TYPE_CHECKING:
@@ -56,8 +59,6 @@ if TYPE_CHECKING:
 
     from tap_braze_export.schema.declared import Declaration
     from tap_braze_export.singer.problem import Problem
-
-_TABLES = {table.stream: table for table in TABLES}
 
 
 def _selected(entry: CatalogEntry) -> CatalogEntry:
@@ -117,7 +118,7 @@ class Plugin(Tap):
     def setup_mapper(self) -> None:
         """Make SCHEMA of what the catalog declares, with the columns that are in every row: keys and exported_at."""
         self.declarations = declared_streams(self.input_catalog, self._given_catalog)
-        names.refuse(self.unmatched_names(), self.logger)
+        refuse(self.unmatched_names(), self.logger)
         # The mapper removes __else__ from the settings it gets, so it gets a copy. It drops the columns of deselected
         # streams, which a dry run syncs, too, so it gets a catalog that selects every stream.
         config: Any = copy.deepcopy(dict(self.config))
@@ -145,12 +146,28 @@ class Plugin(Tap):
 
     def unmatched_names(self) -> Iterator[Problem]:
         """List the names in settings and rules that match nothing."""
-        if self.input_catalog is None or self.input_catalog:
-            return names.problems(self.config, Known(self.catalog))
-        # A check that is given no catalog has an empty one, so that it does not ask Braze for custom attributes.
-        entries = {name: _selected(entry) for name, entry in self.catalog.items() if _TABLES[name].selected_by_default}
-        is_known = not self.config.get("discover_custom_attributes")
-        return names.problems(self.config, Known(Catalog(entries), attributes_are_known=is_known))
+        catalog, attributes_are_known = self.catalog, True
+        if self.input_catalog is not None and not self.input_catalog:
+            # A check that is given no catalog has an empty one, so that it does not ask Braze for custom attributes.
+            selected = (table.stream for table in TABLES if table.selected_by_default)
+            catalog = Catalog({name: _selected(catalog[name]) for name in selected})
+            attributes_are_known = not self.config.get("discover_custom_attributes")
+        yield from MapRules(
+            self._object("stream_maps"),
+            {table.stream: MappedStream.of(table, catalog.get_stream(table.stream)) for table in TABLES},
+            config=self._object("stream_map_config"),
+            faker=self._object("faker_config"),
+            separator=self.config.get("flattening_separator") or "__",
+            has_fingerprints=bool(self.config.get("fingerprints_url")),
+        ).problems()
+        known = Known(catalog, attributes_are_known=attributes_are_known)
+        yield from known.problems([*catalog_rules(catalog)])
+        yield from known.problems([*meltano_rules(os.environ)])
+        yield from known.extra_field_problems(self.config.get("extra_export_fields") or ())
+
+    def _object(self, setting: str) -> Mapping[str, Any]:
+        value = self.config.get(setting)
+        return value if isinstance(value, dict) else {}
 
     @classproperty
     @override
@@ -256,7 +273,7 @@ class Plugin(Tap):
             given = ctx.params["config"]
             tap = cls(config=given.config, parse_env_config=given.parse_env, validate_config=False, setup_mapper=False)
             tap.run_discovery()
-            names.warn(tap.unmatched_names(), tap.logger)
+            warn(tap.unmatched_names(), tap.logger)
             ctx.exit()
 
     @classmethod

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tap_braze_export.errors import ConfigError, one_line
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import logging
+    from collections.abc import Iterable
 
 _MAX_NAMED = 10
 
@@ -26,16 +29,30 @@ class Problem(NamedTuple):
 
 def in_words(problems: Iterable[Problem]) -> list[str]:
     """Word problems, those with one remedy together."""
-    by_remedy: dict[str, list[str]] = {}
+    by_remedy: dict[str, dict[str, None]] = {}
     for problem in problems:
-        texts = by_remedy.setdefault(problem.remedy, [])
-        if problem.text not in texts:
-            texts.append(problem.text)
-    return [
-        f"{'; '.join([*texts[:_MAX_NAMED], *_rest(texts)])}{': ' if remedy else ''}{remedy}"
-        for remedy, texts in by_remedy.items()
-    ]
+        by_remedy.setdefault(problem.remedy, {})[problem.text] = None
+    words = []
+    for remedy, given in by_remedy.items():
+        texts, rest = [*given][:_MAX_NAMED], len(given) - _MAX_NAMED
+        texts += [f"{rest} more"] if rest > 0 else []
+        words.append(f"{'; '.join(texts)}{': ' if remedy else ''}{remedy}")
+    return words
 
 
-def _rest(texts: Sequence[str]) -> list[str]:
-    return [f"{len(texts) - _MAX_NAMED} more"] if len(texts) > _MAX_NAMED else []
+def warn(problems: Iterable[Problem], logger: logging.Logger) -> None:
+    """Log problems, none of which ends anything."""
+    for problem in dict.fromkeys(problems):
+        logger.warning("%s", one_line("; ".join(in_words([problem]))))
+
+
+def refuse(problems: Iterable[Problem], logger: logging.Logger) -> None:
+    """Log what does no harm.
+
+    Raises:
+        ConfigError: Something does; the message names all of it.
+    """
+    listed = [*problems]
+    warn((problem for problem in listed if not problem.is_refused), logger)
+    if refused := in_words(problem for problem in listed if problem.is_refused):
+        raise ConfigError("; ".join(refused))

@@ -10,8 +10,7 @@ import pytest
 from singer_sdk.mapper import CustomStreamMap
 
 from tap_braze_export.schema.user_object import USERS
-from tap_braze_export.singer import expressions
-from tap_braze_export.singer.expressions import GIVEN_NAMES, Row, parsed, reads_besides_its_row, unknown_in
+from tap_braze_export.singer.expressions import GIVEN_NAMES, Row, parsed, reads_besides_its_row
 
 COLUMNS: dict[str, Any] = USERS.json_schema["properties"]
 RIGHT = (
@@ -48,7 +47,6 @@ WRONG = (
     ("md5(emial)", "uses a name that does not exist: emial (did you mean email?)"),
     ("md5(email) if email else emial", "uses a name that does not exist: emial (did you mean email?)"),
     ("[md5(emial) for each in []]", "uses a name that does not exist: emial (did you mean email?)"),
-    ("each + [each for each in []]", "uses a name that does not exist: each"),
     ("sha265(email)", "calls a function that does not exist: sha265 (did you mean sha256?); there are bool, datetime"),
     ("len(email)", "calls a function that does not exist: len"),
     ("email(1)", "calls a function that does not exist: email"),
@@ -104,24 +102,28 @@ def row(column: str = "x") -> Row:
     return Row(COLUMNS, {*COLUMNS, "hidden"}, column, made=["x", "y"], config=config)
 
 
+def faults(text: str, of: Row | None = None) -> list[str]:
+    return [*(of or row()).faults(parsed(text))]
+
+
 def test_right_expressions_raise_no_alarm() -> None:
-    found = {text: problems for text in RIGHT if (problems := unknown_in(parsed(text), row()))}
+    found = {text: problems for text in RIGHT if (problems := faults(text))}
     assert not found
 
 
 def test_names_that_do_not_exist_are_named() -> None:
     for text, told in WRONG:
-        problems = unknown_in(parsed(text), row())
+        problems = faults(text)
         assert any(told in problem for problem in problems), (text, problems)
 
 
 def test_own_column_is_self() -> None:
-    assert not unknown_in(parsed("md5(self or '')"), row("email"))
+    assert not faults("md5(self or '')", row("email"))
 
 
 def test_long_expression_raises_no_alarm() -> None:
     """One that the SDK's evaluator still can follow."""
-    assert not unknown_in(parsed("+".join(["1"] * 400)), row())
+    assert not faults("+".join(["1"] * 400))
 
 
 def test_what_cannot_be_read_says_why() -> None:
@@ -133,7 +135,7 @@ def test_what_cannot_be_read_says_why() -> None:
 def test_trying_changes_no_config() -> None:
     """The setting `stream_map_config` is one object for all rows."""
     own = row()
-    assert not unknown_in(parsed("config.pop('salt').upper().lower()"), own)
+    assert not faults("config.pop('salt').upper().lower()", own)
     assert own.config == {"salt": "s", "seen": []}
 
 
@@ -159,4 +161,5 @@ def test_names_are_those_of_the_sdk() -> None:
     for name in GIVEN_NAMES:
         assert f'names["{name}"]' in source
     assert source.count("names[") == len({*GIVEN_NAMES, "fake", "self"})
-    assert expressions.Namespace.of_sdk().functions.keys() >= {"md5", "sha256", "datetime", "json", "rand", "randint"}
+    for name in ("md5", "sha256", "datetime", "json", "rand", "randint"):
+        assert not faults(name)

@@ -73,7 +73,10 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ),
     ({"users": {"emial": "None"}}, LEAVES),
     ({"users": {"__fliter__": "email"}}, "__fliter__ (did you mean __filter__?) of users is no operator"),
-    ({"a": {"__source__": "apps", "__alias__": "b"}}, "a has __source__, so __alias__ would be a column"),
+    (
+        {"a": {"__source__": "apps", "__alias__": "b"}},
+        "a has __source__, so __alias__ would be a column",
+    ),
     ({"users": {"__key_properties__": ["brazeid"]}}, "names no column: brazeid (did you mean braze_id?)"),
     (
         {"users": {"__filter__": "emial"}},
@@ -279,9 +282,8 @@ def test_members_of_settings_that_nothing_uses(sandbox: Sandbox, tmp_path: Path)
         sandbox, tmp_path, stream_maps=maps, stream_map_config={"salt": "s"}, faker_config={"sede": 1}
     )
     run = sync(given_settings, catalog=selecting(["users"]), clock=FakeClock())
-    assert run.warnings[:4] == [
+    assert run.warnings[:3] == [
         "stream_map_config: no expression uses salt (did you mean slat?)",
-        "stream_maps: stream_map_config has no slat (did you mean salt?), which an expression gets",
         "faker_config: no expression uses fake",
         "faker_config: there is no member sede (did you mean seed?)",
     ]
@@ -302,7 +304,7 @@ def test_fake_of_a_country(sandbox: Sandbox, tmp_path: Path) -> None:
         assert ended.stderr.count("uses an attribute that does not exist: nip") == told, faker
     given_settings = settings(sandbox, tmp_path, stream_maps=maps, faker_config={"locale": "xx"})
     ended = command("--config", written(tmp_path, given_settings), PYTHONPATH=str(tmp_path))
-    assert ended.error == "faker_config: there is no such locale"
+    assert ended.error.endswith("faker_config: there is no such locale")
 
 
 def test_whole_config_may_use_every_member(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -12,13 +12,7 @@ from singer_sdk.singerlib import Catalog
 
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.singer.problem import Problem, in_words
-from tap_braze_export.singer.selection_rules import (
-    Known,
-    catalog_problems,
-    extra_field_problems,
-    meltano_problems,
-    meltano_rules,
-)
+from tap_braze_export.singer.selection_rules import Known, Rule, catalog_rules, meltano_rules
 from tests.support.runs import command, discover, selecting, settings, sync, written
 
 if TYPE_CHECKING:
@@ -72,29 +66,43 @@ def known(
     return Known(Catalog.from_dict(catalog(chosen or {}, attributes)), attributes_are_known=are_known)
 
 
-def rules(*patterns: str, **extras: Any) -> Any:
+def rules(*patterns: str, **extras: Any) -> list[Rule]:
     environment = {SELECT: json.dumps(patterns)}
-    return meltano_rules(environment | {f"MELTANO_EXTRACT__{name}": value for name, value in extras.items()})
+    return [*meltano_rules(environment | {f"MELTANO_EXTRACT__{name}": value for name, value in extras.items()})]
+
+
+def catalog_problems(known: Known) -> list[Problem]:
+    return [*known.problems([*catalog_rules(known.catalog)])]
+
+
+def meltano_problems(known: Known, given: list[Rule]) -> list[Problem]:
+    return [*known.problems(given)]
 
 
 # Catalogs
 
 
 def test_catalog_of_discovery_is_fine() -> None:
-    assert not [*catalog_problems(known())]
-    assert not [*catalog_problems(known({"users/email": False, "users/custom_attributes/plan": False}))]
-    assert not [*catalog_problems(known({"users": False, "campaigns_received/engaged/opened_push": False}))]
+    assert not catalog_problems(known())
+    assert not catalog_problems(known({"users/email": False, "users/custom_attributes/plan": False}))
+    assert not catalog_problems(known({"users": False, "campaigns_received/engaged/opened_push": False}))
 
 
 def test_metadata_that_deselects_the_unknown_is_refused() -> None:
     for path, told in (
-        ("user", "catalog: there is no stream user (did you mean users?)"),
-        ("users/emial", "catalog: users deselects emial (did you mean email?), which is no column"),
-        ("users/custom_attributes/address", "catalog: users deselects the custom attribute address, which the catalog"),
+        ("user", "catalog: user names no stream: user (did you mean users?)"),
+        ("users/emial", "catalog: deselected users.emial names no column of users: emial (did you mean email?)"),
+        (
+            "users/custom_attributes/address",
+            "catalog: deselected users.custom_attributes.address names the custom attribute address, which",
+        ),
         ("users/custom_attributes/paln", "the custom attribute paln (did you mean plan?), which the catalog does not"),
-        ("users/custom_attributes/plan/tier", "custom_attributes.plan.tier, which cannot be chosen alone"),
-        ("campaigns_received/engaged/x", "catalog: campaigns_received deselects engaged.x, which cannot be chosen"),
-        ("campaigns_received/multiple_converted/x", "multiple_converted.x, which cannot be chosen alone"),
+        ("users/custom_attributes/plan/tier", "the custom attribute plan.tier (did you mean plan?), which the catalog"),
+        (
+            "campaigns_received/engaged/x",
+            "catalog: deselected campaigns_received.engaged.x names no member of engaged: x",
+        ),
+        ("campaigns_received/multiple_converted/x", "multiple_converted.x names no member of multiple_converted: x"),
     ):
         (problem,) = catalog_problems(known({path: False}))
         assert told in problem.text, path
@@ -133,7 +141,10 @@ def test_checklist_reads_the_catalog_wherever_it_stands(sandbox: Sandbox, tmp_pa
     given = written(tmp_path, catalog({"users/emial": False}), "catalog.json")
     config = written(tmp_path, settings(sandbox, tmp_path))
     for arguments in (("--test", "--catalog", given), ("--catalog", given, "--test")):
-        assert "users deselects emial (did you mean email?)" in command("--config", config, *arguments).error
+        assert (
+            "deselected users.emial names no column of users: emial (did you mean email?)"
+            in command("--config", config, *arguments).error
+        )
 
 
 # Meltano
@@ -177,8 +188,8 @@ def test_metadata_and_filters_of_meltano() -> None:
 def test_rules_that_meltano_does_not_apply() -> None:
     """It leaves a given catalog as it is; what is no list is no rule."""
     assert not rules("!user", METADATA='{"user": {"selected": false}}', CATALOG="catalog.json")
-    assert not meltano_rules({SELECT: "!user"})
-    assert not meltano_rules({})
+    assert not [*meltano_rules({SELECT: "!user"})]
+    assert not [*meltano_rules({})]
 
 
 def test_attributes_that_nobody_was_asked_for() -> None:
@@ -216,7 +227,7 @@ def test_extra_fields_that_would_be_dropped_are_refused() -> None:
         ("devices", "devices"),
         ("users", "email"),
     ):
-        (problem,) = extra_field_problems(known({path: False}), [extra])
+        (problem,) = known({path: False}).extra_field_problems([extra])
         assert problem.text == f"extra_export_fields asks Braze for {extra}, which the catalog deselects"
         assert problem.is_refused
 
@@ -224,13 +235,13 @@ def test_extra_fields_that_would_be_dropped_are_refused() -> None:
 def test_other_extra_fields_are_fine() -> None:
     selected = known({"canvases_received": False})
     extra = ["email", "devices", "custom_attributes", "canvases_received", "horoscope", "braze_id"]
-    assert not [*extra_field_problems(selected, extra)]
+    assert not [*selected.extra_field_problems(extra)]
 
 
 def test_extra_fields_that_look_misspelt_or_land_nowhere() -> None:
-    (problem,) = extra_field_problems(known(), ["emial"])
+    (problem,) = known().extra_field_problems(["emial"])
     assert problem.text == "extra_export_fields names a field that the tap does not know: emial (did you mean email?)"
-    (other,) = extra_field_problems(known({"users/_rescued_data": False}), ["horoscope"])
+    (other,) = known({"users/_rescued_data": False}).extra_field_problems(["horoscope"])
     assert (
         other.text
         == "extra_export_fields asks Braze for horoscope, whose values are dropped: select _rescued_data of users"
