@@ -36,7 +36,7 @@ from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.settings import Settings
 from tap_braze_export.singer.command import describe
-from tap_braze_export.singer.config_errors import checked_catalog, checked_state, read_config_file
+from tap_braze_export.singer.given_files import read_catalog, read_config, read_state
 from tests.support.fakes import FakeClock
 from tests.support.rows import both_paths, selected
 from tests.support.runs import tap_class
@@ -143,7 +143,7 @@ def configuration(data: bytes) -> None:
     path = Path(_folder()) / "config.json"
     path.write_bytes(data)
     with _documented_errors():
-        tap = tap_class(FakeClock())(config=read_config_file(str(path)), catalog=discovered_catalog())
+        tap = tap_class(FakeClock())(config=read_config(str(path)), catalog=discovered_catalog())
         for stream in tap.streams.values():
             json.dumps(stream.schema, allow_nan=False).encode()
         assert tap.settings.api_key
@@ -152,8 +152,7 @@ def configuration(data: bytes) -> None:
 def state(data: bytes) -> None:
     """A file given with --state, up to the exports, the resync and the fingerprints that it names."""
     with _documented_errors():
-        checked = checked_state(named(data, "state.json"))
-        found = _tap(state=json.loads(checked.read() if checked else "{}")).streams["export_files"].stream_state
+        found = _tap(state=read_state(named(data, "state.json"))).streams["export_files"].stream_state
         clock, folder = FakeClock(), Path(_folder())
         for each in (_exports(found, clock, folder), _resync(found, clock, folder)):
             with suppress(TapError), each:
@@ -166,8 +165,7 @@ def state(data: bytes) -> None:
 def catalog(data: bytes) -> None:
     """A file given with --catalog, up to the fields that it selects and the SCHEMA messages."""
     with _documented_errors():
-        checked = checked_catalog(named(data, "catalog.json"))
-        tap = _tap(catalog=json.loads(checked.read() if checked else "{}"))
+        tap = _tap(catalog=read_catalog(named(data, "catalog.json")))
         selections = {name: stream.selection for name, stream in tap.streams.items() if stream.selected}
         fields = RequestedFields.of(selections.values())
         assert "braze_id" in fields.fields_to_export

@@ -1,25 +1,28 @@
-"""Converts settings to the types of their JSON schema: templates, YAML and the environment give many as text."""
+"""Settings as text and as templates make them: converted to the types of their JSON schema, odd ones named."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.configuration._dict_config import TRUTHY
 
+from tap_braze_export.rows.exact_json import is_too_deep
 from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+MAX_LEVELS = 100
+"""Lists and objects inside each other in a setting or a file: more make other programs fail."""
 _FALSY = ("false", "0", "no", "off")
 _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,30})(\.0*)?", re.ASCII)
-_KEPT_SPACES = ("flattening_separator",)
-"""Text settings in which a space at an end has a meaning."""
+_SEPARATOR = "flattening_separator"
+"""The text setting in which a blank at an end, and a quotation mark, have a meaning."""
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}
 _ENDS_OF_IDENTIFIERS = "".join(map(chr, range(32)))
 """Characters that are taken off the ends of an identifier: an external id may begin with a blank."""
@@ -32,6 +35,12 @@ _UNDECLARED: dict[str, Any] = {
     },
 }
 """Settings inside others that the SDK reads though its JSON schema does not declare them."""
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_PLACEHOLDER = re.compile(r"\$\{[^{}]*\}|\{\{.*\}\}|(?<![^/])\$[A-Za-z_]\w*(?=/|$)")
+"""A variable that an env file or a secret keeps as it is: ${NAME}, {{ name }}, $NAME/folder."""
+_WITH_LINES = ("bucket_options", "stream_maps", "stream_map_config", "faker_config")
+"""Settings whose texts may have several lines: keys, and expressions."""
 
 
 def converted_config(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +54,55 @@ def converted_config(config: Mapping[str, Any], definitions: Mapping[str, Any]) 
         definition = definitions.get(name, {})
         if isinstance(value, str) and definition and not unquoted(value).strip():
             continue
-        new = converted(converted(value, definition), _UNDECLARED.get(name, {}))
+        new = value
+        if not is_too_deep(value, most_levels=MAX_LEVELS):
+            new = _converted(_converted(value, definition), _UNDECLARED.get(name, {}))
         if isinstance(new, str) and "string" in kinds_of(definition):
-            new = unquoted(new, strip=name not in _KEPT_SPACES)
+            new = unquoted(new, strip=name != _SEPARATOR)
         elif isinstance(new, list) and "string" in kinds_of(definition.get("items")):
             new = [_item(item, is_identifier=name in IDENTIFIER_KINDS) for item in new]
         result[name] = new
     return result
+
+
+def odd_values(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
+    """Name the settings, converted ones, whose values no program can use or nobody means; values are never shown."""
+    faults = {name: _faults(name, value, kinds_of(definitions.get(name))) for name, value in config.items()}
+    return [f"{name} {fault}" for name, found in faults.items() for fault in itertools.islice(found, 1)]
+
+
+def _faults(name: str, value: Any, kinds: set[str]) -> Iterator[str]:
+    if is_too_deep(value, most_levels=MAX_LEVELS):
+        yield "is nested too deep"
+    if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
+        yield "holds NaN or an infinite number"
+    if name in IDENTIFIER_KINDS:
+        return  # people's data: odd ones are left out of a resync
+    texts = [leaf for leaf in _leaves(value) if isinstance(leaf, str)]
+    if any(map(_NO_TEXT.search, texts)):
+        yield "holds NUL, or half of a character"
+    if name in _WITH_LINES or name == "api_url":
+        return  # an address of Braze has rules of its own
+    if isinstance(value, dict) and isinstance(storage := value.get("storage"), dict):
+        texts = [leaf for leaf in _leaves({**value, "storage": {**storage, "params": None}}) if isinstance(leaf, str)]
+    if any(map(_CONTROL.search, texts)):
+        yield "holds a line end or another control character: remove it"
+    is_plain = isinstance(value, list) or ("string" in kinds and name != _SEPARATOR)
+    if is_plain and any(text[:1] in _QUOTES for text in texts):
+        yield "begins with a quotation mark: remove it"
+    if name != "custom_attributes" and any(map(_PLACEHOLDER.search, texts)):
+        yield "holds a placeholder that nothing has replaced: write the value itself"
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield every key and plain value in a value that is not too deep."""
+    if isinstance(value, dict):
+        yield from value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def unquoted(text: str, *, strip: bool = True) -> str:
@@ -62,11 +113,6 @@ def unquoted(text: str, *, strip: bool = True) -> str:
     return text
 
 
-def begins_with_quote(text: str) -> bool:
-    """True for a text that begins with a quotation mark."""
-    return text[:1] in _QUOTES
-
-
 def _item(item: Any, *, is_identifier: bool) -> Any:
     """An item of a list; quotation marks may be part of an identifier."""
     if not isinstance(item, str):
@@ -74,7 +120,7 @@ def _item(item: Any, *, is_identifier: bool) -> Any:
     return item.strip(_ENDS_OF_IDENTIFIERS) if is_identifier else unquoted(item)
 
 
-def converted(value: Any, definition: Any) -> Any:
+def _converted(value: Any, definition: Any) -> Any:
     """Convert a value to the type of its JSON schema, and what is inside it; what cannot be converted stays."""
     kinds = kinds_of(definition)
     if isinstance(value, str) and kinds and "string" not in kinds:
@@ -84,20 +130,18 @@ def converted(value: Any, definition: Any) -> Any:
             return value
     if isinstance(value, dict):
         if "array" in kinds and "object" not in kinds and "object" in kinds_of(definition.get("items")):
-            return [converted(value, definition["items"])]
-        return {name: converted(inner, _member(definition, name)) for name, inner in value.items()}
+            return [_converted(value, definition["items"])]
+        return {name: _converted(inner, _member(definition, name)) for name, inner in value.items()}
     if isinstance(value, list) and "array" in kinds:
-        return [converted(item, definition.get("items")) for item in value]
+        return [_converted(item, definition.get("items")) for item in value]
     return _converted_number(value, kinds)
 
 
 def _converted_number(value: Any, kinds: set[str]) -> Any:
     """Convert 3.0 to an integer, and 0 and 1 to a boolean, where the JSON schema wants these."""
-    if isinstance(value, (float, Decimal)) and "integer" in kinds and math.isfinite(value) and value == int(value):
+    if isinstance(value, float) and "integer" in kinds and value.is_integer():
         return int(value)
-    if kinds == {"boolean"} and type(value) is int and value in {0, 1}:
-        return bool(value)
-    return value
+    return bool(value) if kinds == {"boolean"} and type(value) is int and value in {0, 1} else value
 
 
 def read_text(text: str, definition: Mapping[str, Any]) -> Any:
@@ -182,11 +226,12 @@ def _inner(text: str) -> str:
 
 
 def _json(text: str) -> Any:
-    """Read JSON; None for anything else."""
+    """Read JSON; None for anything else, and for what is too deep."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return None if is_too_deep(value, most_levels=MAX_LEVELS) else value
 
 
 def _member(definition: Any, name: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import json
 import os
 from contextlib import suppress
 from functools import cached_property
@@ -35,19 +34,16 @@ from tap_braze_export.singer import meltano_test
 from tap_braze_export.singer.catalogs import declared_streams
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import (
-    checked_catalog,
-    checked_state,
-    describe_errors,
+    config_errors,
     forget_unknown_log_levels,
-    read_config_file,
     read_environment,
     unknown_settings,
 )
-from tap_braze_export.singer.config_values import converted_config
+from tap_braze_export.singer.config_values import converted_config, odd_values
 from tap_braze_export.singer.flattening import Flattening
+from tap_braze_export.singer.given_files import read_catalog, read_config, read_state
 from tap_braze_export.singer.map_rules import MappedStream, MapRules
 from tap_braze_export.singer.messages import MessageWriter
-from tap_braze_export.singer.odd_values import odd_settings, odd_texts
 from tap_braze_export.singer.problem import refuse, warn
 from tap_braze_export.singer.selection_rules import Known, catalog_rules, meltano_rules
 from tap_braze_export.state import none_or_one
@@ -172,16 +168,19 @@ class Plugin(Tap):
     @classproperty
     @override
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - a class property, in the SDK's way
-        """The settings in the environment and in a .env file, without blank ones.
-
-        Raises:
-            ConfigValidationError: If a variable holds text that cannot be converted.
-        """
+        """The settings in the environment and in a .env file, without blank ones."""
         parse_environment_config({}, cls._env_var_prefix)  # reads .env into the environment
-        settings, errors = read_environment(cls)
+        settings, errors = read_environment(cls._definitions(), cls._env_var_prefix)
         if errors:
             raise ConfigValidationError("environment", errors=errors)
         return settings
+
+    @classmethod
+    def _definitions(cls) -> dict[str, Any]:
+        """The JSON schemas of all settings, the SDK's own among them."""
+        cls.append_builtin_config(cls.config_jsonschema)
+        definitions: dict[str, Any] = cls.config_jsonschema["properties"]
+        return definitions
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
@@ -189,17 +188,14 @@ class Plugin(Tap):
 
         A tap made without validation refuses only wrong values.
         """
-        if odd := odd_settings(self._config):
-            raise ConfigValidationError("settings", errors=odd)
-        self.append_builtin_config(self.config_jsonschema)
-        definitions = self.config_jsonschema["properties"]
+        definitions, prefix = self._definitions(), self._env_var_prefix
         self._config = converted_config(without_unset(self._config), definitions)
-        if odd := odd_texts(self._config, definitions):
+        if odd := odd_values(self._config, definitions):
             raise ConfigValidationError("settings", errors=odd)
-        self.unknown_settings = unknown_settings(self, with_environment=self._reads_environment)
+        self.unknown_settings = unknown_settings(self._config, definitions, prefix if self._reads_environment else "")
         if self.unknown_settings:
             self.logger.warning("Unknown settings are ignored: %s", ", ".join(self.unknown_settings))
-        missing, wrong = describe_errors(self)
+        missing, wrong = config_errors(self._config, self.config_jsonschema, prefix)
         errors = [*missing, *wrong, *(self.rules() if raise_errors else ())]
         if wrong or (errors and raise_errors):
             raise ConfigValidationError("settings", errors=errors if raise_errors else wrong)
@@ -222,7 +218,7 @@ class Plugin(Tap):
     @plugin_cli
     def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
         """The command, made without unknown log levels, with which the SDK could not even log an error."""
-        unknown = forget_unknown_log_levels(cls.name)
+        unknown = forget_unknown_log_levels(cls._env_var_prefix)
         command: click.Command = vars(PluginBase)["cli"].method(cls)
         for variable in unknown:
             cls.logger.warning("%s names no log level: INFO is used", variable)
@@ -239,23 +235,25 @@ class Plugin(Tap):
 
     @classmethod
     @override
-    def invoke(cls, *, catalog: IO[str] | None = None, state: IO[str] | None = None, **options: Any) -> None:
+    def invoke(cls, *, about: bool = False, about_format: str | None = None, **given: Any) -> None:
         """Sync, unless `meltano config test` calls: it gets the checks of `--test`, which start no export."""
-        given = options.get("config")
-        if given and meltano_test.is_caller():
+        if about:
+            cls.print_about(about_format)
+        elif given["config"] and meltano_test.is_caller():
             cls.logger.info(
                 "`meltano config test` calls: this checks what --test checks, and starts no export;"
                 " the one record that Meltano waits for is made up"
             )
-            cls._made_for_checks(given, catalog, state).check()
+            cls._made_for_checks(**given).check()
             meltano_test.answer()
-            return
-        if meltano_test.is_one_pipe() and not options.get("about"):
-            cls.logger.info(
-                "Messages and log leave through one pipe, as in a test of the settings: this is no test, it starts a"
-                " real export, and the next run continues it; --test checks the settings and starts none"
-            )
-        super().invoke(catalog=checked_catalog(catalog), state=checked_state(state), **options)
+        else:
+            if meltano_test.is_one_pipe():
+                cls.logger.info(
+                    "Messages and log leave through one pipe, as in a test of the settings: this is no test, it starts"
+                    " a real export, and the next run continues it; --test checks the settings and starts none"
+                )
+            cls.print_version(print_fn=cls.logger.info)
+            cls._made(**given).sync_all()
 
     @classmethod
     @override
@@ -263,7 +261,7 @@ class Plugin(Tap):
         given = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                given.config.update(read_config_file(path))
+                given.config.update(read_config(path))
         return given
 
     @classmethod
@@ -285,32 +283,39 @@ class Plugin(Tap):
             raise ConfigError(f"--test takes no value but {', '.join(known)}")
         if value == CliTestOptionValue.Disabled.value:
             return
-        given = ctx.params["config"]
+        given = {name: ctx.params.get(name) for name in ("config", "catalog", "state")}
         if value == CliTestOptionValue.All.value:
-            cls._made_for_checks(given, ctx.params.get("catalog"), ctx.params.get("state")).check()
+            cls._made_for_checks(**given).check()
         else:
-            tap = cls(config=given.config, parse_env_config=given.parse_env)
+            tap = cls._made(given["config"], None, None)
             tap.writes_schemas_at_once = True
             tap.write_schemas()
         ctx.exit()
 
     @classmethod
-    def _made_for_checks(cls, given: Any, catalog: IO[str] | None, state: IO[str] | None) -> Self:
+    def _made(
+        cls, config: Any, catalog: IO[str] | None, state: IO[str] | None, *, without_catalog: Catalog | None = None
+    ) -> Self:
+        """Make the tap of what the command line gives."""
+        return cls(
+            config=config.config,
+            parse_env_config=config.parse_env,
+            catalog=read_catalog(catalog) or without_catalog,
+            state=read_state(state),
+        )
+
+    @classmethod
+    def _made_for_checks(cls, config: Any, **files: Any) -> Self:
         """Make the tap with a catalog, an empty one if need be, so that no discovery asks Braze for custom attributes.
 
         Raises:
             ConfigValidationError: If the settings are wrong; what may help to mend them is logged.
         """
-        checked = checked_catalog(catalog)
-        selected = Catalog.from_dict(json.load(checked)) if checked else Catalog()
-        options = {"config": given.config, "parse_env_config": given.parse_env, "catalog": selected}
-        if known := checked_state(state):
-            options["state"] = json.load(known)
         try:
-            return cls(**options)
+            return cls._made(config, **files, without_catalog=Catalog())
         except ConfigValidationError as error:
             with suppress(ConfigValidationError):
-                environment = cls._env_var_config if given.parse_env else {}
-                config = without_unset({**given.config, **environment})
-                cls.help_to_configure(converted_config(config, cls.config_jsonschema["properties"]), error.errors)
+                environment = cls._env_var_config if config.parse_env else {}
+                settings = without_unset({**config.config, **environment})
+                cls.help_to_configure(converted_config(settings, cls._definitions()), error.errors)
             raise

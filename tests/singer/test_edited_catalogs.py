@@ -17,7 +17,7 @@ from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.memberships import membership_rows
 from tap_braze_export.schema.table import Type
 from tap_braze_export.schema.user_object import CAMPAIGNS_RECEIVED, EXPORT_FILES, SEGMENT_MEMBERS
-from tap_braze_export.singer.config_errors import checked_catalog
+from tap_braze_export.singer.given_files import read_catalog
 from tap_braze_export.tap import TapBrazeExport
 from tests.support.catalog_edits import EditedCatalog, edited_catalogs
 from tests.support.hostile import few_examples
@@ -50,9 +50,8 @@ def catalog(*, typed: bool = True) -> dict[str, Any]:
 
 def tap_of(edited: dict[str, Any]) -> TapBrazeExport:
     """The tap with a catalog that is given as a file."""
-    checked = checked_catalog(named(json.dumps(edited).encode(), "catalog.json"))
-    assert checked
-    return TapBrazeExport(config=CONFIG, catalog=json.loads(checked.read()), validate_config=False)
+    given = read_catalog(named(json.dumps(edited).encode(), "catalog.json"))
+    return TapBrazeExport(config=CONFIG, catalog=given, validate_config=False)
 
 
 def parsed(rows: Rows) -> list[dict[str, Any]]:

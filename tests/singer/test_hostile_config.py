@@ -13,7 +13,7 @@ from singer_sdk.exceptions import SingerSDKError
 
 from tap_braze_export.errors import ConfigError, TapError
 from tap_braze_export.singer.command import describe
-from tap_braze_export.singer.config_errors import read_config_file
+from tap_braze_export.singer.given_files import read_config
 from tests.support.fakes import FakeClock
 from tests.support.hostile import few_examples, odd_variants
 from tests.support.runs import selecting, settings, sync
@@ -90,7 +90,7 @@ def test_file_of_odd_json_is_one_line(folder: Path, text: str) -> None:
 
     told = ""
     try:
-        read_config_file(str(folder / "config.json"))
+        read_config(str(folder / "config.json"))
     except ConfigError as error:
         told = str(error)
     assert told.isprintable()
