@@ -24,8 +24,9 @@ unexport PYTHONDONTWRITEBYTECODE
 MELTANO_VERSION := 4.4.1
 AS_OF := UV_EXCLUDE_NEWER=2026-11-20T00:00:00Z
 
-# The dbt package is built with these; PostgreSQL by night.
-DBT := dbt-core==1.11.16 dbt-duckdb==1.11.1 dbt-postgres==1.10.2
+# What the loaders of deploy/ and the dbt package are tried with.
+WAREHOUSES := duckdb==2.0.0 psycopg[binary]==3.3.9 deltalake==1.6.6 pyiceberg[pyarrow,sql-sqlite]==0.12.0 \
+  dbt-core==1.11.16 dbt-duckdb==1.11.1 dbt-postgres==1.10.2
 
 # Azure's stand-in for tests; those for S3 and GCS come with the dependency group `test`.
 AZURITE_VERSION := 3.37.0
@@ -53,7 +54,7 @@ demo: setup ## load 20,000 made-up users into DuckDB; again with DEMO_CHANGED=5
 check: lint ## each commit: lint, and run the tests that need no server and no seconds
 	@$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
-test: setup .cache/azurite/.installed .cache/dbt/.installed ## test each promise; installs missing Debian packages
+test: setup .cache/azurite/.installed .cache/warehouses/.installed ## test each promise; installs missing Debian packages
 	@scripts/prerequisites.sh postgresql
 	@scripts/prerequisites.sh chromium
 	@scripts/prerequisites.sh gcc
@@ -137,9 +138,9 @@ $(MELTANO): Makefile | $(OWN_UV)
 	@npm install --prefix $(@D) --no-fund --no-audit --loglevel=error azurite@$(AZURITE_VERSION) >/dev/null
 	@touch $@
 
-.cache/dbt/.installed: Makefile | $(OWN_UV)
+.cache/warehouses/.installed: Makefile | $(OWN_UV)
 	@$(AS_OF) $(UV) venv --quiet --allow-existing --python "$(PYTHON)" $(@D)
-	@$(AS_OF) $(UV) pip install --quiet --python $(@D) $(DBT)
+	@$(AS_OF) $(UV) pip install --quiet --python $(@D) $(WAREHOUSES)
 	@touch $@
 
 .meltano/.installed: meltano.yml pyproject.toml $(MELTANO)

@@ -40,6 +40,14 @@ def _installed(path: Path) -> Path:
     return path
 
 
+def warehouse_program(name: str) -> Path:
+    """A program of the environment that has what the loaders of deploy/ and the dbt package need."""
+    path = ROOT / ".cache" / "warehouses" / "bin" / name
+    if not path.exists():
+        pytest.fail(f"{path.relative_to(ROOT)} is missing: run `make .cache/warehouses/.installed`")
+    return path
+
+
 def loader(name: str, program: str | None = None) -> Path:
     """A program of the environment in which Meltano keeps a loader; by default the loader itself."""
     return _installed(PLUGINS / "loaders" / name / "venv" / "bin" / (program or name))

@@ -46,11 +46,20 @@ class Postgres:
             "database": self.database,
         }
 
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self.user}@{self.host}:{self.port}/{self.database}"
+
+    def new_database(self, name: str) -> str:
+        """The address of a new, empty database."""
+        self.execute(f'create database "{name}"')
+        return self.url.removesuffix(self.database) + name
+
     def execute(self, sql: str) -> str:
         """Run statements with psql and return its bare output; a failing statement raises."""
         command = [
             str(self.bin_dir / "psql"),
-            f"postgresql://{self.user}@{self.host}:{self.port}/{self.database}",
+            self.url,
             *("-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1"),
         ]
         environment = {**os.environ, "PGCLIENTENCODING": "UTF8"}

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.support import documents
-from tests.support.loaders import ROOT, TIMEOUT_SECONDS
+from tests.support.loaders import ROOT, TIMEOUT_SECONDS, warehouse_program
 from tests.whole.test_warehouse import CHANGED, NIGHTS, Warehouse, duckdb_warehouse, postgres_warehouse, some_nights
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.external
 
-DBT = ROOT / ".cache" / "dbt" / "bin" / "dbt"
 MORNINGS = {
     "braze_segment_members": "select braze_id, external_id from {} where segment_id = 'vip-users'",
     "braze_leavers": "select segment_id, braze_id, external_id, left_after, left_before from {}",
@@ -74,16 +73,8 @@ class Project:
         return made
 
     def dbt(self, *arguments: str) -> None:
-        if not DBT.exists():
-            pytest.fail(f"{DBT.relative_to(ROOT)} is missing: run `make .cache/dbt/.installed`")
-        done = subprocess.run(
-            [str(DBT), *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
+        command, seconds = [str(warehouse_program("dbt")), *arguments], TIMEOUT_SECONDS
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=seconds, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
