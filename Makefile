@@ -27,6 +27,8 @@ AS_OF := UV_EXCLUDE_NEWER=2026-11-20T00:00:00Z
 # What the loaders of deploy/ and the dbt package are tried with.
 WAREHOUSES := duckdb==2.0.0 psycopg[binary]==3.3.9 deltalake==1.6.6 pyiceberg[pyarrow,sql-sqlite]==0.12.0 \
   dbt-core==1.11.16 dbt-duckdb==1.11.1 dbt-postgres==1.10.2
+# Readers of the SQL for other warehouses, by night.
+DIALECTS := sqlglot==30.22.0 zetasql==0.1.5 fakesnow==0.12.1 snowflake-connector-python==4.8.1
 
 # Azure's stand-in for tests; those for S3 and GCS come with the dependency group `test`.
 AZURITE_VERSION := 3.37.0
@@ -72,7 +74,7 @@ night-tests: export BUCKET_HISTORIES := 3000
 night-tests: export KILL_STRIDE := 1
 night-tests: export CRASH_HISTORIES := 12
 night-tests: export CRASH_FIRST := $(or $(CRASH_FIRST),$(shell echo $$((100 * ($$(date +%s) / 86400)))))
-night-tests: test
+night-tests: .cache/dialects/.installed test
 
 soak: setup ## 200 nights on one spool_dir and one STATE
 	@.venv/bin/python -m tests.support.soak
@@ -138,9 +140,11 @@ $(MELTANO): Makefile | $(OWN_UV)
 	@npm install --prefix $(@D) --no-fund --no-audit --loglevel=error azurite@$(AZURITE_VERSION) >/dev/null
 	@touch $@
 
-.cache/warehouses/.installed: Makefile | $(OWN_UV)
+.cache/warehouses/.installed: PACKAGES = $(WAREHOUSES)
+.cache/dialects/.installed: PACKAGES = $(DIALECTS)
+.cache/warehouses/.installed .cache/dialects/.installed: Makefile | $(OWN_UV)
 	@$(AS_OF) $(UV) venv --quiet --allow-existing --python "$(PYTHON)" $(@D)
-	@$(AS_OF) $(UV) pip install --quiet --python $(@D) $(WAREHOUSES)
+	@$(AS_OF) $(UV) pip install --quiet --python $(@D) $(PACKAGES)
 	@touch $@
 
 .meltano/.installed: meltano.yml pyproject.toml $(MELTANO)
