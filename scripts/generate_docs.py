@@ -179,6 +179,18 @@ def entity_diagram() -> str:
     return "\n".join([*lines, "```"]) + "\n"
 
 
+def column_tables() -> str:
+    """Every column of every stream; keys in bold."""
+    lines = []
+    for table in TABLES:
+        lines += ["", f"## {table.stream}", "", f"{table.description}.", "", "| column | type | is |", "|---|---|---|"]
+        for column in table.columns:
+            name = f"**`{column.name}`**" if column.name in table.keys else f"`{column.name}`"
+            kind = column.type.name.lower().replace("_", " ")
+            lines.append(f"| {name} | {kind} | {column.description.replace('|', chr(92) + '|')} |")
+    return "\n".join([*lines, ""])
+
+
 def tap() -> TapBrazeExport:
     """The tap as discovery makes it, which needs no configuration."""
     return TapBrazeExport(config={}, parse_env_config=False, validate_config=False, setup_mapper=False)
@@ -266,6 +278,7 @@ def generated() -> dict[Path, str]:
         ROOT / "dbt" / "models" / "sources.yml": DBT_HEADER + _yaml(dbt_sources()),
         ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
         ROOT / "docs" / "rows.md": _replace(ROOT / "docs" / "rows.md", entity_diagram()),
+        ROOT / "docs" / "columns.md": _replace(ROOT / "docs" / "columns.md", column_tables()),
         ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),
         ROOT / ".env.example": env_example(schema),
     }
