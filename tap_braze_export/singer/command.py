@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import logging
+import platform
 import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from singer_sdk.about import MarkdownFormatter
 from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, SingerSDKError, StreamMapConfigError
 from typing_extensions import override
 
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError, one_line, unforeseen
-from tap_braze_export.singer import about, standard_output  # noqa: F401 - `about` registers the text of --about
-from tap_braze_export.singer.terminal_log import shorten_on_terminal
+from tap_braze_export.singer import logs, standard_output
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator
 
     from singer_sdk import Tap
+    from singer_sdk.about import AboutInfo
 
     from tap_braze_export.clock import Signals
 
-_QUIETED_LOGGERS = (
-    "fsspec",
-    "s3fs",
-    "botocore",
-    "aiobotocore",
-    "gcsfs",
-    "google",
-    "adlfs",
-    "azure",
-    "asyncio",
-    "singer_sdk.mapper",
-)
-"""Loggers that write signed URLs, keys or values of a stream map's filter at level DEBUG."""
-_SILENT_LOGGER = "urllib3"
-"""It warns of a header that it cannot read, with the whole URL and a traceback."""
 _SUMMARY = """Write the users of Braze's segments to standard output, as Singer messages.
 
 The log goes to standard error.
@@ -52,7 +39,7 @@ First runs:
 _HELP = {
     "version": "Print the version and end.",
     "about": "Print name, version, capabilities and all settings, and end. Needs no configuration.",
-    "about_format": "Format of --about; without it, plain text.",
+    "about_format": "Format of --about; without it, markdown below versions and system.",
     "config": (
         "JSON file with the settings, or ENV for the variables TAP_BRAZE_EXPORT_<SETTING>. May be given more than once;"
         " a later file wins."
@@ -72,13 +59,16 @@ _NEEDED_BY_CHECKS = ("catalog", "state")
 """Options that --test reads, wherever they stand on the command line."""
 _METAVARS = {"test": "[=schema]", "config": "FILENAME"}
 """Values of options as --help shows them, where the SDK shows any text."""
-DROPPED_MESSAGES = (
-    "Added '%s' as child stream to '%s'",
-    "Parsing env var for settings config...",
-    "Skipping parse of env var settings...",
-    "Skipping deselected stream '%s'.",
-)
-"""Log messages of the SDK that repeat per stream or say nothing to a user."""
+
+
+class VersionsAndMarkdown(MarkdownFormatter, format_name="text"):
+    """--about without a format: versions and system, as a bug report needs them, then each setting in a few words."""
+
+    @override
+    def format_about(self, about_info: AboutInfo) -> str:
+        versions = f"{about_info.name} {about_info.version}, Meltano SDK {about_info.sdk_version}"
+        system = f"Python {platform.python_version()} on {platform.platform()}"
+        return f"{versions}\n{system}\n\n{super().format_about(about_info)}"
 
 
 class _NobodyReadsError(Exception):
@@ -95,12 +85,7 @@ def _reader_needed() -> Iterator[None]:
 
 
 class Command(click.Command):
-    """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 for SIGTERM, 130 for SIGINT.
-
-    Attributes:
-        signals: The signals that the run receives.
-        logger: Logs how the run ended.
-    """
+    """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 for SIGTERM, 130 for SIGINT."""
 
     signals: Signals
     logger: logging.Logger
@@ -128,12 +113,7 @@ class Command(click.Command):
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command and exit the process with the code that says how it ended."""
         standard_output.install()
-        logging.captureWarnings(capture=True)
-        shorten_on_terminal()
-        self.logger.addFilter(lambda record: record.msg not in DROPPED_MESSAGES)
-        for name in _QUIETED_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        logging.getLogger(_SILENT_LOGGER).setLevel(logging.ERROR)
+        logs.set_up(self.logger)
         self.signals.install()
         try:
             code = self._exit_code(*args, **extra)

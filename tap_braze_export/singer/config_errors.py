@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +111,3 @@ def unknown_settings(config: Mapping[str, Any], definitions: Mapping[str, Any], 
         and not name.removeprefix(prefix).startswith(_NAMES_OF_ORCHESTRATORS)
     ]
     return unknown_names(given, definitions) + unknown_names(strangers, variables)
-
-
-def forget_unknown_log_levels(prefix: str) -> list[str]:
-    """Remove the environment variables that name no existing log level; return the names of these variables."""
-    known = logging.getLevelNamesMapping() | {"": 0}
-    variables = (f"{prefix}LOGLEVEL", "LOGLEVEL")
-    unknown = [variable for variable in variables if os.environ.get(variable, "INFO").upper() not in known]
-    for variable in unknown:
-        del os.environ[variable]
-    return unknown

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.mapper import (
@@ -31,11 +30,8 @@ if TYPE_CHECKING:
     from tap_braze_export.schema.table import Table
 
 _OPERATORS = (
-    MAPPER_FILTER_OPTION,
-    MAPPER_KEY_PROPERTIES_OPTION,
-    MAPPER_ELSE_OPTION,
-    MAPPER_SOURCE_OPTION,
-    MAPPER_ALIAS_OPTION,
+    *(MAPPER_FILTER_OPTION, MAPPER_KEY_PROPERTIES_OPTION, MAPPER_ELSE_OPTION),
+    *(MAPPER_SOURCE_OPTION, MAPPER_ALIAS_OPTION),
 )
 _ALWAYS_EMITTED = {EXPORT_FILES.stream, INVALID_USER_IDS.stream}
 """Streams of which fingerprints skip no row."""
@@ -68,13 +64,13 @@ class MappedStream:
     @classmethod
     def of(cls, table: Table, entry: CatalogEntry | None) -> MappedStream:
         """Read what a catalog selects of a stream."""
-        names = [column.name for column in table.columns]
+        names = {column.name for column in table.columns}
         if entry is None:
             return cls(table.stream, {}, names, is_selected=False)
         mask = entry.metadata.resolve_selection()
         properties = entry.schema.to_dict().get("properties", {})
         columns = {name: definition for name, definition in properties.items() if mask["properties", name]}
-        return cls(table.stream, columns, {*names, *properties}, is_selected=mask[()])
+        return cls(table.stream, columns, names | {*properties}, is_selected=mask[()])
 
 
 class _Map:
@@ -94,23 +90,17 @@ class _Map:
         self.key = key
         self.rules: Mapping[str, Any] | None = definition if isinstance(definition, dict) else None
         rules = self.rules or {}
-        self.source = rules.get(MAPPER_SOURCE_OPTION, key)
+        self.source: str = rules.get(MAPPER_SOURCE_OPTION) or key
         self.is_primary = MAPPER_SOURCE_OPTION not in rules
+        expressions = {name: rule for name, rule in rules.items() if _is_column(name) or name == MAPPER_FILTER_OPTION}
+        self.texts = {name: rule for name, rule in expressions.items() if not _is_removal(rule)}
         self.trees: dict[str, ast.expr] = {}
         self.unreadable: dict[str, str] = {}
-        self.texts = {
-            name: rule
-            for name, rule in rules.items()
-            if isinstance(rule, str) and rule != NULL_STRING and (_is_column(name) or name == MAPPER_FILTER_OPTION)
-        }
         for name, text in self.texts.items():
             try:
                 self.trees[name] = parsed(text)
             except ValueError as error:
                 self.unreadable[name] = str(error)
-
-    def matches(self, stream: MappedStream) -> bool:
-        return isinstance(self.source, str) and fnmatch(stream.name, self.source)
 
     def taken_away(self) -> list[str]:
         """The columns and operators that take something away."""
@@ -122,52 +112,50 @@ class _Map:
             or (_is_column(name) and (_is_removal(rule) or (name in self.trees and takes_away(self.trees[name]))))
         ]
 
+    def changes(self, stream: MappedStream) -> bool:
+        return self.is_primary and fnmatch(stream.name, self.source)
 
-@dataclass
+
 class MapRules:
-    """The rules of the setting `stream_maps`.
+    """The settings `stream_maps`, `stream_map_config` and `faker_config`.
 
-    Attributes:
-        maps: The setting.
-        streams: The streams by name.
-        config: The setting `stream_map_config`.
-        faker: The setting `faker_config`.
-        separator: The text between the names of a flattened column.
-        has_fingerprints: True if users that did not change are skipped.
+    Args:
+        config: All settings.
+        streams: The streams.
     """
 
-    maps: Mapping[str, Any]
-    streams: Mapping[str, MappedStream]
-    config: Mapping[str, Any] = field(default_factory=dict)
-    faker: Mapping[str, Any] = field(default_factory=dict)
-    separator: str = "__"
-    has_fingerprints: bool = False
+    def __init__(self, config: Mapping[str, Any], streams: Collection[MappedStream]) -> None:
+        self._config, self._streams = config, streams
+        self._names = [stream.name for stream in streams]
+        self._given: Mapping[str, Any] = config.get("stream_maps") or {}
+        self._values: Mapping[str, Any] = config.get("stream_map_config") or {}
+        self._faker: Mapping[str, Any] = config.get("faker_config") or {}
+        self._fake = fake_of(self._faker.get("locale")) or fake_of(None)
+        self._maps = [_Map(key, rules) for key, rules in self._given.items() if _is_column(key)]
 
     def problems(self) -> Iterator[Problem]:
         """List what matches nothing."""
-        maps = [_Map(key, definition) for key, definition in self.maps.items() if not key.startswith("__")]
-        for key in self.maps:
-            if key.startswith("__") and key != MAPPER_ELSE_OPTION:
+        for key in self._given:
+            if not _is_column(key) and key != MAPPER_ELSE_OPTION:
                 yield Problem(f"stream_maps: {with_nearest(key, [MAPPER_ELSE_OPTION])} is no stream and no operator")
-        for stream in self.streams.values():
-            matching = [each for each in maps if each.is_primary and each.matches(stream)]
-            for each in matching[:-1]:
-                yield from _left(each, matching[-1], stream)
-        for each in maps:
-            streams = [stream for stream in self.streams.values() if each.matches(stream)]
-            if not streams and isinstance(each.source, str):
+        for each in self._maps:
+            streams = [stream for stream in self._streams if fnmatch(stream.name, each.source)]
+            if not streams:
                 yield self._unknown_stream(each)
             elif each.rules is not None:
                 yield from self._of_columns(each, each.rules, {name for stream in streams for name in stream.known})
-                later = maps[maps.index(each) + 1 :] if each.is_primary else []
-                for stream in streams:
-                    if stream.is_selected and not any(other.is_primary and other.matches(stream) for other in later):
-                        yield from self._of_expressions(each, stream)
-        yield from self._unused(maps)
+        for stream in self._streams:
+            *replaced, used = [each for each in self._maps if each.changes(stream)] or [_Map(stream.name, {})]
+            for each in replaced:
+                yield from _left(each, used, stream)
+            others = [each for each in self._maps if not each.is_primary and fnmatch(stream.name, each.source)]
+            for each in (used, *others) if stream.is_selected else ():
+                yield from self._of_expressions(each, stream)
+        yield from self._unused()
 
     def _unknown_stream(self, given: _Map) -> Problem:
-        columns = {name for stream in self.streams.values() for name in stream.known}
-        text = f"stream_maps: there is no stream {with_nearest(given.source, self.streams)}"
+        columns = {name for stream in self._streams for name in stream.known}
+        text = f"stream_maps: there is no stream {with_nearest(given.source, self._names)}"
         if given.rules is None or given.taken_away() or not columns.isdisjoint(given.rules):
             return Problem(text, "what its rules take away would be exported")
         return Problem(f"{text}, so its rules are not used", is_refused=False)
@@ -180,10 +168,9 @@ class MapRules:
                 yield Problem(f"stream_maps: {with_nearest(name, _OPERATORS)} of {given.key} is no operator")
             elif _is_column(name) and name not in known:
                 yield from self._unknown_column(given, rules, name, known)
-        keys = rules.get(MAPPER_KEY_PROPERTIES_OPTION)
         columns = {*known, *filter(_is_column, rules)}
-        for name in keys if isinstance(keys, list) else ():
-            if isinstance(name, str) and name not in columns:
+        for name in rules.get(MAPPER_KEY_PROPERTIES_OPTION) or ():
+            if name not in columns:
                 told = with_nearest(name, columns)
                 yield Problem(f"stream_maps: {MAPPER_KEY_PROPERTIES_OPTION} of {given.key} names no column: {told}")
         for name, reason in given.unreadable.items():
@@ -193,8 +180,8 @@ class MapRules:
         self, given: _Map, rules: Mapping[str, Any], name: str, known: Collection[str]
     ) -> Iterator[Problem]:
         """A removal that hits nothing, or a new column whose name looks like a misspelt one."""
-        separators = {"__", ".", self.separator}
-        whole = next((column for column in known for each in separators if each and name.startswith(column + each)), "")
+        separators = {"__", ".", self._config.get("flattening_separator") or "__"}
+        whole = next((column for column in known if name.startswith(tuple(column + each for each in separators))), "")
         keeps_rest = MAPPER_ELSE_OPTION not in rules
         remedy = f"maps see {whole} as one object: deselect its member, or write an expression for {whole}"
         if _is_removal(rules[name]):
@@ -203,42 +190,36 @@ class MapRules:
         elif name in given.trees and keeps_rest:
             near = whole or nearest(name, known, cutoff=_NEAR)
             if near and near not in rules and rules[name].strip() != near:
-                yield Problem(
-                    f"stream_maps: {given.key} has no column {name} (did you mean {near}?), so that {near} leaves as it"
-                    " is",
-                    remedy if whole else "if a new column is meant, give it a name that looks less like another",
-                    is_refused=takes_away(given.trees[name]),
-                )
+                text = f"{given.key} has no column {name} (did you mean {near}?), so that {near} leaves as it is"
+                other = "if a new column is meant, give it a name that looks less like another"
+                is_refused = takes_away(given.trees[name])
+                yield Problem(f"stream_maps: {text}", remedy if whole else other, is_refused=is_refused)
 
     def _of_expressions(self, given: _Map, stream: MappedStream) -> Iterator[Problem]:
         """Find expressions that no row can satisfy, or whose result may change while a user does not."""
         made = [*filter(_is_column, given.rules or ())]
         for column, tree in given.trees.items():
             is_filter = column == MAPPER_FILTER_OPTION
-            row = Row(stream.columns, stream.known, "" if is_filter else column, made, self.config, self._fake)
+            row = Row(stream.columns, stream.known, "" if is_filter else column, made, self._values, self._fake)
             where = f"stream_maps: the expression of {column} for {stream.name if given.is_primary else given.key}"
             yield from (Problem(f"{where} {reason}") for reason in dict.fromkeys(row.faults(tree)))
             outside = reads_besides_its_row(tree, stream.columns, is_filter=is_filter)
-            if outside and self.has_fingerprints and stream.name not in _ALWAYS_EMITTED:
+            if outside and self._config.get("fingerprints_url") and stream.name not in _ALWAYS_EMITTED:
                 yield Problem(f"{where} looks at {outside}", _CLOCK_AND_FINGERPRINTS)
 
-    @cached_property
-    def _fake(self) -> Any:
-        return fake_of(self.faker.get("locale")) or fake_of(None)
-
-    def _unused(self, maps: Collection[_Map]) -> Iterator[Problem]:
+    def _unused(self) -> Iterator[Problem]:
         """List the members of stream_map_config and faker_config that no expression uses."""
-        texts = "\n".join(text for each in maps for text in each.texts.values())
+        texts = "\n".join(text for each in self._maps for text in each.texts.values())
         words = {*re.findall(r"\w+", texts)}
         may_read_any = re.search(r"\bconfig\b(?![.\[])", texts)
-        for name in self.config:
+        for name in self._values:
             if name not in words and not may_read_any:
                 yield Problem(f"stream_map_config: no expression uses {with_nearest(name, words)}", is_refused=False)
-        if self.faker and not any("fake" in names_in(tree) for each in maps for tree in each.trees.values()):
+        if self._faker and not any("fake" in names_in(tree) for each in self._maps for tree in each.trees.values()):
             yield Problem("faker_config: no expression uses fake", is_refused=False)
-        if self._fake and not fake_of(self.faker.get("locale")):
+        if self._fake and not fake_of(self._faker.get("locale")):
             yield Problem("faker_config: there is no such locale")
-        for name in self.faker:
+        for name in self._faker:
             if name not in _FAKER_MEMBERS:
                 told = with_nearest(name, _FAKER_MEMBERS)
                 yield Problem(f"faker_config: there is no member {told}", is_refused=False)
@@ -248,13 +229,11 @@ def _left(given: _Map, used: _Map, stream: MappedStream) -> Iterator[Problem]:
     """Of maps that match one stream the SDK uses the last only; another may take away what that one leaves."""
     if used.rules is None or not stream.is_selected:
         return
-    if given.rules is None:
-        left = [f"{stream.name}: null"] if given.key == stream.name else []
-    else:
-        handled = {*used.rules, *(stream.known if MAPPER_ELSE_OPTION in used.rules else ())}
-        taken = (name for name in given.taken_away() if name in stream.known or not _is_column(name))
-        left = [name for name in taken if name not in handled]
-    if left:
+    handled = {*used.rules, *(stream.known if MAPPER_ELSE_OPTION in used.rules else ())}
+    taken = [name for name in given.taken_away() if name in stream.known or not _is_column(name)]
+    if given.rules is None and given.key == stream.name:
+        taken = [f"{stream.name}: null"]
+    if left := [name for name in taken if name not in handled]:
         yield Problem(
             f"stream_maps: of {given.key} and {used.key}, which both match {stream.name}, only the last one,"
             f" {used.key}, is used: repeat {', '.join(left)} there"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import logging
 import os
 from contextlib import suppress
 from functools import cached_property
@@ -33,12 +34,7 @@ from tap_braze_export.settings import Settings, without_unset
 from tap_braze_export.singer import meltano_test
 from tap_braze_export.singer.catalogs import declared_streams
 from tap_braze_export.singer.command import Command
-from tap_braze_export.singer.config_errors import (
-    config_errors,
-    forget_unknown_log_levels,
-    read_environment,
-    unknown_settings,
-)
+from tap_braze_export.singer.config_errors import config_errors, read_environment, unknown_settings
 from tap_braze_export.singer.config_values import converted_config, odd_values
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.given_files import read_catalog, read_config, read_state
@@ -89,11 +85,7 @@ class Plugin(Tap):
         return Settings.of(self.config)
 
     def check(self) -> None:
-        """Run the checks of `--test`, which start no export.
-
-        Raises:
-            TapError: If a check fails.
-        """
+        """Run the checks of `--test`, which start no export; a TapError names those that fail."""
 
     @classmethod
     def help_to_configure(cls, config: Mapping[str, Any], errors: list[str]) -> None:
@@ -148,22 +140,12 @@ class Plugin(Tap):
             selected = (table.stream for table in TABLES if table.selected_by_default)
             catalog = Catalog({name: _selected(catalog[name]) for name in selected})
             attributes_are_known = not self.config.get("discover_custom_attributes")
-        yield from MapRules(
-            self._object("stream_maps"),
-            {table.stream: MappedStream.of(table, catalog.get_stream(table.stream)) for table in TABLES},
-            config=self._object("stream_map_config"),
-            faker=self._object("faker_config"),
-            separator=self.config.get("flattening_separator") or "__",
-            has_fingerprints=bool(self.config.get("fingerprints_url")),
-        ).problems()
+        streams = [MappedStream.of(table, catalog.get_stream(table.stream)) for table in TABLES]
+        yield from MapRules(self.config, streams).problems()
         known = Known(catalog, attributes_are_known=attributes_are_known)
         yield from known.problems([*catalog_rules(catalog)])
         yield from known.problems([*meltano_rules(os.environ)])
         yield from known.extra_field_problems(self.config.get("extra_export_fields") or ())
-
-    def _object(self, setting: str) -> Mapping[str, Any]:
-        value = self.config.get(setting)
-        return value if isinstance(value, dict) else {}
 
     @classproperty
     @override
@@ -218,7 +200,10 @@ class Plugin(Tap):
     @plugin_cli
     def cli(cls) -> click.Command:  # noqa: N805 - a class method, in the SDK's way
         """The command, made without unknown log levels, with which the SDK could not even log an error."""
-        unknown = forget_unknown_log_levels(cls._env_var_prefix)
+        known, variables = logging.getLevelNamesMapping() | {"": 0}, (f"{cls._env_var_prefix}LOGLEVEL", "LOGLEVEL")
+        unknown = [variable for variable in variables if os.environ.get(variable, "").upper() not in known]
+        for variable in unknown:
+            del os.environ[variable]
         command: click.Command = vars(PluginBase)["cli"].method(cls)
         for variable in unknown:
             cls.logger.warning("%s names no log level: INFO is used", variable)
@@ -308,8 +293,7 @@ class Plugin(Tap):
     def _made_for_checks(cls, config: Any, **files: Any) -> Self:
         """Make the tap with a catalog, an empty one if need be, so that no discovery asks Braze for custom attributes.
 
-        Raises:
-            ConfigValidationError: If the settings are wrong; what may help to mend them is logged.
+        What may help to mend wrong settings is logged.
         """
         try:
             return cls._made(config, **files, without_catalog=Catalog())

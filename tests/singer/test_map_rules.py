@@ -128,7 +128,7 @@ FINE: tuple[dict[str, Any], ...] = (
 
 
 def problems(maps: dict[str, Any], **more: Any) -> list[Problem]:
-    return [*MapRules(maps, STREAMS, **more).problems()]
+    return [*MapRules({"stream_maps": maps, **more}, STREAMS.values()).problems()]
 
 
 def words(found: list[Problem]) -> str:
@@ -152,7 +152,7 @@ def test_other_rules_that_hit_nothing_are_named() -> None:
 def test_rules_that_hit_something_raise_no_alarm() -> None:
     for maps in FINE:
         assert not problems(maps), maps
-        assert not problems(maps, has_fingerprints=True), maps
+        assert not problems(maps, fingerprints_url="x"), maps
 
 
 COLUMNS = [(stream.name, column) for stream in STREAMS.values() for column in stream.columns]
@@ -217,7 +217,7 @@ def test_whatever_is_removed_is_gone_or_refused(maps: dict[str, Any]) -> None:
 
 
 def test_clock_with_fingerprints_names_stream_and_column() -> None:
-    told = words(problems(CLOCK, has_fingerprints=True))
+    told = words(problems(CLOCK, fingerprints_url="x"))
     assert "the expression of __filter__ for users looks at the clock (datetime.datetime.utcnow)" in told
     assert "the expression of days for apps looks at the clock (datetime.datetime.utcnow)" in told
     assert told.count("unset fingerprints_url") == 1
@@ -227,8 +227,8 @@ def test_clock_with_fingerprints_names_stream_and_column() -> None:
 def test_log_of_files_may_look_at_the_clock() -> None:
     """Fingerprints skip none of its rows."""
     now = {"x": "datetime.datetime.utcnow().isoformat()"}
-    assert not problems({"export_files": now}, has_fingerprints=True)
-    assert problems({"segment_members": now, "apps": now}, has_fingerprints=True)
+    assert not problems({"export_files": now}, fingerprints_url="x")
+    assert problems({"segment_members": now, "apps": now}, fingerprints_url="x")
 
 
 # The whole tap

@@ -15,7 +15,7 @@ from singer_sdk.helpers._state import StateWriter
 from singer_sdk.mapper import PluginMapper
 from singer_sdk.plugin_base import JSONSchemaValidator, PluginBase, SingerCommand
 
-from tap_braze_export.singer import command, file_stream
+from tap_braze_export.singer import file_stream, logs
 from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.plugin import Plugin
 from tap_braze_export.tap import TapBrazeExport
@@ -114,7 +114,7 @@ def test_silenced_messages_are_the_sdks() -> None:
     sync = inspect.getsource(Stream.sync)
     assert all(f'"{message}' in sync for message in file_stream.REPEATED_MESSAGES)
     source = inspect.getsource(Tap) + inspect.getsource(PluginBase)
-    assert all(f'"{message}"' in source for message in command.DROPPED_MESSAGES)
+    assert all(f'"{message}"' in source for message in logs.DROPPED_MESSAGES)
 
 
 def test_private_overrides_stand_in_one_place() -> None:

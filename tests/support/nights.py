@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.singer.command import DROPPED_MESSAGES
+from tap_braze_export.singer.logs import DROPPED_MESSAGES
 from tests.support.fakes import FakeClock
 from tests.support.runs import Output, Run, selecting, settings, sync
 
