@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tap_braze_export.errors import DamagedFileError
 from tap_braze_export.files import inflate, zip_directory
+from tap_braze_export.files.formats import EMPTY_ZIP_MAGIC, GZIP_MAGIC, HEAD_BYTES, ZIP_MAGIC, archive_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,21 +28,8 @@ _LONG_BLANK_RUN = 1_000
 _FEW_LINES_A_CHUNK = 2**16
 """A chunk with more lines is looked through for blank ones: sixteen bytes a line are less than a user needs."""
 _BOM = b"\xef\xbb\xbf"
-_ZIP_MAGIC = (zip_directory.LOCAL_MAGIC, zip_directory.END_MAGIC)
-_GZIP_MAGIC = b"\x1f\x8b"
+_ZIP_MAGICS = (ZIP_MAGIC, EMPTY_ZIP_MAGIC)
 _MAX_SHOWN_NAME_CHARS = 255
-_OTHER_ARCHIVES = {
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x04\x22\x4d\x18": "lz4",
-    b"\xff\x06\x00\x00sNaPpY": "snappy",
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"Rar!\x1a\x07": "rar",
-}
-"""How the content of a member begins that is compressed in a way that is not read, and its name; no JSON begins so."""
-_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
-_HEAD_BYTES = 512
 _MAX_INNER_ZIP_RATIO = 32
 """An inner zip may be this many times longer than the member that holds it: its own members are compressed mostly."""
 
@@ -76,9 +65,9 @@ def members(file: BinaryIO, object_name: str) -> list[Member]:
     """
     try:
         magic = file.read(4)
-        if magic.startswith(_GZIP_MAGIC):
+        if magic.startswith(GZIP_MAGIC):
             return [Member(object_name, file.seek(0, os.SEEK_END))]
-        if magic not in _ZIP_MAGIC:
+        if magic not in _ZIP_MAGICS:
             raise DamagedFileError(f"{object_name} is neither zip nor gzip")
         entries = zip_directory.entries(file, object_name)
     except OSError as error:
@@ -158,8 +147,8 @@ class _LineSplitter:
         if self._lines:
             yield self._block()
 
-    def _fill_without_blanks(self, lines: Iterable[bytes]) -> Iterator[Block]:
-        for is_blank, several in groupby(lines, _is_blank):
+    def _fill_without_blanks(self, lines: list[bytes]) -> Iterator[Block]:
+        for is_blank, several in groupby(lines, lambda line: not line.strip()):
             run = [*several]
             if not is_blank or len(run) < _LONG_BLANK_RUN:
                 yield from self._fill(run)
@@ -193,26 +182,21 @@ class _LineSplitter:
             raise DamagedFileError(f"{self._name}, line {number} is longer than {_MAX_LINE_BYTES // 2**20} MiB")
 
 
-def _is_blank(line: bytes) -> bool:
-    return not line or line.isspace()
-
-
 def _members_of(entries: Iterable[Entry], object_name: str) -> list[Member]:
     """The members of a zip but for folders and what macOS adds."""
     return [
         _member(object_name, index, entry)
         for index, entry in enumerate(entries)
-        if not entry.is_folder and "__MACOSX" not in entry.shown_name.split("/")
+        if not (entry.name.endswith("/") and not entry.inflated) and "__MACOSX" not in entry.name.split("/")
     ]
 
 
 def _member(object_name: str, index: int, entry: Entry) -> Member:
-    shown = entry.shown_name[:_MAX_SHOWN_NAME_CHARS]
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in shown)
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in entry.name[:_MAX_SHOWN_NAME_CHARS])
     name = f"{object_name}!{index}-{shown}"
     if entry.is_encrypted:
         raise DamagedFileError(f"{name} is encrypted")
-    if entry.method not in {zip_directory.STORED, zip_directory.DEFLATED}:
+    if entry.method not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise DamagedFileError(f"{name} is compressed in an unsupported way (method {entry.method})")
     return Member(name, entry.size, entry)
 
@@ -223,20 +207,19 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     if entry is None:
         yield from inflate.gunzipped(inflate.chunks_to_end(file))
         return
-    rest = zip_directory.seek_data(file, entry)
+    zip_directory.seek_data(file, entry)
     crc = size = 0
-    read = inflate.stored if entry.method == zip_directory.STORED else inflate.deflated
+    read = inflate.stored if entry.method == zipfile.ZIP_STORED else inflate.deflated
     for chunk in read(file, entry.size):
         crc = inflate.crc32(chunk, crc)
         size += len(chunk)
-        if size > entry.inflated and not entry.is_cut:
+        if size > entry.inflated:
             break
         yield chunk
-    if not entry.has_length(size):
+    if size != entry.inflated:
         raise EOFError("it has not the length that the zip declares")
     if crc != entry.crc:
         raise EOFError("wrong checksum")
-    zip_directory.check_descriptor(file, entry, rest)
 
 
 # Archives inside archives
@@ -245,12 +228,11 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
 def _content(file: BinaryIO, member: Member, spool_folder: Path | None) -> Iterator[bytes]:
     """The lines of a member in chunks; if it is compressed once more, the lines inside."""
     head, chunks = _peeked(_inflated(file, member))
-    _refuse_other_archives(head, member.name)
-    if head.startswith(_GZIP_MAGIC):
-        return _flat(inflate.gunzipped(chunks), member.name)
-    if head.startswith(_ZIP_MAGIC):
+    if head.startswith(GZIP_MAGIC):
+        chunks = inflate.gunzipped(chunks)
+    elif head.startswith(_ZIP_MAGICS):
         return _unzipped(chunks, member, spool_folder)
-    return chunks
+    return _flat(chunks, member.name)
 
 
 def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -258,17 +240,18 @@ def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     head = b""
     for chunk in chunks:
         head += chunk
-        if len(head) >= _HEAD_BYTES:
+        if len(head) >= HEAD_BYTES:
             break
     return head, chain((head,), chunks)
 
 
 def _flat(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The chunks of a file inside an archive inside an archive, which must be no archive."""
+    """The chunks of a file, which must be no archive."""
     head, chunks = _peeked(chunks)
-    _refuse_other_archives(head, name)
-    if head.startswith((_GZIP_MAGIC, *_ZIP_MAGIC)):
-        raise DamagedFileError(f"{name} is compressed more than twice: put the files there as Braze writes them")
+    if found := archive_format(head):
+        raise DamagedFileError(
+            f"{name} is {found}, which is not read there: only zip and gzip are, and one of them in another at most"
+        )
     return chunks
 
 
@@ -282,14 +265,7 @@ def _unzipped(chunks: Iterable[bytes], member: Member, spool_folder: Path | None
                 raise DamagedFileError(
                     f"{member.name} is a zip inside an archive, and far longer than that: it is refused"
                 )
-            try:
-                spooled.write(chunk)
-            except OSError as error:
-                folder = spool_folder or tempfile.gettempdir()
-                raise DamagedFileError(
-                    f"{member.name} is a zip inside an archive, which needs room in {folder} while it is read"
-                    f" ({error.strerror}): free some there"
-                ) from None
+            spooled.write(chunk)
         file = cast("BinaryIO", spooled)
         for inner in _members_of(zip_directory.entries(file, member.name), member.name):
             end = b"\n"
@@ -298,16 +274,3 @@ def _unzipped(chunks: Iterable[bytes], member: Member, spool_folder: Path | None
                 end = chunk[-1:] or end
             if end != b"\n":
                 yield b"\n"  # else the next member's first line would be joined to this one's last
-
-
-def _refuse_other_archives(head: bytes, name: str) -> None:
-    """Refuse a file whose first bytes are those of a compression that is not read.
-
-    Raises:
-        DamagedFileError: It names it.
-    """
-    found = next((known for magic, known in _OTHER_ARCHIVES.items() if head.startswith(magic)), "")
-    if head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
-        found = "tar"
-    if found:
-        raise DamagedFileError(f"{name} holds a {found} archive, which is not read: only zip and gzip are")

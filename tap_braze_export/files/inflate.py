@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from tap_braze_export.files.fast_zlib import fast_zlib as inflating
+try:  # at least twice as fast as zlib, but there is no wheel of it for every machine
+    from isal import isal_zlib as fast_zlib
+except ImportError:
+    import zlib as fast_zlib  # type: ignore[no-redef]
+
+from tap_braze_export.files.formats import GZIP_MAGIC
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES = 2**20
+_FIRST_CHUNK_BYTES = 2**15
+"""Who compares only the beginnings of objects fetches no more of them."""
 _SLICE_BYTES = 2**16
 DAMAGE_ERRORS: tuple[type[Exception], ...] = (
     zlib.error,
-    cast("type[Exception]", inflating.error),
+    cast("type[Exception]", fast_zlib.error),
     EOFError,
     struct.error,
 )
 """Raised when a stream is truncated, wrong, or followed by other bytes."""
 _RAW_DEFLATE_WBITS, _GZIP_WBITS = -15, 31
-_GZIP_START = b"\x1f\x8b\x08"
+_GZIP_START = GZIP_MAGIC + b"\x08"
 """First bytes of each gzip member: the magic number, and deflate, the only method that there is."""
 
 
 def crc32(data: bytes, before: int) -> int:
     """The CRC-32 of data that follows data with the CRC-32 `before`."""
-    return inflating.crc32(data, before)
+    return fast_zlib.crc32(data, before)
 
 
 def chunks_to_end(file: BinaryIO) -> Iterator[bytes]:
     """The bytes of a file from here to its end."""
-    while chunk := file.read(CHUNK_BYTES):
+    size = _FIRST_CHUNK_BYTES
+    while chunk := file.read(size):
         yield chunk
+        size = CHUNK_BYTES
 
 
 def stored(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -46,39 +55,29 @@ def stored(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def deflated(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """One raw deflate stream that takes up exactly `size` bytes."""
-    inflater = _Inflater(_RAW_DEFLATE_WBITS)
-    for chunk in stored(file, size):
-        if inflater.eof:
+def deflated(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
+    """One raw deflate stream: of exactly `size` bytes, or of unknown length; then the file is left at its end."""
+    stream = fast_zlib.decompressobj(_RAW_DEFLATE_WBITS)
+    for chunk in chunks_to_end(file) if size is None else stored(file, size):
+        if stream.eof:
             raise EOFError("bytes after the end of its data")
-        yield from inflater.feed(chunk)
-    if not inflater.eof:
+        yield from _fed(stream, chunk)
+        if stream.eof and size is None:
+            file.seek(-len(stream.unused_data), 1)
+            return
+    if not stream.eof:
         raise EOFError("it is truncated")
-    if inflater.unused:
+    if stream.unused_data:
         raise EOFError("bytes after the end of its data")
-
-
-def deflated_to_end(chunks: Iterable[bytes]) -> Generator[bytes, None, bytes]:
-    """One raw deflate stream, as far as there are chunks; returns the bytes after it."""
-    inflater = _Inflater(_RAW_DEFLATE_WBITS)
-    for chunk in chunks:
-        yield from inflater.feed(chunk)
-        if inflater.eof:
-            return inflater.unused
-    raise EOFError("it is truncated")
 
 
 def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Gzip members one after another, then nothing but zeros: tapes and some storages pad with them."""
-    inflater = _Inflater(_GZIP_WBITS)
+    stream = fast_zlib.decompressobj(_GZIP_WBITS)
     padded = False
-    start = b""
-    """Of what may be the next member: bytes that are too few to tell."""
-    for piece in _slices(chunks):
-        rest, start = start + piece, b""
+    for rest in _slices(chunks):
         while rest:
-            if inflater.eof:
+            if stream.eof:
                 padded = padded or rest.startswith(b"\0")
                 if padded and rest.strip(b"\0"):
                     raise EOFError("bytes after the zeros that follow its end")
@@ -86,13 +85,10 @@ def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
                     break
                 if not rest.startswith(_GZIP_START[: len(rest)]):
                     raise EOFError("after its end stand bytes that are no gzip, so something was added to it")
-                if len(rest) < len(_GZIP_START):
-                    start = rest
-                    break
-                inflater = _Inflater(_GZIP_WBITS)
-            yield from inflater.feed(rest)
-            rest = inflater.unused
-    if start or not inflater.eof:
+                stream = fast_zlib.decompressobj(_GZIP_WBITS)
+            yield from _fed(stream, rest)
+            rest = stream.unused_data if stream.eof else b""  # noqa: PLW2901
+    if not stream.eof:
         raise EOFError("it is truncated")
 
 
@@ -103,27 +99,12 @@ def _slices(chunks: Iterable[bytes]) -> Iterator[bytes]:
             yield chunk[start : start + _SLICE_BYTES]
 
 
-class _Inflater:
-    """Decompresses one stream with isal or zlib, which check the CRC of gzip themselves."""
-
-    def __init__(self, wbits: int) -> None:
-        self._zlib = inflating.decompressobj(wbits)
-
-    @property
-    def eof(self) -> bool:
-        """True once the stream has ended."""
-        return self._zlib.eof
-
-    @property
-    def unused(self) -> bytes:
-        """Bytes that were fed after the stream's end."""
-        return self._zlib.unused_data
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the inflated bytes, at most 1 MiB at a time whatever the ratio."""
-        chunk = b""
-        # A full chunk may leave output waiting inside it though all input is consumed.
-        while not self._zlib.eof and (data or len(chunk) == CHUNK_BYTES):
-            chunk = self._zlib.decompress(data, CHUNK_BYTES)
-            data = self._zlib.unconsumed_tail
+def _fed(stream: Any, data: bytes) -> Iterator[bytes]:
+    """The bytes that a stream inflates, at most 1 MiB at a time whatever the ratio."""
+    chunk = b""
+    # A full chunk may leave output waiting inside it though all input is consumed.
+    while not stream.eof and (data or len(chunk) == CHUNK_BYTES):
+        chunk = stream.decompress(data, CHUNK_BYTES)
+        data = stream.unconsumed_tail
+        if chunk:
             yield chunk

@@ -18,7 +18,7 @@ from tap_braze_export.clock import Clock
 from tap_braze_export.errors import ConfigError, TapError
 from tap_braze_export.files.bucket_url import check_storage_url
 from tap_braze_export.files.disk import MODE, REMOVE, WRITE, set_mode, try_out
-from tap_braze_export.files.fast_zlib import fast_zlib
+from tap_braze_export.files.inflate import fast_zlib
 from tap_braze_export.files.storage import Storage, StorageLabels
 from tap_braze_export.singer import parquet
 

@@ -30,7 +30,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True, params=[isal_zlib, zlib], ids=["isal", "zlib"])
 def _inflating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test once with either library."""
-    monkeypatch.setattr(inflate, "inflating", request.param)
+    monkeypatch.setattr(inflate, "fast_zlib", request.param)
 
 
 def zipped(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -332,7 +332,11 @@ def test_what_follows_a_gzip_stream_is_told_from_a_cut(piece: int) -> None:
                 found += chunk
         except inflate.DAMAGE_ERRORS as error:
             said = str(error)
-        assert (found[:2], said) == (b"1\n", problem), (junk[:9], step)
+        assert found[:2] == b"1\n", (junk[:9], step)
+        if len(junk) < 4 and step < 4 and problem:  # the first bytes of the next stream come alone: too few to tell
+            assert said, (junk, step)
+        else:
+            assert said == problem, (junk[:9], step)
 
 
 def test_garbage_after_a_zip_with_a_comment_is_refused(tmp_path: Path) -> None:
@@ -389,7 +393,7 @@ def test_declared_compressed_length_must_be_true(tmp_path: Path, declared: int) 
 def test_header_must_be_where_the_directory_says(tmp_path: Path) -> None:
     path = rewritten(zipped(tmp_path / "a", {"a": b"1\n"}), 42, "<L", 7)
 
-    assert damaged(path) == "a.zip is damaged: bytes before the first file of the zip"
+    assert damaged(path) == "a.zip is damaged: the files of the zip overlap, or there are bytes before or between them"
 
 
 @pytest.mark.slow
@@ -437,7 +441,7 @@ def test_deflate_data_after_the_end_is_refused(tmp_path: Path) -> None:
 
 def test_member_past_the_end_of_its_object_is_refused() -> None:
     """The file may have changed since its directory was read."""
-    member = Member("a!0-a", 2, Entry(b"a", 0, 0, 0, 2, 2, offset=99, end=132))
+    member = Member("a!0-a", 2, Entry("a", False, 0, 0, 2, 2, offset=99, end=132))
 
-    with pytest.raises(DamagedFileError, match=r"^a!0-a is damaged: it is truncated$"):
+    with pytest.raises(DamagedFileError, match=r"^a!0-a is damaged: its header is not where"):
         list(archive.blocks(io.BytesIO(b"PK"), member))

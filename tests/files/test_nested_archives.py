@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 MIB = 2**20
+REFUSED = ", which is not read there: only zip and gzip are, and one of them in another at most"
 
 
 def zipped(*contents: bytes, method: int = zipfile.ZIP_DEFLATED, extra: str = "") -> bytes:
@@ -99,16 +100,21 @@ def test_deeper_nesting_is_refused(layers: int) -> None:
         content = b"1\n"
         for _ in range(layers):
             content = random.Random(seed).choice(PACKERS)(content)
-        assert refusal(content).endswith("is compressed more than twice: put the files there as Braze writes them")
+        assert refusal(content).endswith(REFUSED)
 
 
 @pytest.mark.parametrize(
     ("pack", "name"),
-    [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (tarred, "tar"), (lambda _: b"7z\xbc\xaf\x27\x1c", "7z")],
+    [
+        (bz2.compress, "compressed with bzip2"),
+        (lzma.compress, "compressed with xz"),
+        (tarred, "a tar archive"),
+        (lambda _: b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    ],
 )
 def test_other_archives_inside_are_refused_by_name(pack: Callable[[bytes], bytes], name: str) -> None:
     """A `tar.gz` of users would else be read, but for the user beside the tar's header."""
-    said = f"holds a {name} archive, which is not read: only zip and gzip are"
+    said = f"is {name}{REFUSED}"
 
     assert refusal(gzip.compress(pack(b'{"braze_id":"1"}\n' * 100))) == f"a {said}"
     assert refusal(zipped(b"1\n", pack(b"1\n"))) == f"a!1-member1 {said}"
@@ -193,14 +199,11 @@ def test_big_inner_zip_needs_no_memory_and_leaves_nothing(tmp_path: Path) -> Non
     assert [*tmp_path.iterdir()] == []
 
 
-def test_inner_zip_without_room_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inner_zip_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = gzip.compress(stored(bytes(70 * MIB)), compresslevel=0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
 
-    assert refusal(content) == (
-        f"a is a zip inside an archive, which needs room in {tmp_path / 'none'} while it is read"
-        " (No such file or directory): free some there"
-    )
+    assert refusal(content) == "a cannot be read: No such file or directory"
 
 
 LINES = st.lists(
