@@ -45,7 +45,7 @@ _HTML_STARTS = ("<!doctype html", "<html", "<head", "<body")
 
 
 def archive_format(head: bytes) -> str:
-    """Say how a file is compressed, such as "compressed with gzip"; empty if it is not, as far as its beginning tells."""
+    """Say how a file is compressed, such as "compressed with gzip"; empty if nothing at its beginning says so."""
     if head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         return "a tar archive"
     return _first_with(_ARCHIVES, head)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-
-try:  # at least twice as fast as zlib, but there is no wheel of it for every machine
-    from isal import isal_zlib as fast_zlib
-except ImportError:
-    import zlib as fast_zlib  # type: ignore[no-redef]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tap_braze_export.files.formats import GZIP_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+try:
+    fast_zlib: Any = import_module("isal.isal_zlib")
+except ImportError:
+    fast_zlib = zlib
+"""The functions of zlib from isal, at least twice as fast, or from Python where isal has no wheel."""
 CHUNK_BYTES = 2**20
 _FIRST_CHUNK_BYTES = 2**15
 """Who compares only the beginnings of objects fetches no more of them."""
 _SLICE_BYTES = 2**16
-DAMAGE_ERRORS: tuple[type[Exception], ...] = (
-    zlib.error,
-    cast("type[Exception]", fast_zlib.error),
-    EOFError,
-    struct.error,
-)
+DAMAGE_ERRORS: tuple[type[Exception], ...] = (zlib.error, fast_zlib.error, EOFError, struct.error)
 """Raised when a stream is truncated, wrong, or followed by other bytes."""
 _RAW_DEFLATE_WBITS, _GZIP_WBITS = -15, 31
 _GZIP_START = GZIP_MAGIC + b"\x08"
@@ -34,7 +30,7 @@ _GZIP_START = GZIP_MAGIC + b"\x08"
 
 def crc32(data: bytes, before: int) -> int:
     """The CRC-32 of data that follows data with the CRC-32 `before`."""
-    return fast_zlib.crc32(data, before)
+    return fast_zlib.crc32(data, before)  # type: ignore[no-any-return]
 
 
 def chunks_to_end(file: BinaryIO) -> Iterator[bytes]:

@@ -6,13 +6,10 @@ import os
 import struct
 import zipfile
 from itertools import pairwise
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from tap_braze_export.errors import DamagedFileError
 from tap_braze_export.files.formats import EMPTY_ZIP_MAGIC, ZIP_MAGIC
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LOCAL_HEADER = struct.Struct("<4s2xHH4x3LHH")
 _END = struct.Struct("<4s6xHL4xH")
@@ -57,17 +54,7 @@ def entries(file: BinaryIO, object_name: str) -> list[Entry]:
         DamagedFileError: It is truncated, or something that it states differs from what is there.
     """
     try:
-        count, is_zip64 = _stated_count(file)
-        with zipfile.ZipFile(file) as opened:
-            listed, directory_offset = opened.infolist(), opened.start_dir
-        if count != (len(listed) if is_zip64 else len(listed) % 2**16):
-            raise _WrongDirectoryError(f"the zip says that it holds {count:,} files, but lists {len(listed):,}")
-        if len(listed) > _MAX_FILES:
-            raise _WrongDirectoryError(_TOO_MANY_FILES)
-        is_cut = directory_offset >= _CUT_AT and not is_zip64
-        if is_cut:
-            _restore_offsets(listed)
-        return _placed(listed, directory_offset, is_cut=is_cut)
+        return _placed(*_read(file))
     except _WrongDirectoryError as error:
         problem = str(error)
     except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError, struct.error):
@@ -92,6 +79,18 @@ def seek_data(file: BinaryIO, entry: Entry) -> None:
     file.seek(start)
 
 
+def _read(file: BinaryIO) -> tuple[list[zipfile.ZipInfo], int, bool]:
+    """The entries of the directory, its position, and if it is beyond 4 GiB without the numbers of zip64."""
+    count, is_zip64 = _stated_count(file)
+    with zipfile.ZipFile(file) as opened:
+        listed, position = opened.infolist(), opened.start_dir
+    if count != (len(listed) if is_zip64 else len(listed) % 2**16):
+        raise _WrongDirectoryError(f"the zip says that it holds {count:,} files, but lists {len(listed):,}")
+    if len(listed) > _MAX_FILES:
+        raise _WrongDirectoryError(_TOO_MANY_FILES)
+    return listed, position, position >= _CUT_AT and not is_zip64
+
+
 def _stated_count(file: BinaryIO) -> tuple[int, bool]:
     """The number of files that the records at the end state, and if the wide record of zip64 is one of them."""
     length = file.seek(0, os.SEEK_END)
@@ -114,16 +113,12 @@ def _stated_count(file: BinaryIO) -> tuple[int, bool]:
     return count, is_zip64
 
 
-def _restore_offsets(listed: Iterable[zipfile.ZipInfo]) -> None:
-    """Restore positions of which a zip over 4 GiB states the last 32 bits: its files stand as they are listed."""
+def _placed(listed: list[zipfile.ZipInfo], directory_offset: int, is_cut: bool) -> list[Entry]:  # noqa: FBT001
+    """Tell each entry where the next one begins; they must follow each other from the first byte of the file."""
     at = 0
-    for info in listed:
+    for info in listed if is_cut else ():  # of each position the last 32 bits are stated, and they ascend
         info.header_offset = at + (info.header_offset - at) % _CUT_AT
         at = info.header_offset + LOCAL_HEADER.size + info.compress_size
-
-
-def _placed(listed: list[zipfile.ZipInfo], directory_offset: int, *, is_cut: bool) -> list[Entry]:
-    """Tell each entry where the next one begins; they must follow each other from the first byte of the file."""
     in_place = sorted(listed, key=lambda info: info.header_offset)
     starts = [*(info.header_offset for info in in_place), directory_offset]
     ends: dict[int, int] = {}

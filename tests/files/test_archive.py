@@ -441,7 +441,7 @@ def test_deflate_data_after_the_end_is_refused(tmp_path: Path) -> None:
 
 def test_member_past_the_end_of_its_object_is_refused() -> None:
     """The file may have changed since its directory was read."""
-    member = Member("a!0-a", 2, Entry("a", False, 0, 0, 2, 2, offset=99, end=132))
+    member = Member("a!0-a", 2, Entry("a", is_encrypted=False, method=0, crc=0, size=2, inflated=2, offset=99, end=132))
 
     with pytest.raises(DamagedFileError, match=r"^a!0-a is damaged: its header is not where"):
         list(archive.blocks(io.BytesIO(b"PK"), member))
