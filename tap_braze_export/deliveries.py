@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tap_braze_export.state import OfExport
+from tap_braze_export.state import optional_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tap_braze_export.errors import ExportError
+    from tap_braze_export.export import Export
     from tap_braze_export.files.archive import Block
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.state import Bookmark
@@ -35,80 +36,43 @@ class WriteState(Protocol):
         """Write STATE; unless it `must` be, only as far as all messages are little beside the output."""
 
 
-@dataclass(frozen=True)
-class CompleteExport:
-    """An export of which every file has come and was emitted.
+@dataclass(eq=False)
+class Delivery:
+    """Users that are emitted together, then covered by one STATE: a delivered file, or a group of ids requests.
 
     Attributes:
-        export_id: Braze's `object_prefix`.
-        source: `segment` or `global_control_group`.
-        segment_id: The segment; empty for the control group.
-        exported_at: The column of that name in all its rows.
-        users: Its users, counted file by file.
+        export: Their export.
+        name: Its name in `export_files`.
+        size: Compressed bytes.
+        blocks: Reads the users in this process, one a line; raises an ExportError if they cannot be read to their end.
+        done: Called with the numbers of users and of rejected lines when all rows are written, before STATE is.
+        failed: Called if it cannot be read: it is fetched once more, or its export is given up.
+        file: The file that holds the users, so that workers can read it; None for users of an ids export.
+        role: The part of its export in measuring the filter of updated users.
+        invalid_user_ids: Identifiers that matched nobody, as rows of that stream without `exported_at`.
     """
 
-    export_id: str
-    source: str
-    segment_id: str
-    exported_at: str
-    users: int
-
-    @classmethod
-    def of(cls, bookmark: Bookmark) -> Self:
-        """The export of a bookmark whose last file was emitted."""
-        return cls(bookmark.export_id, bookmark.source, bookmark.segment_id, bookmark.exported_at, bookmark.users)
-
-
-class Delivery(OfExport, Protocol):
-    """Users that are emitted together, then covered by one STATE."""
-
-    @property
-    def file(self) -> DeliveredFile | None:
-        """The file that holds the users, so that workers can read it; None for users of an ids export."""
-
-    @property
-    def name(self) -> str:
-        """Its name in `export_files`."""
-
-    @property
-    def size(self) -> int:
-        """Compressed bytes."""
-
-    @property
-    def role(self) -> Role:
-        """The part of its export in measuring the filter of updated users."""
-
-    @property
-    def updated_since(self) -> str | None:
-        """The last update from which its export was asked for users, as `exported_at`; None for everybody."""
-
-    @property
-    def invalid_user_ids(self) -> Sequence[dict[str, str]]:
-        """Identifiers that matched nobody, as rows of that stream without `exported_at`."""
-
-    def blocks(self) -> Iterator[Block]:
-        """The users, one a line, read in this process.
-
-        Raises:
-            ExportError: If they cannot be read to their end.
-        """
-
-    def done(self, users: int, rejected: int = 0) -> None:
-        """Note that all rows are written, before STATE is; `rejected` lines could not be read."""
-
-    def failed(self, error: ExportError) -> None:
-        """Note that it cannot be read: it is fetched once more, or its export is given up."""
+    export: Export
+    name: str
+    size: int
+    blocks: Callable[[], Iterator[Block]] = field(repr=False)
+    done: Callable[[int, int], None] = field(repr=False)
+    failed: Callable[[ExportError], None] = field(repr=False)
+    file: DeliveredFile | None = None
+    role: Role = Role.NONE
+    invalid_user_ids: Sequence[dict[str, str]] = ()
 
 
 def audit_row(delivery: Delivery, *, read_at: str) -> dict[str, Any]:
     """The row of `export_files` for a delivery, whose counts are still 0."""
+    export = delivery.export
     return {
-        "export_id": delivery.export_id,
+        "export_id": export.export_id,
         "file": delivery.name,
-        "source": delivery.source,
-        "segment_id": delivery.segment_id or None,
-        "exported_at": delivery.exported_at,
-        "updated_since": delivery.updated_since,
+        "source": export.source,
+        "segment_id": export.segment_id or None,
+        "exported_at": export.exported_at,
+        "updated_since": optional_timestamp(export.updated_since),
         "read_at": read_at,
         "bytes": delivery.size,
         **dict.fromkeys(("lines", "users", "duplicates", "unchanged", "rejected"), 0),
@@ -159,7 +123,7 @@ class Deliveries(Protocol):
         """The full exports that were put off until incremental ones were read; None if there is none."""
         return None
 
-    def complete_exports(self) -> Sequence[CompleteExport]:
+    def complete_exports(self) -> Sequence[Bookmark]:
         """The exports of everybody of which every file has come and was emitted: known, not only assumed."""
         return ()
 

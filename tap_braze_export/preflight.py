@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.errors import AuthError, BrazeError, TapError, foreign_text
+from tap_braze_export.export import SEGMENT
 from tap_braze_export.exports.scope import scope_of
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.disk import free_bytes
@@ -17,7 +18,6 @@ from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_checks
 from tap_braze_export.report.units import megabytes
 from tap_braze_export.resync.identifiers import Identifiers
-from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.command import describe
 from tap_braze_export.state import read_bookmarks

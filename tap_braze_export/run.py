@@ -155,7 +155,7 @@ class Run:
     def _emit_deliveries(self) -> Iterator[Record]:
         while not all(stream.limit_reached for stream in self._streams.values()):
             if deliveries := self._deliveries.poll():
-                self._facts.ready(deliveries)
+                self._facts.ready(delivery.export for delivery in deliveries)
                 if record := self._emit_next(deliveries):
                     yield record
             elif self._deliveries.ended:
@@ -168,14 +168,14 @@ class Run:
         self._write_schemas()
         started, waited = self._clock.monotonic(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
-        self._facts.begun(delivery)
+        self._facts.begun(delivery.export)
         record: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
-        rejected = RejectedLines(self._spool, delivery.export_id, delivery.name)
+        rejected = RejectedLines(self._spool, delivery.export.export_id, delivery.name)
         try:
             for block in blocks:
                 if self._fingerprints:
-                    self._fingerprints.record(block.fingerprints, export_id=delivery.export_id)
+                    self._fingerprints.record(block.fingerprints, export_id=delivery.export.export_id)
                     self._measure(delivery, block.fingerprints, record)
                 rescued.update(block.rescued)
                 add(self._facts.rescued_members, block.rescued_members.items())
@@ -186,7 +186,7 @@ class Run:
                     for name, file in block.batch_files.items():
                         self._batches.add_file(name, file)
                         self._streams[name].count(file.count)
-                self._parent.emit_to_children(block.rows, delivery.exported_at)
+                self._parent.emit_to_children(block.rows, delivery.export.exported_at)
                 self._facts.emitted(block.users)
                 self._deliveries.advance()
         except ExportError as error:
@@ -200,7 +200,7 @@ class Run:
         self._emit_own_rows(delivery, record)
         delivery.done(record["users"], rejected.count)
         self._facts.done(
-            delivery,
+            delivery.export,
             record,
             rescued,
             misses=len(delivery.invalid_user_ids),
@@ -227,22 +227,22 @@ class Run:
 
     def _emit_own_rows(self, delivery: Delivery, record: Record) -> None:
         """Emit the rows that come from no line: identifiers without a user, and the audit row."""
-        given = {"exported_at": delivery.exported_at}
+        given = {"exported_at": delivery.export.exported_at}
         if misses := delivery.invalid_user_ids:
             rows = Rows.of(msgspec.json.encode(miss | given) for miss in misses)
-            self._parent.emit_to_children({INVALID_USER_IDS.stream: rows}, delivery.exported_at)
+            self._parent.emit_to_children({INVALID_USER_IDS.stream: rows}, delivery.export.exported_at)
         if self._parent.name in self._streams:
             row = as_loaded(self._parent.selection.columns, record)
-            self._parent.emit(Rows.of([msgspec.json.encode(row)]), delivery.exported_at)
+            self._parent.emit(Rows.of([msgspec.json.encode(row)]), delivery.export.exported_at)
 
     def _emit_leavers(self, fingerprints: Fingerprints) -> None:
         """Emit the users that left a segment, after a run that missed no user."""
         selection = self._selections.get(SEGMENT_MEMBERS.stream)
         if selection is None or self._rejected_lines or self._deliveries.failures:
             return
-        for export in self._deliveries.complete_exports():
-            segment_id = export.segment_id or export.source
-            for braze_ids in fingerprints.leavers(export.export_id, segment_id, export.users):
+        for bookmark in self._deliveries.complete_exports():
+            export, segment_id = bookmark.export, bookmark.export.segment_id or bookmark.export.source
+            for braze_ids in fingerprints.leavers(export.export_id, segment_id, bookmark.users):
                 rows = membership_rows(
                     selection, braze_ids, segment_id=segment_id, is_member=False, exported_at=export.exported_at
                 )

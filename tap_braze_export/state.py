@@ -11,11 +11,12 @@ import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
 from tap_braze_export.clock import timestamp
+from tap_braze_export.export import Export
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,26 +25,6 @@ VERSION = 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
-
-
-class OfExport(Protocol):
-    """Something of one export: which one it is, and when it was requested."""
-
-    @property
-    def export_id(self) -> str:
-        """Braze's `object_prefix`, or `ids-…`."""
-
-    @property
-    def source(self) -> str:
-        """`segment`, `global_control_group` or `ids`."""
-
-    @property
-    def segment_id(self) -> str:
-        """The segment; empty where there is none."""
-
-    @property
-    def exported_at(self) -> str:
-        """When Braze was asked for it: the column of that name in all its rows."""
 
 
 @dataclass(frozen=True)
@@ -87,51 +68,33 @@ class Bookmark:
     """One export: its request, and which of its files were emitted.
 
     Attributes:
-        source: `segment` or `global_control_group`.
-        segment_id: The segment's API identifier.
-        export_id: Braze's `object_prefix`; empty while it is not known whether Braze started the export.
-        requested_at: Epoch seconds of the request, by this machine's clock.
-        accepted_at: The same by Braze's clock, where the two differ much, or as it was sent, where `requested_at` had
-            to be later than that of the last export; None if neither is so.
+        export: Which one it is.
+        accepted_at: When it was requested by Braze's clock, where the two differ much, or as it was sent, where
+            `requested_at` had to be later than that of the last export; None if neither is so.
         requested_fields: The fields requested, custom attributes as `custom_attributes.<name>`.
         rows_signature: Hash of everything that shapes rows: fields, selection, schema, settings.
         running: True while files may still come.
         in_bucket: True if they come into the company's bucket.
         users: Users emitted so far.
         last_users: Users of the last full export before this one that had any.
-        updated_since: Epoch seconds of the oldest last update that was asked for; None for everybody.
         is_full: True if everybody was asked for, as far as `start_date` allows.
         rejected: Lines of it that could not be read so far.
         complete: The complete exports of this segment, this one included once it is.
         digests: Of the files that were emitted.
     """
 
-    source: str
-    segment_id: str
-    export_id: str
-    requested_at: float
+    export: Export
     requested_fields: tuple[str, ...]
     rows_signature: str
     running: bool = True
     in_bucket: bool = False
     users: int = 0
     last_users: int | None = None
-    updated_since: float | None = None
     is_full: bool = True
     accepted_at: float | None = None
     rejected: int = 0
     complete: CompleteExports | None = None
     digests: dict[bytes, None] = field(default_factory=dict, repr=False)
-
-    @property
-    def exported_at(self) -> str:
-        """The `exported_at` of its rows."""
-        return timestamp(self.requested_at)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Source and segment: Braze runs one export of it at a time."""
-        return self.source, self.segment_id
 
     def has_emitted(self, file: str) -> bool:
         """True if the target was given this file."""
@@ -145,9 +108,9 @@ class Bookmark:
 
     def note_complete(self) -> None:
         """Note that the export is complete: later incremental ones ask from its request on."""
-        accepted_at = self.accepted_at or self.requested_at
+        accepted_at, since = self.accepted_at or self.export.requested_at, self.export.updated_since
         if self.is_full:
-            self.complete = CompleteExports(accepted_at, self.updated_since, accepted_at, self.rows_signature)
+            self.complete = CompleteExports(accepted_at, since, accepted_at, self.rows_signature)
         elif self.complete is not None and self.complete.rows_signature == self.rows_signature:
             self.complete = replace(self.complete, accepted_at=accepted_at)
 
@@ -173,18 +136,19 @@ class Bookmark:
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in STATE; 4,000 files take 43 KB."""
-        entry: dict[str, Any] = {
-            "source": self.source,
-            "segment_id": self.segment_id,
-            "export_id": self.export_id,
-            "requested_at": self.exported_at,
+        export = self.export
+        return {
+            "source": export.source,
+            "segment_id": export.segment_id,
+            "export_id": export.export_id,
+            "requested_at": export.exported_at,
             "requested_fields": list(self.requested_fields),
             "rows_signature": self.rows_signature,
             "running": self.running,
             "in_bucket": self.in_bucket,
             "users": self.users,
             "last_users": self.last_users,
-            "updated_since": optional_timestamp(self.updated_since),
+            "updated_since": optional_timestamp(export.updated_since),
             "full": self.is_full,
             "accepted_at": optional_timestamp(self.accepted_at),
             "rejected": self.rejected,
@@ -192,7 +156,6 @@ class Bookmark:
             "files": self.files,
             "emitted": base64.urlsafe_b64encode(b"".join(self.digests)).decode(),
         }
-        return entry
 
     @classmethod
     def from_dict(cls, entry: object) -> Bookmark:
@@ -203,24 +166,20 @@ class Bookmark:
         """
         try:
             known = msgspec.convert(entry, _Entry)
-            requested_at = _seconds(known.requested_at)
-            updated_since, accepted_at = _optional_seconds(known.updated_since), _optional_seconds(known.accepted_at)
+            requested_at, updated_since = _seconds(known.requested_at), _optional_seconds(known.updated_since)
+            accepted_at = _optional_seconds(known.accepted_at)
             complete = CompleteExports.of(known.complete[-1]) if known.complete else None
             digests = base64.urlsafe_b64decode(known.emitted)
         except (msgspec.ValidationError, OverflowError, UnicodeError) as error:
             raise ValueError("no entry of an export") from error
         return cls(
-            source=known.source,
-            segment_id=known.segment_id,
-            export_id=known.export_id,
-            requested_at=requested_at,
+            export=Export(known.source, known.segment_id, known.export_id, requested_at, updated_since),
             requested_fields=known.requested_fields,
             rows_signature=known.rows_signature,
             running=known.running,
             in_bucket=known.in_bucket,
             users=known.users,
             last_users=known.last_users,
-            updated_since=updated_since,
             is_full=known.full,
             accepted_at=accepted_at,
             rejected=known.rejected,
@@ -319,7 +278,7 @@ def read_bookmarks(state: Mapping[str, Any]) -> dict[tuple[str, str], Bookmark]:
     except (KeyError, TypeError, ValueError):
         found = []
         _log.warning("STATE is of another version or damaged, so it is not used: starting anew")
-    return {bookmark.key: bookmark for bookmark in found}
+    return {bookmark.export.key: bookmark for bookmark in found}
 
 
 def optional_timestamp(seconds: float | None) -> str | None:

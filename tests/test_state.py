@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tap_braze_export.clock import timestamp
+from tap_braze_export.export import Export
 from tap_braze_export.state import VERSION, Bookmark, read_bookmarks
 from tests.support.loaders import ROOT
 
@@ -48,16 +50,16 @@ def state(**more: Any) -> dict[str, Any]:
 
 
 def bookmark() -> Bookmark:
-    return Bookmark("segment", "seg", "a-1800000000", 1_800_000_000.5, ("braze_id",), "shape", in_bucket=True)
+    return Bookmark(Export("segment", "seg", "a-1800000000", 1_800_000_000.5), ("braze_id",), "shape", in_bucket=True)
 
 
 def test_entry_is_read_and_written() -> None:
     """An export is written to STATE and read from it unchanged, also through JSON."""
     (read,) = read_bookmarks(json.loads(json.dumps(state()))).values()
     assert read.to_dict() == ENTRY
-    assert read.exported_at == "2027-01-15T08:00:00.500000Z"
-    assert read.requested_at == 1_800_000_000.5
-    assert read.key == ("segment", "seg")
+    assert read.export.exported_at == "2027-01-15T08:00:00.500000Z"
+    assert read.export.requested_at == 1_800_000_000.5
+    assert read.export.key == ("segment", "seg")
     assert read.files == 1
 
 
@@ -76,11 +78,11 @@ def test_times_have_one_form(seconds: float, text: str) -> None:
 def test_time_is_the_same_after_any_number_of_runs() -> None:
     """Rows of one export carry one exported_at, however often it is adopted."""
     original = bookmark()
-    original.requested_at = 1_800_000_000.123456789
+    original.export = replace(original.export, requested_at=1_800_000_000.123456789)
     once = Bookmark.from_dict(original.to_dict())
     twice = Bookmark.from_dict(once.to_dict())
-    assert original.exported_at == once.exported_at == twice.exported_at
-    assert once.requested_at == twice.requested_at
+    assert original.export.exported_at == once.export.exported_at == twice.export.exported_at
+    assert once.export == twice.export
 
 
 UNREADABLE = [

@@ -65,7 +65,7 @@ class BucketExport:
     ) -> None:
         self.bookmark = bookmark
         self.timer = timer
-        self.waits_since = clock.monotonic_at(bookmark.requested_at)
+        self.waits_since = clock.monotonic_at(bookmark.export.requested_at)
         self.proven = False
         self._bucket = bucket
         self._fetcher = fetcher
@@ -105,7 +105,7 @@ class BucketExport:
     @property
     def elsewhere(self) -> tuple[str, bool]:
         """See `ExportPoller`."""
-        return self._bucket.elsewhere(self.bookmark.export_id, self.bookmark.segment_id)
+        return self._bucket.elsewhere(self.bookmark.export.export_id, self.bookmark.export.segment_id)
 
     @property
     def files_left(self) -> int:
@@ -177,9 +177,9 @@ class BucketExport:
         past_deadline = is_quiet and now > self._deadline
         if self._settle_seconds is not None and settled and self._seen and not (self.proven or self._ended):
             _log.info(
-                "Export %s: no new file in the bucket for %s (settle_minutes), so it is assumed to be complete; with"
+                "%s: no new file in the bucket for %s (settle_minutes), so it is assumed to be complete; with"
                 " callback_url Braze would say so",
-                self.bookmark.export_id,
+                self.bookmark.export,
                 duration(now - self._newest_listed_at),
             )
         self._ended = self.proven or settled or past_deadline
@@ -194,7 +194,7 @@ class BucketExport:
 
     def _listed(self, *, is_last: bool) -> list[BucketObject]:
         """The files that are there; while there are none, Braze's folder is also looked for nearby, ever less often."""
-        export = (self.bookmark.export_id, self.bookmark.segment_id or None)
+        export = (self.bookmark.export.export_id, self.bookmark.export.segment_id or None)
         listed = self._bucket.objects(*export)
         if listed or self._seen:
             return listed

@@ -6,8 +6,6 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from tap_braze_export.deliveries import CompleteExport
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -42,7 +40,7 @@ class Completeness:
 
     def begun(self, bookmark: Bookmark) -> None:
         """Note that the files of an export are read, without those that it says were emitted."""
-        self._may_delete_rows[bookmark.key] = self._is_whole[bookmark.key] = not bookmark.files
+        self._may_delete_rows[bookmark.export.key] = self._is_whole[bookmark.export.key] = not bookmark.files
 
     def ended(self, bookmark: Bookmark, *, proven: bool, has_files: bool) -> bool:
         """Note that all its files were read; False if it may have had users, but nothing came and nothing proves it.
@@ -52,28 +50,26 @@ class Completeness:
             proven: True if it is known that there are no more files.
             has_files: True if a file has come.
         """
-        self._may_delete_rows[bookmark.key] &= proven
-        self._ended[bookmark.key] = proven
+        self._may_delete_rows[bookmark.export.key] &= proven
+        self._ended[bookmark.export.key] = proven
         if not (proven or has_files):
-            self._is_whole[bookmark.key] = False
+            self._is_whole[bookmark.export.key] = False
             _log.warning(
-                "Export %s of %s: no file has come, so perhaps no user was updated; nothing proves it, and the next run"
+                "%s: no file has come, so perhaps no user was updated; nothing proves it, and the next run"
                 " asks from the same time again%s",
-                bookmark.export_id,
-                " ".join(bookmark.key),
+                bookmark.export,
                 ". With callback_url Braze would say so" if bookmark.in_bucket else "",
             )
             return False
-        if bookmark.updated_since is not None and not bookmark.users:
-            _log.info("Export %s of %s: no user was updated", bookmark.export_id, " ".join(bookmark.key))
+        if bookmark.export.updated_since is not None and not bookmark.users:
+            _log.info("%s: no user was updated", bookmark.export)
         if bookmark.rejected <= self._max_rejected_lines:
             bookmark.note_complete()
         if not bookmark.is_full and bookmark.users >= _NEARLY_ALL * (bookmark.last_users or math.inf):
             _log.warning(
-                "Export %s of %s: %s users came, and %s in the last full export: user_last_updated_at seems to have no"
+                "%s: %s users came, and %s in the last full export: user_last_updated_at seems to have no"
                 " effect in this workspace",
-                bookmark.export_id,
-                " ".join(bookmark.key),
+                bookmark.export,
                 f"{bookmark.users:,}",
                 f"{bookmark.last_users:,}",
             )
@@ -109,21 +105,21 @@ class Completeness:
                 return reason
         return ""
 
-    def complete_exports(self) -> Sequence[CompleteExport]:
+    def complete_exports(self) -> Sequence[Bookmark]:
         """The exports of which whoever is missing has left: complete, which is known and not only assumed."""
         complete = []
         for bookmark in (self._bookmarks[key] for key, proven in self._ended.items() if proven):
             if not (reason := _reason_to_doubt(bookmark)):
-                complete.append(CompleteExport.of(bookmark))
-            elif bookmark.updated_since is None:
-                _log.warning("No user leaves %s in this run: %s", bookmark.segment_id or bookmark.source, reason)
+                complete.append(bookmark)
+            elif bookmark.export.updated_since is None:
+                _log.warning("No user leaves %s in this run: %s", bookmark.export.subject, reason)
         return complete
 
 
 def _reason_to_doubt(bookmark: Bookmark) -> str:
     """Why a user who is missing in a complete export need not be gone; empty if there is no doubt."""
-    name = " ".join(bookmark.key).strip()
-    if bookmark.updated_since is not None:
+    name = bookmark.export.subject
+    if bookmark.export.updated_since is not None:
         return f"{name} was asked only for users that were updated since a time"
     if not bookmark.users:
         return f"{name} had no user"

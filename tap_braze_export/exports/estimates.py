@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from tap_braze_export.errors import BrazeError
-from tap_braze_export.schema.user_object import SEGMENT
+from tap_braze_export.export import SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,8 +42,8 @@ class Estimates:
             estimate = self._estimate(bookmark)
             if estimate and _is_far(bookmark.users, estimate):
                 _log.warning(
-                    "Segment %s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
-                    bookmark.segment_id,
+                    "%s: %s users came, Braze estimates %s; estimates are rough, but check it if this is new",
+                    bookmark.export,
                     f"{bookmark.users:,}",
                     f"{estimate:,}",
                 )
@@ -66,14 +66,14 @@ class Estimates:
             return f"{found}{but}: bucket_url must be the bucket and prefix of Braze's partner settings{seen}"
         if elsewhere:
             found += f" ({elsewhere} is there)"
-        _log.warning("Export %s: %s; it counts as empty", bookmark.export_id, found)
+        _log.warning("%s: %s; it counts as empty", bookmark.export, found)
         return ""
 
     def _estimate(self, bookmark: Bookmark) -> int | None:
-        if bookmark.source != SEGMENT or not self._asks:
+        if bookmark.export.source != SEGMENT or not self._asks:
             return None
         try:
-            return self._client.segment_size(bookmark.segment_id)
+            return self._client.segment_size(bookmark.export.segment_id)
         except BrazeError as error:
             self._asks = error.status == HTTPStatus.BAD_REQUEST  # which concerns this segment alone
             _log.debug("No estimate to compare with: %s", error)

@@ -129,7 +129,7 @@ class Journal:
                 self.is_kept = True
         except DiskFullError:
             self.forget()
-            self.clear(bookmark.export_id)
+            self.clear(bookmark.export.export_id)
 
     def forget(self) -> None:
         """Remove the record: the export was given up, or the target has it."""
@@ -171,7 +171,7 @@ class Journal:
         self._spool.clear_others(self._folder_name(""), [self._folder_name(export_id) for export_id in keep])
 
     def _download(self, export: KnownExport) -> Path:
-        return self._spool.path(self._folder_name(export.bookmark.export_id)) / _DOWNLOAD
+        return self._spool.path(self._folder_name(export.export.export_id)) / _DOWNLOAD
 
     def _folder_name(self, export_id: str) -> str:
         return f"{self.path.stem}-{export_id}"
@@ -192,9 +192,10 @@ class Journal:
                 self.forget()
         except OSError:  # a run holds the lock, or it is another user's
             return False
-        self.clear(found.bookmark.export_id)  # without the lock, which would turn away a run that begins meanwhile
+        self.clear(found.export.export_id)  # without the lock, which would turn away a run that begins meanwhile
         _log.info(
-            "The disk is full: export %s is removed, which was kept in case its loader fails", found.bookmark.export_id
+            "The disk is full: export %s is removed, which was kept in case its loader fails",
+            found.export.export_id,
         )
         return True
 
@@ -211,7 +212,7 @@ def make_room(spool: Spool, own: Iterable[Journal]) -> bool:
         journals.pop(journal.path, None)  # the export may be read once more just now
         if journal.is_kept:
             journals[journal.path] = journal
-    found = {path: known.bookmark.requested_at for path, journal in journals.items() if (known := journal.kept())}
+    found = {path: known.export.requested_at for path, journal in journals.items() if (known := journal.kept())}
     return any(journals[path].remove_kept() for path in sorted(found, key=lambda path: found[path]))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
-from tap_braze_export.deliveries import Role
+from tap_braze_export.deliveries import Delivery, Role
 from tap_braze_export.errors import (
     AuthError,
     BrazeError,
@@ -17,7 +17,6 @@ from tap_braze_export.errors import (
     InterruptedExportError,
 )
 from tap_braze_export.exports.completeness import Completeness
-from tap_braze_export.exports.delivery import ExportDelivery
 from tap_braze_export.exports.estimates import Estimates
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.pollers import Pollers
@@ -36,11 +35,12 @@ if TYPE_CHECKING:
 
     from tap_braze_export.braze.client import Braze
     from tap_braze_export.clock import Clock
-    from tap_braze_export.deliveries import CompleteExport, WriteState
+    from tap_braze_export.deliveries import WriteState
     from tap_braze_export.exports.sources import Source
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.report.progress import Progress
     from tap_braze_export.settings import Settings
+    from tap_braze_export.state import Bookmark
 
 _MICROSECOND = 1e-6
 _log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Exports:
             free=free,
         )
         self._journals = {source.key: Journal.of(spool, settings.workspace, source.key, given) for source in sources}
-        self._last_request = max((bookmark.requested_at for bookmark in self.bookmarks.values()), default=0.0)
+        self._last_request = max((bookmark.export.requested_at for bookmark in self.bookmarks.values()), default=0.0)
         braze_filter = BrazeFilter()
         self._requests = [
             ExportRequest(
@@ -181,7 +181,7 @@ class Exports:
         self._callbacks.__enter__()
         for journal in self._journals.values():
             if known := journal.read():
-                self._last_request = max(self._last_request, known.bookmark.requested_at)
+                self._last_request = max(self._last_request, known.export.requested_at)
         for request in list(self._requests):
             self._resume(request)
         if any(not export.is_late for export in self._running):
@@ -197,7 +197,7 @@ class Exports:
 
     # Deliveries
 
-    def poll(self) -> Sequence[ExportDelivery]:
+    def poll(self) -> Sequence[Delivery]:
         """See `Deliveries`."""
         if self._clock.stopped:
             raise Interruption
@@ -208,12 +208,15 @@ class Exports:
         if len(self._running) > running:
             self._write_state(must=False)
         deliveries = [
-            ExportDelivery(
-                file,
-                self._role(export),
-                self._bucket,
+            Delivery(
+                file.export,
+                file.name,
+                file.size,
+                partial(file.blocks, self._bucket),
                 partial(self._running.done, export, file),
                 partial(self._running.failed, export, file),
+                file,
+                self._role(export),
             )
             for export in self._running
             for file in self._running.poll(export)
@@ -278,14 +281,14 @@ class Exports:
             return False
         return bookmark.complete is None or bookmark.complete.full_at == last
 
-    def complete_exports(self) -> Sequence[CompleteExport]:
+    def complete_exports(self) -> Sequence[Bookmark]:
         """See `Deliveries`."""
         return self._completeness.complete_exports()
 
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
         ended = self._completeness.ended_exports
-        self._estimates.review([bookmark for bookmark in ended if bookmark.updated_since is None])
+        self._estimates.review([bookmark for bookmark in ended if bookmark.export.updated_since is None])
 
     # From the request to the end
 
@@ -294,7 +297,7 @@ class Exports:
         if known and known.status is Status.RUNNING:
             self._follow(request, known)
         elif known and self._bucket is not None:
-            poller = self._pollers.late_files(known, self._bucket, self._journals[known.bookmark.key])
+            poller = self._pollers.late_files(known, self._bucket, self._journals[known.export.key])
             rejected = known.bookmark.rejected
             self._running.add(RunningExport(request.source, poller, is_late=True, rejected_before=rejected))
 
@@ -330,9 +333,9 @@ class Exports:
         except ExportError as error:
             if not isinstance(error, InterruptedExportError):
                 journal.forget()
-            self._running.fail(source, error, f"export {bookmark.export_id}: {error}")
+            self._running.fail(source, error, f"{bookmark.export}: {error}")
             return
-        self.bookmarks[bookmark.key] = bookmark
+        self.bookmarks[source.key] = bookmark
         self._completeness.begun(bookmark)
         read_before = known.read_before.digests if known.read_before else ()
         self._running.add(RunningExport(source, poller, read_before=read_before))

@@ -90,7 +90,7 @@ class Pollers:
         return self._in_bucket(known, bucket, journal, None, self._clock.monotonic() + patience)
 
     def _hosted(self, known: KnownExport, url: str, journal: Journal) -> HostedExport:
-        path = journal.download(known.bookmark.export_id)
+        path = journal.download(known.export.export_id)
         deadline = self._deadline(known)
         download = Download(
             url, path=path, session=self._session, clock=self._clock, deadline=deadline, free=self._free
@@ -103,14 +103,14 @@ class Pollers:
             threads=self._threads,
             clock=self._clock,
             deadline=deadline,
-            may_be_empty=known.bookmark.updated_since is not None,
+            may_be_empty=known.export.updated_since is not None,
             max_files=1 + self._files_ahead,
         )
 
     def _in_bucket(
         self, known: KnownExport, bucket: Bucket, journal: Journal, settle_seconds: float | None, deadline: float
     ) -> BucketExport:
-        folder = journal.copies(known.bookmark.export_id)
+        folder = journal.copies(known.export.export_id)
         return BucketExport(
             known.bookmark,
             bucket,
@@ -120,13 +120,13 @@ class Pollers:
             clock=self._clock,
             settle_seconds=settle_seconds,
             deadline=deadline,
-            may_be_empty=known.bookmark.updated_since is not None,
+            may_be_empty=known.export.updated_since is not None,
             called_back=lambda: known.proven or self._callbacks.received(known.token),
             max_objects=1 + max(1, self._files_ahead),
         )
 
     def _deadline(self, known: KnownExport) -> float:
-        return self._clock.monotonic_at(known.bookmark.requested_at) + self._settings.export_timeout_seconds
+        return self._clock.monotonic_at(known.export.requested_at) + self._settings.export_timeout_seconds
 
     def _timer(self) -> PollTimer:
         return PollTimer(self._clock, self._settings.poll_interval_seconds)

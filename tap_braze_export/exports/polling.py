@@ -9,7 +9,6 @@ from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import archive
 from tap_braze_export.files.objects import DeliveredFile, LocalObject, open_local
 from tap_braze_export.report.units import duration
-from tap_braze_export.state import optional_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -127,7 +126,7 @@ class HostedExport:
         self.proven = True
         self._may_be_empty = may_be_empty
         self.timer = timer
-        self.waits_since = clock.monotonic_at(bookmark.requested_at)
+        self.waits_since = clock.monotonic_at(bookmark.export.requested_at)
         self._download = download
         self._object = LocalObject(download.name, path)
         self._threads = threads
@@ -236,15 +235,5 @@ class HostedExport:
 def missing_files(bookmark: Bookmark, stored: StoredObject, members: Iterable[Member]) -> list[DeliveredFile]:
     """The files of an object that the target does not have."""
     return [
-        DeliveredFile(
-            stored,
-            member,
-            bookmark.export_id,
-            bookmark.exported_at,
-            bookmark.source,
-            bookmark.segment_id,
-            optional_timestamp(bookmark.updated_since),
-        )
-        for member in members
-        if not bookmark.has_emitted(member.name)
+        DeliveredFile(stored, member, bookmark.export) for member in members if not bookmark.has_emitted(member.name)
     ]

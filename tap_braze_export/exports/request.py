@@ -16,10 +16,10 @@ from tap_braze_export.errors import (
     LostResponseError,
     RunningExportError,
 )
+from tap_braze_export.export import GLOBAL_CONTROL_GROUP, SEGMENT, Export
 from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
 from tap_braze_export.exports.scope import Scope
 from tap_braze_export.report.units import duration
-from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 from tap_braze_export.state import Bookmark
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class ExportRequest:
         self._braze_filter = braze_filter
         self.timer = PollTimer(clock, settings.poll_interval_seconds)
         self._last = last
+        self._last_id = last.export.export_id if last else ""
         self._rows_signature = rows_signature
         self._client = client
         self._clock = clock
@@ -126,7 +127,7 @@ class ExportRequest:
             timeout=self._settings.export_timeout_seconds,
             has_bucket=has_bucket,
         )
-        self._journal.clear_others([each.bookmark.export_id for each in (late, known) if each])
+        self._journal.clear_others([each.export.export_id for each in (late, known) if each])
         if known is None:
             self._journal.forget()
         elif known.status is Status.REQUESTED:
@@ -152,7 +153,9 @@ class ExportRequest:
             return continued
         if found := self._find_unanswered():
             return found
-        requested = KnownExport(self._wanted(), token=new_token(), follows=self._last.export_id if self._last else "")
+        requested = KnownExport(
+            self._wanted(), token=new_token(), follows=self._last.export.export_id if self._last else ""
+        )
         if self._unanswered is None:
             self._journal.write(requested)
         try:
@@ -187,15 +190,15 @@ class ExportRequest:
         accepted_at = started.sent_at if started.braze_time is None else started.braze_time
         bookmark = replace(
             sent.bookmark,
-            export_id=started.object_prefix,
+            export=replace(sent.export, export_id=started.object_prefix),
             in_bucket=started.url is None,
             # The time of the request is a later one where a clock was set back since the last export.
-            accepted_at=None if accepted_at == sent.bookmark.requested_at else accepted_at,
+            accepted_at=None if accepted_at == sent.export.requested_at else accepted_at,
         )
         _log.info(
             "Requested the export of %s: export %s, %d fields; %s",
             self.source,
-            bookmark.export_id,
+            bookmark.export.export_id,
             len(self.source.fields.requested_fields),
             self.scope,
         )
@@ -207,37 +210,30 @@ class ExportRequest:
             _log.info(
                 "The export of %s is read again, without a new one, as the loader has not confirmed it: "
                 "export %s of %s, %d files confirmed",
-                bookmark.exported_at,
-                bookmark.export_id,
+                bookmark.export.exported_at,
+                bookmark.export.export_id,
                 self.source,
                 bookmark.files,
             )
         else:
-            _log.info("Continuing export %s of %s, %d files done", bookmark.export_id, self.source, bookmark.files)
+            _log.info(
+                "Continuing export %s of %s, %d files done", bookmark.export.export_id, self.source, bookmark.files
+            )
 
     def _wanted(self) -> Bookmark:
         return Bookmark(
-            source=self.source.kind,
-            segment_id=self.source.segment_id,
-            export_id="",
-            requested_at=self._clock.now(),
+            Export(*self.source.key, "", self._clock.now(), self.scope.updated_since),
             requested_fields=self.source.fields.requested_fields,
             rows_signature=self._rows_signature,
             last_users=self._last.users_to_compare if self._last else None,
-            updated_since=self.scope.updated_since,
             is_full=self.scope.is_full,
             complete=self._last.complete if self._last else None,
         )
 
     def _sent(self, requested: KnownExport, at: float) -> KnownExport:
         """The request, dated by the try that Braze accepted or did not answer: refused tries started nothing."""
-        bookmark = replace(
-            requested.bookmark,
-            requested_at=self._unique_time(at),
-            updated_since=self.scope.updated_since,
-            is_full=self.scope.is_full,
-        )
-        return replace(requested, bookmark=bookmark)
+        export = Export(*self.source.key, "", self._unique_time(at), self.scope.updated_since)
+        return replace(requested, bookmark=replace(requested.bookmark, export=export, is_full=self.scope.is_full))
 
     def _ask_for_everybody(self) -> None:
         if self.scope.updated_since is not None:
@@ -310,9 +306,9 @@ class ExportRequest:
         requested = self._unanswered
         if requested is None or self._bucket is None or self.source.kind == GLOBAL_CONTROL_GROUP:
             return None
-        others = {requested.follows, self._last.export_id if self._last else ""}
+        others = {requested.follows, self._last_id}
         by_difference = {
-            abs(int(started) - requested.bookmark.requested_at): export_id
+            abs(int(started) - requested.export.requested_at): export_id
             for export_id in self._bucket.export_ids(self.source.segment_id)
             if export_id not in others and (started := export_id.rpartition("-")[2]).isdecimal()
         }
@@ -320,4 +316,5 @@ class ExportRequest:
             return None
         export_id = by_difference[min(by_difference)]
         _log.info("Found export %s of %s in the bucket by its time", export_id, self.source)
-        return replace(requested, bookmark=replace(requested.bookmark, export_id=export_id, in_bucket=True))
+        export = replace(requested.export, export_id=export_id)
+        return replace(requested, bookmark=replace(requested.bookmark, export=export, in_bucket=True))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tap_braze_export.exports.scope import asks_enough
 
 if TYPE_CHECKING:
+    from tap_braze_export.export import Export
     from tap_braze_export.state import Bookmark
 
 _log = logging.getLogger(__name__)
@@ -52,11 +53,16 @@ class KnownExport:
     proven: bool = False
 
     @property
+    def export(self) -> Export:
+        """Which one it is."""
+        return self.bookmark.export
+
+    @property
     def status(self) -> Status:
         """How far it has come."""
         if not self.bookmark.running:
             return Status.ENDED
-        return Status.RUNNING if self.bookmark.export_id else Status.REQUESTED
+        return Status.RUNNING if self.bookmark.export.export_id else Status.REQUESTED
 
 
 def known_export(
@@ -82,7 +88,7 @@ def known_export(
         in_journal = _to_read_again(in_journal, in_state, given_state)
     if in_journal and in_state:
         journalled = in_journal.bookmark
-        if in_state.requested_at > journalled.requested_at and in_journal.read_before is None:
+        if in_state.export.requested_at > journalled.export.requested_at and in_journal.read_before is None:
             in_journal = None  # a run on another machine is newer
         elif not _is_same(in_state, journalled):
             in_state = None
@@ -95,8 +101,7 @@ def known_export(
     if known.status is Status.ENDED:
         return None
     if reason := _unusable(known, wanted, timeout=timeout, has_bucket=has_bucket):
-        name = f"Export {bookmark.export_id}" if bookmark.export_id else "The export without a response"
-        _log.warning("%s of %s is not continued: %s", name, " ".join(bookmark.key).strip(), reason)
+        _log.warning("%s is not continued: %s", bookmark.export, reason)
         return None
     if known.status is Status.RUNNING and bookmark.rows_signature != wanted.rows_signature:
         anew = replace(bookmark, rows_signature=wanted.rows_signature, users=0, rejected=0, digests={})
@@ -128,7 +133,7 @@ def _to_read_again(entry: KnownExport, in_state: Bookmark | None, given_state: s
 
 
 def _is_same(one: Bookmark, other: Bookmark) -> bool:
-    return (one.requested_at, one.export_id) == (other.requested_at, other.export_id)
+    return (one.export.requested_at, one.export.export_id) == (other.export.requested_at, other.export.export_id)
 
 
 def _unusable(  # noqa: PLR0911 - a return for each reason
@@ -136,9 +141,9 @@ def _unusable(  # noqa: PLR0911 - a return for each reason
 ) -> str:
     """Why an export cannot be continued; empty if it can."""
     bookmark = known.bookmark
-    if wanted.requested_at > bookmark.requested_at + timeout:
+    if wanted.export.requested_at > bookmark.export.requested_at + timeout:
         return "its export_timeout_minutes are over"
-    if not asks_enough(bookmark.updated_since, wanted.updated_since):
+    if not asks_enough(bookmark.export.updated_since, wanted.export.updated_since):
         return "it was asked only for users updated since a later time than is needed now"
     if known.status is Status.REQUESTED:
         return ""

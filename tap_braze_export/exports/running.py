@@ -62,7 +62,7 @@ class RunningExport:
     def status(self) -> ExportStatus:
         """Its state, for people."""
         return ExportStatus(
-            export=self.poller.bookmark,
+            export=self.poller.bookmark.export,
             files_left=self.poller.files_left,
             received=self.poller.received_bytes,
             expected=self.poller.expected_bytes,
@@ -165,8 +165,8 @@ class RunningExports:
             if not others_hold_space:
                 self._give_up(export, error)
                 return ()
-            name = export.poller.bookmark.export_id
-            _log.warning("Export %s: %s. If not, it is fetched once the exports before it are read", name, error)
+            name = export.poller.bookmark.export
+            _log.warning("%s: %s. If not, it is fetched once the exports before it are read", name, error)
             export.waits_for_space = True
             return ()
         except ExportError as error:
@@ -190,7 +190,7 @@ class RunningExports:
         poller = export.poller
         if export.reason_incomplete or export.is_late or poller.has_found_files:
             return export.reason_incomplete
-        if poller.bookmark.updated_since is None:
+        if poller.bookmark.export.updated_since is None:
             return self._estimates.reason_for_files(poller.bookmark, *poller.elsewhere)
         where, is_certain = poller.elsewhere
         return f"no file has come to bucket_url: {where} has its files, so set bucket_url to that" if is_certain else ""
@@ -216,27 +216,25 @@ class RunningExports:
         self._exports.remove(export)
         if export.is_late:
             if export.files_read:
-                _log.warning(
-                    "Export %s: %d files came after the last run had ended", bookmark.export_id, export.files_read
-                )
+                _log.warning("%s: %d files came after the last run had ended", bookmark.export, export.files_read)
             self._completeness.late_files_ended(bookmark, rejected_before=export.rejected_before)
         else:
             self._end(export, journal)
         self._write_state(must=False)
         if bookmark.in_bucket:
-            journal.clear(bookmark.export_id)  # the files themselves are still there
+            journal.clear(bookmark.export.export_id)  # the files themselves are still there
 
     def _end(self, export: RunningExport, journal: Journal) -> None:
         """Note that an export was read to its end."""
         bookmark, proven = export.poller.bookmark, export.poller.proven
         bookmark.running = False
         if not proven:
-            self._progress.facts.assumed_complete(bookmark)
+            self._progress.facts.assumed_complete(bookmark.export)
         if self._completeness.ended(bookmark, proven=proven, has_files=export.poller.has_found_files):
             self._unstated.append((journal, bookmark, proven))
         else:
             journal.forget()
-            journal.clear(bookmark.export_id)
+            journal.clear(bookmark.export.export_id)
 
     def _give_up(self, export: RunningExport, error: ExportError) -> None:
         if self._clock.stopped:
@@ -245,18 +243,19 @@ class RunningExports:
         self._exports.remove(export)
         is_damaged = isinstance(error, DamagedFileError) and not export.is_late
         remedy = "; run again for a new export" if is_damaged else ""
-        self.fail(export.source, error, f"export {bookmark.export_id}: {error}{remedy}")
+        self.fail(export.source, error, f"{bookmark.export}: {error}{remedy}")
         if isinstance(error, InterruptedExportError):
             return  # bookmark and journal stay: the next run continues it
         if export.is_late:
             bookmark.complete = None  # it lacks a file
         else:
-            self._bookmarks.pop(bookmark.key, None)
+            self._bookmarks.pop(bookmark.export.key, None)
             if bookmark.last_users is not None or bookmark.complete is not None:  # the next export goes by them
-                none_running = replace(bookmark, export_id="", running=False, in_bucket=False, digests={})
-                self._bookmarks[bookmark.key] = replace(none_running, users=0)
+                none = replace(bookmark.export, export_id="")
+                none_running = replace(bookmark, export=none, running=False, in_bucket=False, digests={})
+                self._bookmarks[none.key] = replace(none_running, users=0)
             journal.forget()
-        journal.clear(bookmark.export_id)
+        journal.clear(bookmark.export.export_id)
 
     def fail(self, source: Source, error: Exception, reason: str = "") -> None:
         """Note why an export is given up; the run goes on with the others."""

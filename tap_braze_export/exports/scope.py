@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tap_braze_export.clock import timestamp
-from tap_braze_export.schema.user_object import SEGMENT
+from tap_braze_export.export import SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

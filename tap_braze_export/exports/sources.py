@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tap_braze_export.export import GLOBAL_CONTROL_GROUP, SEGMENT, subject
 from tap_braze_export.schema.selection import RequestedFields
-from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, SEGMENT
 
 if TYPE_CHECKING:
     from tap_braze_export.settings import Settings
@@ -30,7 +30,7 @@ class Source:
         return self.kind, self.segment_id
 
     def __str__(self) -> str:
-        return "the Global Control Group" if self.kind == GLOBAL_CONTROL_GROUP else f"segment {self.segment_id}"
+        return subject(*self.key)
 
 
 def sources_of(settings: Settings, fields: RequestedFields, *, with_memberships: bool) -> list[Source]:

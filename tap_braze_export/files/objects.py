@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tap_braze_export.export import Export
     from tap_braze_export.files.archive import Block, Member
 
 
@@ -58,20 +59,12 @@ class DeliveredFile:
     Attributes:
         stored: The object that holds it.
         member: Where in the object it is.
-        export_id: Braze's `object_prefix`.
-        exported_at: The column of that name in all its rows.
-        source: `segment` or `global_control_group`.
-        segment_id: The segment's API identifier; empty for the control group.
-        updated_since: The last update from which the export was asked for users, as `exported_at`; None for everybody.
+        export: Its export.
     """
 
     stored: StoredObject
     member: Member
-    export_id: str
-    exported_at: str
-    source: str
-    segment_id: str
-    updated_since: str | None = None
+    export: Export
 
     @property
     def name(self) -> str:
@@ -86,7 +79,7 @@ class DeliveredFile:
     @property
     def work_name(self) -> str:
         """A file name for what is made of it: the same again if it is made once more."""
-        return hashlib.blake2b(f"{self.export_id}/{self.name}".encode(), digest_size=12).hexdigest()
+        return hashlib.blake2b(f"{self.export.export_id}/{self.name}".encode(), digest_size=12).hexdigest()
 
     def blocks(self, opener: Opener | None = None) -> Iterator[Block]:
         """Its lines; see `archive.blocks`.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.report.samples import Samples, peak_memory
-from tap_braze_export.schema.user_object import IDS, INVALID_USER_IDS, SEGMENT
+from tap_braze_export.schema.user_object import INVALID_USER_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tap_braze_export.clock import Clock
-    from tap_braze_export.state import OfExport
+    from tap_braze_export.export import Export
 
 COUNTS = ("files", "lines", "users", "duplicates", "unchanged", "rejected")
 _MOST_REJECTED_FILES = 50
@@ -86,21 +85,21 @@ class RunFacts:
         self._retries_before = clock.retries
         self._users = 0
 
-    def requested(self, exports: Iterable[OfExport]) -> None:
+    def requested(self, exports: Iterable[Export]) -> None:
         """Note exports that run in Braze, as often as somebody looks."""
         for export in exports:
             self._times(export)
         self.emitted(0)
 
-    def ready(self, deliveries: Iterable[OfExport]) -> None:
-        """Note what can be read now."""
-        for delivery in deliveries:
-            times = self._times(delivery)
+    def ready(self, exports: Iterable[Export]) -> None:
+        """Note of which exports something can be read now."""
+        for export in exports:
+            times = self._times(export)
             times.ready_at = times.ready_at or self._moment
 
-    def begun(self, delivery: OfExport) -> None:
-        """Note that the run begins to read a delivery."""
-        times = self._times(delivery)
+    def begun(self, export: Export) -> None:
+        """Note that the run begins to read a delivery of it."""
+        times = self._times(export)
         times.read_at = times.read_at or self._moment
         self.emitted(0)
 
@@ -120,7 +119,7 @@ class RunFacts:
 
     def done(
         self,
-        delivery: OfExport,
+        export: Export,
         row: Mapping[str, Any],
         rescued: Mapping[str, int],
         *,
@@ -131,14 +130,14 @@ class RunFacts:
         """Note that a delivery is emitted.
 
         Args:
-            delivery: The delivery.
+            export: Its export.
             row: Its row of `export_files`.
             rescued: Rows that have rescued members, by stream.
             misses: Its identifiers that matched nobody.
             seconds: How long it took.
             blocked: The part of them in which the loader kept the run waiting.
         """
-        counts = self.counts.setdefault(export_name(delivery), Counter())
+        counts = self.counts.setdefault(_name(export), Counter())
         counts.update({"files": 1, **{name: row[name] for name in COUNTS if name != "files"}})
         if row["missed"] is not None:
             counts["missed"] += row["missed"]
@@ -146,9 +145,9 @@ class RunFacts:
         self.misses += misses
         self.seconds_reading += max(0.0, seconds - blocked)
         self.seconds_blocked += blocked
-        self._times(delivery).done_at = self._moment
+        self._times(export).done_at = self._moment
 
-    def assumed_complete(self, export: OfExport) -> None:
+    def assumed_complete(self, export: Export) -> None:
         """Note that the quiet of its bucket is all that says that an export has come to its end."""
         self._times(export).assumed_at = self._moment
 
@@ -190,18 +189,16 @@ class RunFacts:
         """The time of day, reckoned from the begin of the run, so that differences of such moments are durations."""
         return self.started_at + (self._clock.monotonic() - self._began)
 
-    def _times(self, export: OfExport) -> ExportTimes:
+    def _times(self, export: Export) -> ExportTimes:
         if export.export_id not in self.times:
-            requested_at = self._moment - self._clock.age(datetime.fromisoformat(export.exported_at).timestamp())
-            self.times[export.export_id] = ExportTimes(export_name(export), requested_at)
+            requested_at = self._moment - self._clock.age(export.requested_at)
+            self.times[export.export_id] = ExportTimes(_name(export), requested_at)
         return self.times[export.export_id]
 
 
-def export_name(export: OfExport) -> str:
-    """The name under which the exports of one source are counted."""
-    if export.source == SEGMENT:
-        return f"segment {export.segment_id}"
-    return "resync" if export.source == IDS else "Global Control Group"
+def _name(export: Export) -> str:
+    """The name under which the exports of one source are counted, and without an article."""
+    return export.subject.removeprefix("the ").removeprefix("a ")
 
 
 def list_of_misses(*, selected: bool) -> str:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from tap_braze_export.clock import Clock
+    from tap_braze_export.export import Export
     from tap_braze_export.report.facts import RunFacts
-    from tap_braze_export.state import OfExport
 
 _LOG_INTERVAL_SECONDS = 10.0
 _REFRESH_SECONDS = 1.0
@@ -45,7 +45,7 @@ class ExportStatus:
             unless that is all that it waits for.
     """
 
-    export: OfExport
+    export: Export
     files_left: int = 0
     received: int = 0
     expected: int = 0

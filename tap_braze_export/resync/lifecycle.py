@@ -7,13 +7,14 @@ import secrets
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from tap_braze_export.braze.rate_limit import RequestPacer
-from tap_braze_export.clock import timestamp
-from tap_braze_export.deliveries import Deliveries, Role
+from tap_braze_export.deliveries import Deliveries, Delivery
 from tap_braze_export.errors import BrazeError, TapError
+from tap_braze_export.export import IDS, Export
 from tap_braze_export.files.archive import Block
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.report.facts import list_of_misses
@@ -21,7 +22,6 @@ from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifiers, digest
 from tap_braze_export.resync.refusals import Refusals
 from tap_braze_export.resync.request_pool import RequestPool, RequestThreads
-from tap_braze_export.schema.user_object import IDS
 from tap_braze_export.state import VERSION, ResyncProgress, none_or_one
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Group:
-    """The responses to consecutive requests, emitted together and covered by one STATE: a `Delivery`.
+    """The responses to consecutive requests, emitted together and covered by one STATE.
 
     All its rows carry the time of its first response: one value, so that a user's rows agree, and the earliest one,
     so that no row claims to be newer than it is.
@@ -67,16 +67,10 @@ class Group:
         is_settled: True once it is emitted, or given up.
     """
 
-    resync: Resync = field(repr=False)
     export_id: str
     first: int
     began: float
     since: float
-    file: None = None
-    source: str = IDS
-    segment_id: str = ""
-    role: Role = Role.NONE
-    updated_since: None = None
     responded_at: float | None = None
     requests: int = 0
     size: int = 0
@@ -92,28 +86,10 @@ class Group:
         """Requests of the resync up to and with this group."""
         return self.first + self.requests
 
-    @property
-    def name(self) -> str:
-        """Its requests, counted from 0."""
-        return f"requests {self.first}-{self.end - 1}"
-
-    @property
-    def exported_at(self) -> str:
-        """See `Delivery`."""
-        return timestamp(self.since if self.responded_at is None else self.responded_at)
-
     def blocks(self) -> Iterator[Block]:
-        """See `Delivery`; the users come in the order of the identifiers."""
+        """The users, in the order of the identifiers."""
         if self.users:
             yield Block(1, self.users)
-
-    def done(self, users: int, rejected: int = 0) -> None:  # noqa: ARG002
-        """See `Delivery`."""
-        self.resync.done(self)
-
-    def failed(self, error: ExportError) -> None:
-        """See `Delivery`."""
-        self.resync.failed(self, error)
 
 
 class Resync(Deliveries):
@@ -194,7 +170,7 @@ class Resync(Deliveries):
         """See `Deliveries`."""
         self._pool.close()
 
-    def poll(self) -> Sequence[Group]:
+    def poll(self) -> Sequence[Delivery]:
         """See `Deliveries`; there is one group at a time, in the order of the identifiers.
 
         Raises:
@@ -205,7 +181,7 @@ class Resync(Deliveries):
             self._group = self._new_group(self._group.export_id, self._group.end)
         if not (self.ended or self._group.is_complete):
             self._fill(self._group)
-        return [self._group] if self._group.is_complete else []
+        return [self._delivery(self._group)] if self._group.is_complete else []
 
     def advance(self) -> None:
         """See `Deliveries`; a group has one block."""
@@ -219,7 +195,18 @@ class Resync(Deliveries):
         """See `Deliveries`."""
         self._pool.wait()
 
-    def done(self, group: Group) -> None:
+    def _delivery(self, group: Group) -> Delivery:
+        return Delivery(
+            Export(IDS, "", group.export_id, group.since if group.responded_at is None else group.responded_at),
+            f"requests {group.first}-{group.end - 1}",
+            group.size,
+            group.blocks,
+            lambda *_: self._done(group),
+            partial(self._failed, group),
+            invalid_user_ids=group.invalid_user_ids,
+        )
+
+    def _done(self, group: Group) -> None:
         """Note that a group's rows are written."""
         self._emitted.save(group.digests, group.end)
         (entry,) = self._state["resync"]
@@ -227,7 +214,7 @@ class Resync(Deliveries):
         self._state["resync"] = [{**entry, "requests": group.end, "refused": self._refusals.count}]
         group.is_settled = True
 
-    def failed(self, group: Group, error: ExportError) -> None:
+    def _failed(self, group: Group, error: ExportError) -> None:
         """Note that a group cannot be emitted."""
         self.failures.append(str(error))
         group.is_settled = True
@@ -267,7 +254,7 @@ class Resync(Deliveries):
         return ResyncProgress(export_id, 0)
 
     def _new_group(self, export_id: str, first: int) -> Group:
-        return Group(self, export_id, first, self._clock.monotonic(), self._clock.now())
+        return Group(export_id, first, self._clock.monotonic(), self._clock.now())
 
     def _fill(self, group: Group) -> None:
         """Add the responses that have come to a group; the resync ends here if there is nothing more to add."""

@@ -11,11 +11,6 @@ from typing import Any
 
 from tap_braze_export.schema.table import EXPORTED_AT_COLUMN, Field, Table, Type
 
-SEGMENT = "segment"
-GLOBAL_CONTROL_GROUP = "global_control_group"
-IDS = "ids"
-"""The source of an ids export."""
-
 
 def _string(name: str, description: str, **options: Any) -> Field:
     return Field(name, Type.STRING, description, **options)
@@ -261,7 +256,7 @@ SEGMENT_MEMBERS = Table(
     description="One row per membership of an exported segment",
     selected_by_default=False,
     fields=(
-        _string("segment_id", f"The segment's API identifier, or {GLOBAL_CONTROL_GROUP}"),
+        _string("segment_id", "The segment's API identifier, or global_control_group"),
         _BRAZE_ID,
         _boolean("is_member", "False for a user that left since the last complete export"),
     ),
@@ -274,7 +269,7 @@ EXPORT_FILES = Table(
     fields=(
         _string("export_id", "Braze's object_prefix; ids-… for a resync"),
         _string("file", "The delivered file, with its member where it is a zip"),
-        _string("source", f"segment, {GLOBAL_CONTROL_GROUP} or ids"),
+        _string("source", "segment, global_control_group or ids"),
         _string("segment_id", "The segment's API identifier"),
         EXPORTED_AT_COLUMN,
         _date_time("updated_since", "The export was asked only for users that were updated since then"),

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Self
 
 from tap_braze_export.clock import Clock
 from tap_braze_export.errors import ConfigError, DamagedFileError
+from tap_braze_export.export import GLOBAL_CONTROL_GROUP, IDS
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.objects import BucketObject
 from tap_braze_export.rows.reader import BlockRows, Reader
 from tap_braze_export.rows.rendered import Rows
-from tap_braze_export.schema.user_object import GLOBAL_CONTROL_GROUP, IDS, SEGMENT_MEMBERS
+from tap_braze_export.schema.user_object import SEGMENT_MEMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any, BinaryIO
 
+    from tap_braze_export.export import Export
     from tap_braze_export.files.archive import Block
     from tap_braze_export.files.bucket import Bucket
     from tap_braze_export.files.objects import DeliveredFile
@@ -77,35 +79,27 @@ class Readers:
     def __init__(self, selections: Mapping[str, Selection], known_users: KnownUsers | None = None) -> None:
         self._selections = selections
         self._known_users = known_users
-        self._readers: dict[tuple[str, str, str], Reader] = {}
+        self._readers: dict[Export, Reader] = {}
 
-    def of(self, exported_at: str, source: str, segment_id: str) -> Reader:
-        """Return the reader of an export; only the last one is kept.
+    def of(self, export: Export) -> Reader:
+        """Return the reader of an export; only the last one is kept."""
+        if export not in self._readers:
+            self._readers = {export: self._new(export)}
+        return self._readers[export]
 
-        Args:
-            exported_at: The column of that name in all rows.
-            source: `segment`, `global_control_group` (only `segment_members` can be read of it) or `ids`.
-            segment_id: The segment; empty where there is none.
-        """
-        key = (exported_at, source, segment_id)
-        if key not in self._readers:
-            self._readers = {key: self._new(*key)}
-        return self._readers[key]
-
-    def _new(self, exported_at: str, source: str, segment_id: str) -> Reader:
-        control_group = source == GLOBAL_CONTROL_GROUP
+    def _new(self, export: Export) -> Reader:
+        control_group = export.source == GLOBAL_CONTROL_GROUP  # only `segment_members` can be read of it
         wanted = {
             name: selection
             for name, selection in self._selections.items()
             if name == SEGMENT_MEMBERS.stream or not control_group
         }
-        segment_id = GLOBAL_CONTROL_GROUP if control_group else segment_id
         # The fast path changes the order of users, which a resync promises; Braze's limit is slower than either path.
         return Reader(
             wanted,
-            exported_at=exported_at,
-            segment_id=segment_id,
-            strict=source != IDS,
+            exported_at=export.exported_at,
+            segment_id=GLOBAL_CONTROL_GROUP if control_group else export.segment_id,
+            strict=export.source != IDS,
             known_users=self._known_users,
         )
 
@@ -221,7 +215,7 @@ class FileReader:
             if len(first_blocks) > 1:
                 return None
             blocks = iter(first_blocks)
-        reader = self._readers.of(file.exported_at, file.source, file.segment_id)
+        reader = self._readers.of(file.export)
         read: list[ReadBlock] = []
         waiting = rejected = 0
         for number, rows in enumerate(read_blocks(reader, blocks, file.name), 1):

@@ -138,14 +138,14 @@ class ReadAhead:
         try:
             read = self._result(future) if future else None
             if read is None or self._is_outdated(read):
-                reader = self._readers.of(delivery.exported_at, delivery.source, delivery.segment_id)
+                reader = self._readers.of(delivery.export)
                 yield from read_blocks(reader, delivery.blocks(), delivery.name)
                 return
             for block in read:
                 with block.rows.opened() if isinstance(block.rows, FileRows) else nullcontext():
                     yield block
         except ExportError:
-            self._forget_copies(delivery.export_id)
+            self._forget_copies(delivery.export.export_id)
             raise
 
     def _is_outdated(self, blocks: Sequence[ReadBlock]) -> bool:
@@ -164,7 +164,7 @@ class ReadAhead:
     def _forget_copies(self, export_id: str) -> None:
         """Forget what workers read of an export's local copies: they may be fetched again under the same names."""
         for file in list(self._futures):
-            if file.export_id == export_id and isinstance(file.stored, LocalObject):
+            if file.export.export_id == export_id and isinstance(file.stored, LocalObject):
                 self._futures.pop(file).cancel()
 
     def _configured_executor(self) -> Executor:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.export import Export
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.files.archive import Member
 from tap_braze_export.files.objects import BucketObject
@@ -104,7 +105,7 @@ class Histories(RuleBasedStateMachine):
         self.is_late = is_late
         self.deadline = self.clock.elapsed + (SETTLE if is_late else TIMEOUT)
         self.export = BucketExport(
-            Bookmark("segment", "s", "e-1", self.clock.time, (), "", in_bucket=True),
+            Bookmark(Export("segment", "s", "e-1", self.clock.time), (), "", in_bucket=True),
             self.folder,  # type: ignore[arg-type]
             self.folder,
             timer=PollTimer(self.clock, 10),

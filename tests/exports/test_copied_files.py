@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import ExportError
+from tap_braze_export.export import Export
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.objects import DeliveredFile
@@ -151,7 +152,7 @@ def reading(folder: Path, event: Callable[[Path], object]) -> list[str]:
     clock = FakeClock()
     bucket = Bucket(str(folder), {}, clock=clock)
     export = BucketExport(
-        Bookmark("segment", "s", EXPORT, clock.time, (), "", in_bucket=True),
+        Bookmark(Export("segment", "s", EXPORT, clock.time), (), "", in_bucket=True),
         bucket,
         TooLate(bucket, folder / "spool", event),
         timer=PollTimer(clock, 10),
@@ -264,7 +265,7 @@ def test_archive_inside_an_archive_that_is_read_where_it_is(tmp_path: Path, pack
     (found,) = bucket.objects(EXPORT, "s")
 
     stored, members = ReadInPlace(bucket).fetch(found)
-    files = [DeliveredFile(stored, member, EXPORT, "", "segment", "s") for member in members]
+    files = [DeliveredFile(stored, member, Export("segment", "s", EXPORT, 0)) for member in members]
 
     assert sum(len(block.lines) for file in files for block in file.blocks(bucket)) == 201
 

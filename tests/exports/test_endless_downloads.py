@@ -9,6 +9,7 @@ import pytest
 
 from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import ExportError
+from tap_braze_export.export import Export
 from tap_braze_export.exports.polling import HostedExport
 from tap_braze_export.files.download import Download
 from tap_braze_export.http.threads import DaemonThreads
@@ -30,7 +31,7 @@ def test_download_that_never_ends_is_given_up(server: Server, session: Session, 
     deadline = clock.elapsed + 60
     server.answers = [lambda handler: setattr(handler, "close_connection", may_end.wait(SECONDS))]
     export = HostedExport(
-        Bookmark("segment", "seg", "0a1b2c3d-1800000000", clock.time, (), ""),
+        Bookmark(Export("segment", "seg", "0a1b2c3d-1800000000", clock.time), (), ""),
         Download(f"{server.url}/users.zip", path=path, session=session, clock=clock, deadline=deadline),
         path,
         timer=PollTimer(clock, 10),

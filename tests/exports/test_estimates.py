@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_braze_export.export import Export
 from tap_braze_export.exports.estimates import Estimates
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import as_json, hang_up
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def ended(segment_id: str, users: int) -> Bookmark:
-    return Bookmark("segment", segment_id, f"{segment_id}-1", 1_800_000_000.0, (), "", running=False, users=users)
+    return Bookmark(
+        Export("segment", segment_id, f"{segment_id}-1", 1_800_000_000.0), (), "", running=False, users=users
+    )
 
 
 def estimated(size: object) -> Answer:
@@ -39,7 +42,8 @@ def test_only_what_is_far_outside_of_an_estimates_error_is_a_warning(
         caplog.clear()
         server.answers = [estimated(size)]
         Estimates(braze, "").review([ended("a", users)])
-        said = [f"Segment a: {users:,} users came, Braze estimates {size:,}"] if (users, size) in FAR else []
+        warning = f"Export a-1 of segment a: {users:,} users came, Braze estimates {size:,}"
+        said = [warning] if (users, size) in FAR else []
         assert [message.partition(";")[0] for message in caplog.messages] == said, (users, size)
 
 
@@ -79,4 +83,4 @@ def test_a_segment_that_braze_does_not_know_costs_the_others_nothing(
 
     Estimates(braze, "").review([ended("a", 1), ended("b", 1)])
 
-    assert [message.partition(":")[0] for message in caplog.messages] == ["Segment b"]
+    assert [message.partition(":")[0] for message in caplog.messages] == ["Export b-1 of segment b"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.export import Export
 from tap_braze_export.exports.resume import KnownExport, known_export
 from tap_braze_export.state import Bookmark
 from tests.support import ports
@@ -38,7 +39,7 @@ FIELDS = ("braze_id", "email")
 
 
 def bookmark(export_id: str, at: float, *, fields: tuple[str, ...] = FIELDS, **more: Any) -> Bookmark:
-    return Bookmark("segment", "seg", export_id, at, fields, "rows", **{"in_bucket": True, **more})
+    return Bookmark(Export("segment", "seg", export_id, at), fields, "rows", **{"in_bucket": True, **more})
 
 
 ONE_FILE = {b"12345678": None}
@@ -90,8 +91,8 @@ def test_an_export_that_was_read(
 
     found = known_export(in_state, READ, wants, given_state=given_state, timeout=5000, has_bucket=True)
 
-    assert (found and (found.bookmark.export_id, found.bookmark.files)) == expected
-    if found and found.bookmark.export_id == "read":
+    assert (found and (found.export.export_id, found.bookmark.files)) == expected
+    if found and found.export.export_id == "read":
         assert found.bookmark.running
         assert found.bookmark.rows_signature == signature
         assert (found.read_before, found.proven, found.token) == (READ.bookmark, True, "token")

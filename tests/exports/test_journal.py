@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_braze_export.errors import TapError
+from tap_braze_export.export import Export
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 KEY = ("segment", "seg-1")
 API = "https://rest.example.com"
 URL = "https://store.example.com/users.zip?X-Amz-Signature=topsecret"
-BOOKMARK = Bookmark("segment", "seg-1", "a-1800000000", 1_800_000_000.5, ("braze_id",), "rows_signature")
+BOOKMARK = Bookmark(Export("segment", "seg-1", "a-1800000000", 1_800_000_000.5), ("braze_id",), "rows_signature")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tap_braze_export.export import Export
 from tap_braze_export.exports.journal import Journal, make_room
 from tap_braze_export.exports.resume import KnownExport
 from tap_braze_export.files.spool import Spool
@@ -42,9 +43,9 @@ def journal(spool: Spool, segment: str) -> Journal:
 def downloaded(spool: Spool, segment: str, at: float, *, ended: bool = True) -> Journal:
     """The journal of a segment whose export was downloaded, and read if it has ended."""
     found = journal(spool, segment)
-    bookmark = Bookmark("segment", segment, f"{segment}-1", at, ("braze_id",), "rows")
+    bookmark = Bookmark(Export("segment", segment, f"{segment}-1", at), ("braze_id",), "rows")
     found.write(KnownExport(bookmark, f"https://store.example.com/{segment}.zip", "token"))
-    found.download(bookmark.export_id).write_bytes(b"x" * 1000)
+    found.download(bookmark.export.export_id).write_bytes(b"x" * 1000)
     if ended:
         found.keep(replace(bookmark, running=False), proven=True)
     return found
@@ -93,7 +94,7 @@ def test_disk_that_is_full_keeps_nothing(spool: Spool, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    found.keep(Bookmark("segment", "s", "s-1", 1000, ("braze_id",), "rows", running=False), proven=True)
+    found.keep(Bookmark(Export("segment", "s", "s-1", 1000), ("braze_id",), "rows", running=False), proven=True)
     assert (found.read(), kept(spool), found.is_kept) == (None, set(), False)
 
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from tap_braze_export.clock import PollTimer
 from tap_braze_export.errors import ExportError
+from tap_braze_export.export import Export
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.prefetch import CopyToDisk
@@ -276,7 +277,7 @@ class Observed(CopyToDisk):
 
 def in_bucket(folder: Path, clock: FakeClock, *, observed: Observed | None = None, deadline: float = 0) -> BucketExport:
     """An export of a segment in the bucket of this folder, with a deadline in an hour."""
-    bookmark = Bookmark("segment", "seg", EXPORT, clock.time, (), "", in_bucket=True)
+    bookmark = Bookmark(Export("segment", "seg", EXPORT, clock.time), (), "", in_bucket=True)
     (folder / "spool").mkdir()
     bucket = Bucket(str(folder), {}, clock=clock)
     return BucketExport(

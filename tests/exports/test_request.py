@@ -102,8 +102,8 @@ def test_a_request_that_waited_for_the_rate_limit_is_dated_by_the_accepted_try(
     known = request_of(source, server.url, clock=clock, journal=journal, session=session).attempt()
 
     assert known is not None
-    assert known.bookmark.requested_at == times[0] > began + 1_200
-    assert known.bookmark.exported_at == known.bookmark.to_dict()["requested_at"]
+    assert known.export.requested_at == times[0] > began + 1_200
+    assert known.export.exported_at == known.bookmark.to_dict()["requested_at"]
 
 
 def test_a_request_repeated_after_a_failed_connection_is_dated_by_the_accepted_try(
@@ -127,7 +127,7 @@ def test_a_request_repeated_after_a_failed_connection_is_dated_by_the_accepted_t
         known = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session).attempt()
 
     assert known is not None
-    assert known.bookmark.requested_at == times[0] > began
+    assert known.export.requested_at == times[0] > began
 
 
 def test_a_lost_response_is_dated_by_the_request_that_it_belongs_to(
@@ -143,7 +143,7 @@ def test_a_lost_response_is_dated_by_the_request_that_it_belongs_to(
     sent_at = clock.time
     journalled = journal.read()
     assert journalled is not None
-    assert journalled.bookmark.requested_at == pytest.approx(sent_at, abs=1e-5)
+    assert journalled.export.requested_at == pytest.approx(sent_at, abs=1e-5)
     folder = tmp_path / "bucket" / "segment-export" / "all-users" / "2027-01-15" / f"some-name-{int(sent_at)}"
     folder.mkdir(parents=True)
     (folder / "a.zip").write_bytes(b"")
@@ -151,7 +151,7 @@ def test_a_lost_response_is_dated_by_the_request_that_it_belongs_to(
     known = request.attempt()
 
     assert known is not None
-    assert known.bookmark.requested_at == sent_at
+    assert known.export.requested_at == sent_at
     assert len(server.seen) == 2
 
 
@@ -168,7 +168,7 @@ def test_a_lost_response_keeps_the_time_of_the_first_request(
 
     journalled = journal.read()
     assert journalled is not None
-    assert journalled.bookmark.requested_at == began
+    assert journalled.export.requested_at == began
 
 
 def test_a_request_that_waited_for_another_export_is_dated_by_the_accepted_try(
@@ -183,7 +183,7 @@ def test_a_request_that_waited_for_another_export_is_dated_by_the_accepted_try(
     known = request.attempt()
 
     assert known is not None
-    assert known.bookmark.requested_at == clock.time
+    assert known.export.requested_at == clock.time
 
 
 def test_long_waits_for_another_export_are_logged(

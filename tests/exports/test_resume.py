@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_braze_export.export import Export
 from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
 from tap_braze_export.state import Bookmark
 from tests.support import ports
@@ -307,7 +308,7 @@ def test_state_survives_a_deep_merge(tmp_path: Path) -> None:
 
 
 def bookmark(export_id: str = "a", at: float = 1000.0, **more: Any) -> Bookmark:
-    return Bookmark("segment", "seg", export_id, at, ("braze_id", "email"), "signature", **more)
+    return Bookmark(Export("segment", "seg", export_id, at), ("braze_id", "email"), "signature", **more)
 
 
 WANTED = bookmark("", 2000.0)
@@ -332,7 +333,7 @@ def test_newer_of_state_and_journal_wins(known: Bookmark | None, entry: Bookmark
     found = known_export(
         known, KnownExport(entry) if entry else None, WANTED, given_state="", timeout=5000, has_bucket=True
     )
-    assert (found.bookmark.export_id if found else None) == export_id
+    assert (found.export.export_id if found else None) == export_id
 
 
 def test_files_are_those_of_state() -> None:

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import PollTimer
+from tap_braze_export.export import SEGMENT, Export
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.lifecycle import Exports
 from tap_braze_export.exports.sources import Source
@@ -29,7 +30,6 @@ from tap_braze_export.http.threads import DaemonThreads
 from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.schema.selection import RequestedFields
-from tap_braze_export.schema.user_object import SEGMENT
 from tap_braze_export.settings import Settings
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock, Server, as_json
@@ -209,7 +209,7 @@ def reading(
                 exports.wait()
             elif deliveries:
                 lines += [line.decode() for block in deliveries[0].blocks() for line in block.lines]
-                deliveries[0].done(1)
+                deliveries[0].done(1, 0)
             else:
                 exports.wait()
         return lines, exports.failures
@@ -257,7 +257,7 @@ def test_rows_that_find_the_disk_full(tmp_path: Path) -> None:
         with exporting(server, tmp_path, clock, capacity=150_000) as exports:
             while not (deliveries := exports.poll()):
                 exports.wait()
-            deliveries[0].done(1)
+            deliveries[0].done(1, 0)
             while not (deliveries := exports.poll()):
                 exports.wait()
             full = disk_full_error(tmp_path)
@@ -300,7 +300,7 @@ def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_n
         (folder / f"{number}.zip").write_bytes(zipped(b"{}"))
     bucket = Bucket(str(tmp_path), {}, clock=clock)
     export = BucketExport(
-        Bookmark(SEGMENT, "s", "e-1", clock.time, (), "", in_bucket=True),
+        Bookmark(Export(SEGMENT, "s", "e-1", clock.time), (), "", in_bucket=True),
         bucket,
         OneAtATime(bucket, tmp_path / "spool"),
         timer=PollTimer(clock, 10),

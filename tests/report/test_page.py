@@ -13,33 +13,35 @@ from tap_braze_export.report.history import PastRun
 from tap_braze_export.report.page import Ending, render_checks, render_run
 from tests.support.fakes import FakeClock
 from tests.support.pages import Page, in_browser
-from tests.support.reports import Piece, emit
+from tests.support.reports import emit, export
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tap_braze_export.export import Export
 
 HOSTILE = '</script><script src="//x.example">alert(1)</script><img src=x onerror=alert(1)>"\'&\u202e\x07'
 START = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 
 
-def facts(piece: Piece | None = None, clock: FakeClock | None = None) -> RunFacts:
+def facts(of: Export | None = None, clock: FakeClock | None = None) -> RunFacts:
     """A run of one export: ready after 60 seconds, read from 70 on, done after 90 seconds."""
-    clock, piece = clock or FakeClock(START), piece or Piece()
+    clock, of = clock or FakeClock(START), of or export()
     found = RunFacts(clock, compares=True)
     clock.sleep(2)
     for _ in range(60):
-        found.requested([piece])
+        found.requested([of])
         clock.sleep(1)
-    found.ready([piece])
+    found.ready([of])
     clock.sleep(10)
-    found.begun(piece)
+    found.begun(of)
     for _ in range(20):
         clock.sleep(1)
         found.emitted(100)
-    emit(found, piece, lines=2003, users=2000, duplicates=1, unchanged=1234, rejected=2)
+    emit(found, of, lines=2003, users=2000, duplicates=1, unchanged=1234, rejected=2)
     for _ in range(2):
-        emit(found, piece)
-    emit(found, piece, seconds=22, blocked=2, misses=3, rescued={"users": 7})
+        emit(found, of)
+    emit(found, of, seconds=22, blocked=2, misses=3, rescued={"users": 7})
     found.finish({"users": 766, "devices": 1503})
     found.retries = 5
     found.peak_memory = 123_400_000
@@ -129,7 +131,7 @@ def test_the_bar_of_an_export_has_its_steps() -> None:
 def test_names_are_text_whatever_they_hold() -> None:
     """Of segments, exports, files, members and errors: no element, attribute or control character comes of them."""
     plain = Page(render_run(Ending("failed", "x"), facts(), resync=False))
-    hostile = facts(Piece(HOSTILE, HOSTILE))
+    hostile = facts(export(HOSTILE, HOSTILE))
     hostile.rejected(HOSTILE, 2, [1])
     hostile.rescued_members["users", HOSTILE] = 1
     page = Page(render_run(Ending("failed", HOSTILE), hostile, resync=False))
@@ -147,7 +149,7 @@ def test_a_page_stays_small() -> None:
     found = facts()
     for number in range(1000):
         found.rejected(f"{number}-{'x' * 5000}", 20, [*range(10)])
-        found.ready([Piece(f"export-{number}", f"segment-{number % 500}")])
+        found.ready([export(f"export-{number}", f"segment-{number % 500}")])
     found.rescued_members.update({("users", f"m{number}"): number for number in range(1, 101)})
     page = Page(render_run(Ending(), found, resync=False))
     assert len(page.html) < 500_000
@@ -237,7 +239,7 @@ def test_in_a_browser(tmp_path: Path, kind: str) -> None:
         shown = ["cannot be checked", long]
     else:
         name = HOSTILE if kind == "hostile" else long
-        found = facts(Piece(name, name))
+        found = facts(export(name, name))
         found.rejected(name, 2, [10**6] * 10)
         found.rescued_members["custom_events", "m" * 64] = 10**9
         earlier = PastRun(

@@ -14,7 +14,7 @@ from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.progress import ExportStatus, Progress
 from tap_braze_export.report.units import duration
 from tests.support.fakes import FakeClock
-from tests.support.reports import Piece, emit
+from tests.support.reports import emit, export
 
 LOGGER = logging.getLogger("test-progress")
 
@@ -34,9 +34,9 @@ def progress(clock: FakeClock) -> Progress:
     return Progress(RunFacts(clock), clock, LOGGER)
 
 
-def export(name: str, **more: Any) -> ExportStatus:
+def status(name: str, **more: Any) -> ExportStatus:
     """A running export of a segment."""
-    return ExportStatus(export=Piece(name, name), **more)
+    return ExportStatus(export=export(name, name), **more)
 
 
 def wait(progress: Progress, clock: FakeClock, seconds: float, *not_started: str) -> None:
@@ -54,7 +54,7 @@ def read(progress: Progress, users: int = 100, seconds: float = 1.0, blocked: fl
 def test_log_lines_come_at_most_every_ten_seconds(
     progress: Progress, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    progress.running([export("a", files_left=20), export("b", files_left=10)])
+    progress.running([status("a", files_left=20), status("b", files_left=10)])
     for _ in range(30):
         clock.sleep(1)
         read(progress)
@@ -68,7 +68,7 @@ def test_log_lines_come_at_most_every_ten_seconds(
 def test_waiting_names_three_exports(progress: Progress, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """A line for each further ten seconds, with the time since the first request."""
     for _ in range(25):
-        progress.running(export(name) for name in "abcd")
+        progress.running(status(name) for name in "abcd")
         wait(progress, clock, 1)
     assert caplog.messages == ["Waiting for Braze since 10 s: a, b, c, …", "Waiting for Braze since 20 s: a, b, c, …"]
 
@@ -77,9 +77,9 @@ def test_an_export_that_braze_is_at_is_told_before_quiet_ones(
     progress: Progress, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While one of several still has to come from Braze, the run waits for Braze."""
-    quiet = export("a", quiet_until=clock.elapsed + 600)
+    quiet = status("a", quiet_until=clock.elapsed + 600)
     clock.sleep(10)
-    progress.running([quiet, export("b")])
+    progress.running([quiet, status("b")])
     wait(progress, clock, 10)
     progress.running([quiet])
     wait(progress, clock, 10, "segment b")
@@ -91,7 +91,7 @@ def test_the_end_of_a_quiet_bucket_is_waited_for(
     progress: Progress, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is told and counted apart from the time that Braze needs."""
-    quiet = [export("a", quiet_until=clock.elapsed + 300), export("b", quiet_until=clock.elapsed + 600)]
+    quiet = [status("a", quiet_until=clock.elapsed + 300), status("b", quiet_until=clock.elapsed + 600)]
     clock.sleep(10)
     progress.running(quiet)
     wait(progress, clock, 60)
@@ -111,7 +111,7 @@ def test_download_under_way_is_reported_by_its_bytes(
     for received, expected in ((15_200_000, 38_000_000), (300_000, 4_000_000), (2_000_000, 0), (0, 38_000_000)):
         for _ in range(10):
             clock.sleep(1)
-            progress.running([export("a", received=received, expected=expected), export("b")])
+            progress.running([status("a", received=received, expected=expected), status("b")])
             progress.downloading()
     assert caplog.messages == [
         "Downloading 15 of 38 MB: a",
@@ -147,7 +147,7 @@ def test_a_terminal_gets_a_bar_instead_of_log_lines(clock: FakeClock, caplog: py
             assert progress.longest_wait == 1
             wait(progress, clock, 60, "segment a", "segment b")
             wait(progress, clock, 60, "segment a", "segment b")
-            progress.running([export("a", files_left=4)])
+            progress.running([status("a", files_left=4)])
             logging.getLogger().warning("from elsewhere")
             read(progress, users=500)
         logging.getLogger().removeHandler(other)

@@ -13,7 +13,7 @@ from tap_braze_export.report.summary import log_table
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.schema.user_object import TABLES
 from tests.support.fakes import FakeClock
-from tests.support.reports import Piece, emit
+from tests.support.reports import emit, export
 from tests.support.runs import Run, command, selecting, settings, sync, written
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ def test_the_table(caplog: pytest.LogCaptureFixture) -> None:
     """One line says where the seconds went; then exports, streams, and notes on what may surprise."""
     caplog.set_level(logging.INFO, LOGGER.name)
     clock = FakeClock()
-    facts, control_group = RunFacts(clock), Piece()
-    control_group.source = "global_control_group"
+    facts = RunFacts(clock)
     emit(facts, lines=2000, users=1999, duplicates=1, rescued={"users": 3}, seconds=12, blocked=2)
     emit(facts, lines=1001, users=1000, rejected=1, rescued={"users": 4, "apps": 2})
-    emit(facts, control_group, lines=7, users=7)
+    emit(facts, export("gcg", "", "global_control_group"), lines=7, users=7)
     clock.sleep(600)
     facts.finish({"users": 2999, "apps": 12345})
     facts.retries = 3
@@ -70,8 +69,8 @@ def test_the_table_of_a_night_with_a_million_users_fits_a_terminal(caplog: pytes
     caplog.set_level(logging.INFO, LOGGER.name)
     segment = "7be1c3f0-52b1-4c19-9d26-0f6a4a2d8f11"
     facts, users = RunFacts(FakeClock(), compares=True), 1_234_566
-    emit(facts, Piece("1", segment), lines=users + 1, users=users, duplicates=1, unchanged=1_000_000)
-    emit(facts, Piece("2", "vip"), lines=1, rejected=1, rescued={"users": 1})
+    emit(facts, export("1", segment), lines=users + 1, users=users, duplicates=1, unchanged=1_000_000)
+    emit(facts, export("2", "vip"), lines=1, rejected=1, rescued={"users": 1})
     facts.finish({table.stream: 123_456_789 for table in TABLES})
     facts.retries = 12_345
     log_table(LOGGER, facts, done=False)

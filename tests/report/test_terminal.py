@@ -13,7 +13,7 @@ from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.progress import ExportStatus, Progress
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
-from tests.support.reports import Piece
+from tests.support.reports import export
 from tests.support.runs import settings, written
 from tests.support.screens import COLUMNS, Screen, on_terminal
 
@@ -57,7 +57,7 @@ def test_a_loader_with_the_same_terminal_has_lines_of_its_own(others: str) -> No
     with contextlib.redirect_stderr(screen), Progress(RunFacts(clock), clock, logging.getLogger("x")) as progress:
         with progress.waiting(clock.elapsed, ["an export whose name is longer than the line that comes after it"]):
             screen.write(others)
-        progress.running([ExportStatus(export=Piece(), received=1_000_000, expected=4_000_000)])
+        progress.running([ExportStatus(export=export(), received=1_000_000, expected=4_000_000)])
         progress.downloading()
         shown = screen.text.splitlines()
     assert re.fullmatch(r"Downloading 1.0 of 4.0 MB: export-1 \[#+ +\]", shown[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.clock import timestamp
+from tap_braze_export.export import Export
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -13,14 +13,9 @@ if TYPE_CHECKING:
     from tap_braze_export.report.facts import RunFacts
 
 
-class Piece:
-    """A delivery of a segment, requested two seconds after the start of the run."""
-
-    source = "segment"
-
-    def __init__(self, export_id: str = "export-1", segment_id: str = "all") -> None:
-        self.export_id, self.segment_id = export_id, segment_id
-        self.exported_at = timestamp(FakeClock().time + 2)
+def export(export_id: str = "export-1", segment_id: str = "all", source: str = "segment") -> Export:
+    """An export that was requested two seconds after the start of the run."""
+    return Export(source, segment_id, export_id, FakeClock().time + 2)
 
 
 def row(**counts: int) -> dict[str, Any]:
@@ -30,7 +25,7 @@ def row(**counts: int) -> dict[str, Any]:
 
 def emit(
     facts: RunFacts,
-    piece: Any = None,
+    of: Export | None = None,
     *,
     rescued: Mapping[str, int] | None = None,
     seconds: float = 0.0,
@@ -39,4 +34,4 @@ def emit(
     **counts: int,
 ) -> None:
     """Note a delivery that is emitted."""
-    facts.done(piece or Piece(), row(**counts), rescued or {}, misses=misses, seconds=seconds, blocked=blocked)
+    facts.done(of or export(), row(**counts), rescued or {}, misses=misses, seconds=seconds, blocked=blocked)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tap_braze_export.export import Export
 from tap_braze_export.files.archive import Block
 from tap_braze_export.rows.reader import Reader
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 
     RowsByStream = dict[str, list[dict[str, Any]]]
 
+EXPORT = Export("segment", "seg", "0a1b2c3d-1800000000", datetime(2026, 11, 20, 3, tzinfo=UTC).timestamp())
+"""The export of these tests."""
 AT = "2026-11-20T03:00:00.000000Z"
-"""`exported_at` of all exports of these tests."""
+"""Its `exported_at`."""
 DATA = Path(__file__).parents[1] / "rows" / "data"
 SAMPLES = Path(__file__).parents[2] / "tap_braze_export" / "sandbox" / "odd_users.jsonl"
 KEYS = {table.stream: table.keys for table in TABLES}

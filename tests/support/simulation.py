@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Condition
 
-    from tap_braze_export.resync.lifecycle import Group
+    from tap_braze_export.deliveries import Delivery
     from tests.support.fakes import FakeClock
 
 P = ParamSpec("P")
@@ -275,12 +275,13 @@ class SimulatedRun:
             users = [msgspec.json.decode(line) for block in group.blocks() for line in block.lines]
             self.users += users
             self.invalid += group.invalid_user_ids
-            self.files.append((group.name, group.exported_at, len(users)))
-            group.done(len(users))
-            self.sent_before_state.append(len(braze.bodies) - group.first)
+            self.files.append((group.name, group.export.exported_at, len(users)))
+            group.done(len(users), 0)
+            first = int(group.name.removeprefix("requests ").partition("-")[0])
+            self.sent_before_state.append(len(braze.bodies) - first)
             self.states.append(self.resync.state())
 
-    def _next(self) -> Sequence[Group]:
+    def _next(self) -> Sequence[Delivery]:
         while not (ready := self.resync.poll()) and not self.resync.ended:
             self.resync.wait()
         return ready

@@ -14,28 +14,28 @@ from distributed import Client, LocalCluster
 from tap_braze_export.errors import ConfigError, DamagedFileError, TapError
 from tap_braze_export.files import archive
 from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.files.objects import DeliveredFile
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.workers import dask_cluster
 from tap_braze_export.workers.dask_cluster import DaskCluster
 from tap_braze_export.workers.file_reader import FileReader
 from tests.support.batches import config
 from tests.support.dask import deadly, scheduler
-from tests.support.deliveries import EXPORT_ID, SEGMENT_ID, bucket_file, gzip_file, of_export
+from tests.support.deliveries import bucket_file, gzip_file
 from tests.support.fakes import FakeClock
-from tests.support.rows import selected
+from tests.support.rows import EXPORT, selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
     from pathlib import Path
 
-    from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.workers.file_reader import ReadResult
 
 
 def put(folder: Path, *members: str) -> Path:
     """A zip in the bucket whose members hold a user each."""
-    path = folder / "segment-export" / SEGMENT_ID / "2027-01-15" / EXPORT_ID / "a.zip"
+    path = folder / "segment-export" / EXPORT.segment_id / "2027-01-15" / EXPORT.export_id / "a.zip"
     path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as writer:
         for name in members:
@@ -46,9 +46,9 @@ def put(folder: Path, *members: str) -> Path:
 def delivered(folder: Path) -> list[DeliveredFile]:
     """The files of the export in a bucket, where they are left."""
     bucket = Bucket(str(folder), {}, clock=FakeClock())
-    (found,) = bucket.objects(EXPORT_ID, SEGMENT_ID)
+    (found,) = bucket.objects(EXPORT.export_id, EXPORT.segment_id)
     with bucket.open(found) as file:
-        return [of_export(found, member) for member in archive.members(file, found.name)]
+        return [DeliveredFile(found, member, EXPORT) for member in archive.members(file, found.name)]
 
 
 @pytest.fixture

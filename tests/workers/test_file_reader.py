@@ -18,7 +18,7 @@ from tap_braze_export.workers.file_reader import FileReader, FileRows, read_bloc
 from tests.support import batches
 from tests.support.deliveries import gzip_file
 from tests.support.fakes import FakeClock
-from tests.support.rows import AT, parse, selected
+from tests.support.rows import AT, EXPORT, parse, selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +85,7 @@ def dense_file(folder: Path, lines: Iterable[bytes]) -> DeliveredFile:
     path = folder / "dense.gz"
     path.write_bytes(gzip.compress(b"\n".join(lines), 1))
     member = Member("dense.gz", path.stat().st_size)
-    return DeliveredFile(LocalObject("dense.gz", path), member, "export", AT, "segment", "s")
+    return DeliveredFile(LocalObject("dense.gz", path), member, EXPORT)
 
 
 def refusal(lines: Iterable[bytes], stream: str) -> str:

@@ -17,7 +17,7 @@ from tap_braze_export.workers.file_reader import ReadBlock
 from tap_braze_export.workers.read_ahead import ReadAhead
 from tests.support.deliveries import FakeDelivery, bucket_file, gzip_file, lines
 from tests.support.fakes import FakeClock
-from tests.support.rows import parse, read, selected
+from tests.support.rows import EXPORT, parse, read, selected
 from tests.support.workers import FakeExecutor
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def test_automatic_workers_begin_with_three_files(tmp_path: Path, files: int, su
 def test_users_of_an_ids_export_are_read_here(tmp_path: Path) -> None:
     """They stand in no file that a worker could read."""
     executor = FakeExecutor(2)
-    listed = [FakeDelivery(None, [["one"]], source="ids"), FakeDelivery(None, [["two"]], source="ids")]
+    listed = [FakeDelivery(None, [["one"]]), FakeDelivery(None, [["two"]])]
     with reading(tmp_path, executor) as read_ahead:
         for delivery in listed:
             chosen, blocks = read_ahead.next([delivery])
@@ -277,7 +277,7 @@ def test_error_of_a_worker_is_raised_with_its_file(tmp_path: Path) -> None:
     executor = FakeExecutor(4)
     deliveries = [FakeDelivery(gzip_file(tmp_path, name, name)) for name in ("a", "b", "c", "d")]
     files = [delivery.file for delivery in deliveries if delivery.file]
-    deliveries[3].file = replace(files[3], export_id="other")
+    deliveries[3].file = replace(files[3], export=replace(EXPORT, export_id="other"))
     listed: list[Delivery] = [*deliveries]
     with reading(tmp_path, executor) as read_ahead:
         ids(read_ahead.next(listed)[1])
