@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from itertools import chain, islice
 from pathlib import Path
@@ -25,13 +26,10 @@ from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.settings import Settings
-
-    Check = tuple[str, str, str]
-    """Subject, verdict and remark."""
 
 WORKS, FAILS, UNKNOWN = "works", "fails", "cannot be checked"
 _KINDS = {WORKS: "works", FAILS: "fails", UNKNOWN: "unknown"}
@@ -48,11 +46,17 @@ _KEY_IS_KNOWN = {HTTPStatus.OK, HTTPStatus.BAD_REQUEST}
 _ONLY_AN_EXPORT = "only an export can show it, and --test starts none"
 
 
-class _Asked(NamedTuple):
-    """A check that a request to Braze has made, and the status of the response."""
+class Check(NamedTuple):
+    """A line of the checklist."""
 
-    check: Check
-    status: int | None
+    subject: str
+    verdict: str
+    remark: str = ""
+
+    def log(self, logger: logging.Logger) -> None:
+        """Log the line."""
+        remark = "the last line says why" if self.verdict == FAILS else self.remark  # the error tells it in full
+        logger.info("%s: %s%s", self.subject, self.verdict, f" ({remark})" if remark else "")
 
 
 def check(
@@ -80,38 +84,19 @@ def check(
     started_at, began, ending = clock.now(), clock.monotonic(), Ending()
     checks: list[Check] = []
     try:
-        scopes = _scopes(settings, state, rows_signature, clock)
-        for found in chain(_settings(unknown), _checks(settings, clock), scopes):
+        remark = f"unknown: {', '.join(unknown)}; a run ignores them: remove or correct them"
+        first = [Check("Settings", FAILS, remark)] if unknown else []
+        for found in chain(first, _checks(settings, clock), _scopes(settings, state, rows_signature, clock)):
             checks.append(found)
-            _log_check(found, logger)
-        _fail(checks)
+            found.log(logger)
+        if failed := [f"{each.subject}: {each.remark}" for each in checks if each.verdict == FAILS]:
+            raise TapError("; ".join(failed))  # noqa: TRY301 - the page tells it, too
     except BaseException as error:
         ending = Ending.of(error, describe)
         raise
     finally:
-        shown = [(_KINDS[verdict], subject, verdict, remark) for subject, verdict, remark in checks]
+        shown = [(_KINDS[each.verdict], *each) for each in checks]
         write_checks(settings, ending, started_at, clock.monotonic() - began, shown)
-
-
-def _settings(unknown: Sequence[str]) -> Iterator[Check]:
-    if unknown:
-        yield (
-            "Settings",
-            FAILS,
-            f"unknown: {', '.join(unknown)}; a run ignores them: remove or correct them",
-        )
-
-
-def _log_check(found: Check, logger: logging.Logger) -> None:
-    subject, verdict, remark = found
-    if verdict == FAILS:
-        remark = "the last line says why"  # the error tells it in full
-    logger.info("%s: %s%s", subject, verdict, f" ({remark})" if remark else "")
-
-
-def _fail(checks: Sequence[Check]) -> None:
-    if failed := [f"{subject}: {remark}" for subject, verdict, remark in checks if verdict == FAILS]:
-        raise TapError("; ".join(failed))
 
 
 def list_segments(settings: Settings, *, clock: Clock, logger: logging.Logger) -> None:
@@ -119,13 +104,10 @@ def list_segments(settings: Settings, *, clock: Clock, logger: logging.Logger) -
     try:
         client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_BRAZE_TIMEOUT_SECONDS)
         segments = [*islice(client.segments(), _MAX_COUNTED_SEGMENTS + 1)]
-    except AuthError as error:
-        lacks = error.status != HTTPStatus.UNAUTHORIZED
+    except TapError as error:
+        lacks = isinstance(error, AuthError) and error.status != HTTPStatus.UNAUTHORIZED
         reason = "the key lacks the permission segments.list" if lacks else str(error)
         logger.info("The segments of this workspace cannot be listed: %s", reason)
-        return
-    except TapError as error:
-        logger.info("The segments of this workspace cannot be listed: %s", error)
         return
     if not segments:
         logger.info("This workspace has no segment: make one in Braze, without filters for all users")
@@ -141,9 +123,9 @@ def list_segments(settings: Settings, *, clock: Clock, logger: logging.Logger) -
 def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
     yield from _in_braze(settings, clock)
     if bucket_url := settings.bucket_url:
-        yield _bucket(bucket_url, settings, clock)
+        yield _attempt("Bucket", lambda: _bucket(bucket_url, settings, clock))
     if fingerprints_url := settings.fingerprints_url:
-        yield _fingerprints(fingerprints_url, settings, clock)
+        yield _attempt("Fingerprints", lambda: _fingerprints(fingerprints_url, settings, clock))
     if settings.identifiers_url:
         yield _attempt("Identifiers", lambda: Identifiers(settings, clock=clock).summary())
     if scheduler := settings.dask_scheduler:
@@ -152,7 +134,7 @@ def _checks(settings: Settings, clock: Clock) -> Iterator[Check]:
         yield _batch_folder(settings.batch_config, clock)
     yield _attempt("Spool directory", lambda: _spool(Spool(settings.spool_dir, clock=clock)))
     for permission in _permissions(settings):
-        yield f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT
+        yield Check(f"Permission {permission}", UNKNOWN, _ONLY_AN_EXPORT)
 
 
 def _scopes(
@@ -165,7 +147,7 @@ def _scopes(
     for segment_id in dict.fromkeys(settings.segment_ids):
         subject = f"Next export of segment {segment_id}"
         if state is None:
-            yield subject, UNKNOWN, "STATE decides if it is incremental: give that of the last run with --state"
+            yield Check(subject, UNKNOWN, "STATE decides if it is incremental: give that of the last run with --state")
             continue
         last = bookmarks.get((SEGMENT, segment_id))
         complete = last.complete if last else None
@@ -177,105 +159,96 @@ def _scopes(
             if scope.is_due_by_age and settings.fingerprints_url
             else ""
         )
-        yield subject, WORKS, f"{scope}{first}{unsure}"
+        yield Check(subject, WORKS, f"{scope}{first}{unsure}")
 
 
 def _in_braze(settings: Settings, clock: Clock) -> Iterator[Check]:
     """Check the key and what it gives access to; an unknown key, or no response, ends the requests to Braze."""
     segment_ids = [] if settings.is_resync else list(dict.fromkeys(settings.segment_ids))
-    asked: list[_Asked] = []
+    checks: list[Check] = []
+    statuses: set[int | None] = set()
     try:
         client = Braze(settings.api_url, settings.api_key, clock=clock, patience=_BRAZE_TIMEOUT_SECONDS)
-        asked += [_segment(client, segment_id) for segment_id in segment_ids]
+        for segment_id in segment_ids:
+            ask = partial(_segment_name, client, segment_id)
+            checks.append(_asked(f"Segment {segment_id}", "segments.details", ask, statuses))
         if settings.discover_custom_attributes or not segment_ids:
-            asked.append(_custom_attributes(client, needed=settings.discover_custom_attributes))
+            permission, needs_it = "custom_attributes.get", settings.discover_custom_attributes
+            ask = partial(_first_attribute, client)
+            checks.append(_asked(f"Permission {permission}", permission, ask, statuses, needs_it=needs_it))
     except TapError as error:
         missing = "a key that works"
         if isinstance(error, BrazeError) and error.status is None:
             missing = "a response from Braze"
-            yield _BRAZE, FAILS, str(error)
-            yield _KEY, UNKNOWN, f"without {missing}"
+            yield Check(_BRAZE, FAILS, str(error))
+            yield Check(_KEY, UNKNOWN, f"without {missing}")
         else:
-            yield _KEY, FAILS, str(error)
-        for segment_id in segment_ids:
-            yield f"Segment {segment_id}", UNKNOWN, f"without {missing}"
+            yield Check(_KEY, FAILS, str(error))
+        yield from (Check(f"Segment {segment_id}", UNKNOWN, f"without {missing}") for segment_id in segment_ids)
         return
-    yield _key({each.status for each in asked})
-    yield from (each.check for each in asked)
-
-
-def _key(statuses: Collection[int | None]) -> Check:
     if not _KEY_IS_KNOWN.isdisjoint(statuses):
-        return _KEY, WORKS, ""
-    return _KEY, UNKNOWN, _NO_PERMISSION if statuses == {HTTPStatus.FORBIDDEN} else _ONLY_REFUSALS
+        yield Check(_KEY, WORKS)
+    else:
+        yield Check(_KEY, UNKNOWN, _NO_PERMISSION if statuses == {HTTPStatus.FORBIDDEN} else _ONLY_REFUSALS)
+    yield from checks
 
 
-def _segment(client: Braze, segment_id: str) -> _Asked:
-    subject = f"Segment {segment_id}"
+def _segment_name(client: Braze, segment_id: str) -> str:
+    name = client.segment_details(segment_id).get("name", "")
+    return foreign_text(name) if isinstance(name, str) else ""
+
+
+def _first_attribute(client: Braze) -> str:
+    next(client.custom_attributes(), None)
+    return ""
+
+
+def _asked(
+    subject: str, permission: str, ask: Callable[[], str], statuses: set[int | None], *, needs_it: bool = False
+) -> Check:
+    """Make a check by a request, and note the status of its response.
+
+    Raises:
+        BrazeError: The key is wrong, or there is no response: then nothing else can be asked of Braze.
+    """
     try:
-        name = client.segment_details(segment_id).get("name", "")
-    except AuthError as error:
-        return _Asked((subject, UNKNOWN, _lacks("segments.details", error)), error.status)
+        remark = ask()
     except BrazeError as error:
-        return _Asked((subject, FAILS, _told(error)), error.status)
-    return _Asked((subject, WORKS, foreign_text(name) if isinstance(name, str) else ""), HTTPStatus.OK)
+        if error.status in {None, HTTPStatus.UNAUTHORIZED}:
+            raise
+        statuses.add(error.status)
+        if not isinstance(error, AuthError):
+            return Check(subject, FAILS, str(error))
+        if needs_it:
+            return Check(subject, FAILS, f"{error}; or switch discover_custom_attributes off")
+        return Check(subject, UNKNOWN, f"the key lacks the permission {permission}")  # it proves nothing about exports
+    statuses.add(HTTPStatus.OK)
+    return Check(subject, WORKS, remark)
 
 
-def _custom_attributes(client: Braze, *, needed: bool) -> _Asked:
-    permission = "custom_attributes.get"
-    subject = f"Permission {permission}"
-    try:
-        next(client.custom_attributes(), None)
-    except AuthError as error:
-        remark = _lacks(permission, error)
-        if needed:
-            return _Asked((subject, FAILS, f"{error}; or switch discover_custom_attributes off"), error.status)
-        return _Asked((subject, UNKNOWN, remark), error.status)
-    except BrazeError as error:
-        return _Asked((subject, FAILS, _told(error)), error.status)
-    return _Asked((subject, WORKS, ""), HTTPStatus.OK)
+def _bucket(url: str, settings: Settings, clock: Clock) -> str:
+    bucket = Bucket(url, settings.bucket_options, clock=clock)
+    if problem := bucket.check():
+        raise TapError(problem)
+    return bucket.without_folder() or "it can be listed"
 
 
-def _told(error: BrazeError) -> str:
-    """Word the remark for a response that refuses; without any response nothing else can be asked of Braze."""
-    if error.status is None:
-        raise error
-    return str(error)
-
-
-def _lacks(permission: str, error: AuthError) -> str:
-    """Word the remark for a 403, which proves nothing about exports; a 401 is raised, since the key itself is wrong."""
-    if error.status == HTTPStatus.UNAUTHORIZED:
-        raise error
-    return f"the key lacks the permission {permission}"
-
-
-def _bucket(bucket_url: str, settings: Settings, clock: Clock) -> Check:
-    try:
-        bucket = Bucket(bucket_url, settings.bucket_options, clock=clock)
-        if problem := bucket.check():
-            return "Bucket", FAILS, problem
-        return "Bucket", WORKS, bucket.without_folder() or "it can be listed"
-    except TapError as error:
-        return "Bucket", FAILS, str(error)
-
-
-def _fingerprints(url: str, settings: Settings, clock: Clock) -> Check:
+def _fingerprints(url: str, settings: Settings, clock: Clock) -> str:
     from tap_braze_export.fingerprints.store import Store  # noqa: PLC0415 - an extra
 
-    subject, verdict, problem = _attempt(
-        "Fingerprints", lambda: Store(url, settings.storage_options(url), None, clock).check()
-    )
-    return subject, verdict, problem or "they can be listed, written and removed"
+    Store(url, settings.storage_options(url), None, clock).check()
+    return "they can be listed, written and removed"
 
 
 def _batch_folder(config: Mapping[str, Any], clock: Clock) -> Check:
     """Try out the folder; in a bucket nothing is written."""
-    subject, files = "Batch files", BatchFiles.of(config, clock)
-    subject, verdict, problem = _attempt(subject, files.check)
-    if verdict == WORKS and not files.is_local:
-        return subject, UNKNOWN, "only a run writes to their storage"
-    return subject, verdict, problem or _space(Path(files.connect().root))
+    files = BatchFiles.of(config, clock)
+    found = _attempt("Batch files", files.check)
+    if found.verdict == FAILS:
+        return found
+    if files.is_local:
+        return found._replace(remark=_space(Path(files.connect().root)))
+    return found._replace(verdict=UNKNOWN, remark="only a run writes to their storage")
 
 
 def _spool(spool: Spool) -> str:
@@ -291,9 +264,9 @@ def _space(directory: Path) -> str:
 
 def _attempt(subject: str, attempt: Callable[[], str | None]) -> Check:
     try:
-        return subject, WORKS, attempt() or ""
+        return Check(subject, WORKS, attempt() or "")
     except TapError as error:
-        return subject, FAILS, str(error)
+        return Check(subject, FAILS, str(error))
 
 
 def _permissions(settings: Settings) -> Iterator[str]:
