@@ -13,7 +13,7 @@ from tap_braze_export.schema.table import EXPORTED_AT
 from tap_braze_export.schema.user_object import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from singer_sdk.singerlib import Catalog
     from singer_sdk.singerlib.catalog import CatalogEntry
@@ -22,11 +22,21 @@ if TYPE_CHECKING:
 
 _TABLES = {table.stream: table for table in TABLES}
 _MOST_ERRORS = 5
-_NAMES = ("stream", "stream_alias", "table_name", "table-name", "schema-name")
-"""Members that would rename a stream."""
-_REPLICATION_METHODS = ("replication_method", "replication-method", "forced-replication-method")
-_REPLICATION_KEYS = ("replication_key", "replication-key", "valid-replication-keys", "bookmark-properties")
-_VIEW = ("is_view", "is-view", "view-key-properties")
+_NO_KEY = "has no {}, since rows cannot say when a user changed"
+_REFUSED = {
+    **dict.fromkeys(
+        ("stream", "stream_alias", "table_name", "table-name", "schema-name"),
+        "cannot be renamed by {}: use stream_maps with __alias__",
+    ),
+    **dict.fromkeys(
+        ("replication_method", "replication-method", "forced-replication-method"),
+        f"has no {{}} but {REPLICATION_FULL_TABLE}, since rows cannot say when a user changed: the setting incremental"
+        " asks Braze for changed users",
+    ),
+    **dict.fromkeys(("replication_key", "replication-key", "valid-replication-keys", "bookmark-properties"), _NO_KEY),
+    **dict.fromkeys(("is_view", "is-view", "view-key-properties"), "is no view: leave {} out"),
+}
+"""Words of a stream's entry, or its metadata, that say more than the tap can do, and why."""
 _INCLUSIONS = {None, *(inclusion.value for inclusion in Metadata.InclusionType)}
 
 
@@ -52,14 +62,7 @@ def declared_streams(catalog: Catalog | None, as_given: Mapping[str, Any]) -> di
             properties = always | (schema.get("properties") or {})
             declarations[name] = Declaration.of(table, {**schema, "properties": properties})
             errors += declarations[name].errors
-            root: dict[str, Any] = next(
-                (each["metadata"] for each in given.get("metadata", ()) if not each["breadcrumb"]), {}
-            )
-            errors += _stream_errors(name, {**given, **root})
-            errors += _inclusion_errors(name, given.get("metadata", ()))
-            keys = [given.get("key_properties"), root.get("table-key-properties")]
-            entry.key_properties, problem = _keys(table, [key for key in keys if key])
-            errors += problem
+            errors += _errors(table, entry, given)
     if errors:
         more = [f"and {len(errors) - _MOST_ERRORS} more"] if len(errors) > _MOST_ERRORS else []
         raise ConfigError(f"catalog: {'; '.join([*errors[:_MOST_ERRORS], *more])}")
@@ -78,41 +81,24 @@ def _add_columns(entry: CatalogEntry, always: Mapping[str, Any]) -> None:
         entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
 
 
-def _stream_errors(name: str, said: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a stream's entry and its metadata say about more than columns, and cannot be."""
-    for word in _NAMES:
-        if said.get(word) not in (None, "", name):
-            yield f"{name} cannot be renamed by {word}: use stream_maps with __alias__"
-    for word in _REPLICATION_METHODS:
-        if said.get(word) not in (None, "", REPLICATION_FULL_TABLE):
-            yield (
-                f"{name} has no {word} but {REPLICATION_FULL_TABLE}, since rows cannot say when a user changed:"
-                " the setting incremental asks Braze for changed users"
-            )
-    for word in _REPLICATION_KEYS:
-        if said.get(word):
-            yield f"{name} has no {word}, since rows cannot say when a user changed"
-    for word in _VIEW:
-        if said.get(word):
-            yield f"{name} is no view: leave {word} out"
-
-
-def _inclusion_errors(name: str, metadata: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the words of `inclusion` that mean nothing."""
+def _errors(table: Table, entry: CatalogEntry, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a stream's entry says about more than columns, and cannot be; set the key that SCHEMA names."""
+    metadata = given.get("metadata", ())
+    root: dict[str, Any] = next((each["metadata"] for each in metadata if not each["breadcrumb"]), {})
+    for word, reason in _REFUSED.items():
+        if {**given, **root}.get(word) not in (None, "", False, [], table.stream, REPLICATION_FULL_TABLE):
+            yield f"{table.stream} {reason.format(word)}"
     for item in metadata:
         if (inclusion := item["metadata"].get("inclusion")) not in _INCLUSIONS:
-            yield f"{'.'.join([name, *item['breadcrumb'][1::2]])} has the inclusion {inclusion}, which is none"
-
-
-def _keys(table: Table, given: Iterable[list[str]]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the key that SCHEMA names, and what is wrong with the given ones: a key must be unique and never null."""
-    key = table.keys
-    for names in given:
+            place = ".".join([table.stream, *item["breadcrumb"][1::2]])
+            yield f"{place} has the inclusion {inclusion}, which is none"
+    entry.key_properties = table.keys
+    for names in filter(None, (given.get("key_properties"), root.get("table-key-properties"))):
+        # A key must be unique and never null.
         if not {*table.keys} <= {*names} <= {*_always(table)} or len({*names}) < len(names):
-            wrong, own = ", ".join(map(str, names)), ", ".join(table.keys)
-            return table.keys, [
-                f"{table.stream} cannot have the key {wrong}: it can be {own}, in any order, and {EXPORTED_AT} with it"
-            ]
-        if {*key} == {*table.keys}:
-            key = tuple(names)
-    return key, []
+            yield (
+                f"{table.stream} cannot have the key {', '.join(map(str, names))}: it can be {', '.join(table.keys)},"
+                f" in any order, and {EXPORTED_AT} with it"
+            )
+        elif {*entry.key_properties} == {*table.keys}:
+            entry.key_properties = tuple(names)
