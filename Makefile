@@ -41,7 +41,7 @@ PYTEST := .venv/bin/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile
 # Of the quick ones, few wait.
 QUICK := --numprocesses=$(shell nproc) --dist=worksteal -m "not external and not slow and not night"
 
-.PHONY: help setup demo check test night night-tests soak loaders lowest newest audit fuzz lint bench generate clean
+.PHONY: help setup demo check test night night-tests soak loaders lowest newest audit fuzz lint bench findings generate clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -116,6 +116,9 @@ lint: .venv/.synced ## check style, format, types and the order of imports
 
 bench: setup ## measure the tap, in 15 minutes; BENCH_ARGS=--quick for a glance
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
+
+findings: ## run what surprised us in other software: is it still so?
+	@for each in findings/*.sh; do echo "$$each"; bash "$$each" 2>/dev/null; done
 
 generate: setup ## rewrite what is derived from the tap's settings and streams
 	.venv/bin/python scripts/generate_docs.py
