@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tap_braze_export.clock import Clock
-from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
+from tap_braze_export.resync.requests import plan_requests
 from tap_braze_export.sandbox import Sandbox
 from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock
@@ -94,7 +94,7 @@ def long_list(folder: Path, rows: int) -> None:
     identifiers = Identifiers(Settings(api_url="u", api_key="k", identifiers_url=str(path)), clock=Clock())
     identifiers.fingerprint(b"key")
     hashed = time.monotonic()
-    count = sum(len(request.identifiers) for request in plan_requests(identifiers))
+    count = sum(len(request) for request in plan_requests(identifiers))
     took = time.monotonic() - hashed
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(

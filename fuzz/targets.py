@@ -30,9 +30,9 @@ from tap_braze_export.fingerprints.lifecycle import Confirmed
 from tap_braze_export.http.session import Session
 from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.progress import Progress
-from tap_braze_export.resync.id_requests import plan_requests
 from tap_braze_export.resync.identifiers import Identifiers
 from tap_braze_export.resync.lifecycle import Resync
+from tap_braze_export.resync.requests import plan_requests, request_body
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.settings import Settings
 from tap_braze_export.singer.command import describe
@@ -187,7 +187,7 @@ def identifiers(data: bytes) -> None:
         found = Identifiers(given, clock=FakeClock())
         found.fingerprint(b"key")
         for request in plan_requests(found):
-            json.dumps(request.body(RequestedFields.of(()))).encode()
+            json.dumps(request_body(request, RequestedFields.of(()))).encode()
 
 
 def callbacks(data: bytes) -> None:

@@ -123,18 +123,20 @@ class RequestPacer:
 
     The headers tell a window's limit and end but not its length; that is inferred from where it ends. Requests are
     spread evenly rather than sent in a burst at a window's start, because nobody knows how far Braze's clock is from
-    ours. The first one is sent alone, since its response tells the rate; without headers 250 a minute are assumed,
-    the lowest default. Braze counts a request when it arrives, which may be in the window after the one in which it
-    was sent: each request without a response counts against what remains in the present window, whichever that is.
+    ours. Without headers 250 a minute are assumed, the lowest default. Braze counts a request when it arrives, which
+    may be in the window after the one in which it was sent: each request without a response counts against what
+    remains in the present window, whichever that is.
     Source: https://www.braze.com/docs/api/api_limits
 
     Args:
         requests_per_minute: Never more than this, whatever Braze allows.
+
+    Attributes:
+        interval: Seconds between two requests.
     """
 
     def __init__(self, requests_per_minute: int | None = None) -> None:
         self._cap = requests_per_minute
-        self._first_has_ended = False
         self._in_flight = 0
         self._due = 0.0
         self._not_before = 0.0
@@ -147,15 +149,13 @@ class RequestPacer:
         self._set_interval()
 
     def wait(self, now: float) -> float:
-        """Seconds until the next request may be sent; infinite if a response must come first."""
-        if self._in_flight and not self._first_has_ended:
-            return math.inf
+        """Seconds until the next request may be sent, or until that may be known."""
         at = max(self._due - self._tolerance, self._not_before)
         next_window = self._ends_at + self._window * (1 - _USED_SHARE)
         if self._in_flight >= self._remaining and now < next_window:
             at = max(at, next_window)
         elif self._in_flight >= self._opening and now >= self._ends_at:
-            return math.inf  # others may use up as much of the new window as they did of the last one
+            at = max(at, now + self.interval)  # others may use up as much of the new window as they did of the last one
         return min(max(0.0, at - now), _MAX_WAIT_SECONDS)
 
     @property
@@ -168,7 +168,7 @@ class RequestPacer:
     def sent(self, now: float) -> None:
         """Count a request that is sent now."""
         self._in_flight += 1
-        self._due = max(self._due, now) + self._interval
+        self._due = max(self._due, now) + self.interval
 
     def responded(self, rate_limit: RateLimit, now: float, *, time_of_day: float) -> None:
         """Learn from the headers of the response to a request that was sent.
@@ -178,7 +178,7 @@ class RequestPacer:
             now: Seconds of the monotonic clock.
             time_of_day: Ours, for a Braze that does not say its own.
         """
-        self._first_has_ended, self._pause = True, 1.0
+        self._pause = 1.0
         self._in_flight -= 1
         limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(time_of_day)
         if not limit or limit < 0 or left is None:
@@ -188,7 +188,7 @@ class RequestPacer:
         if (limit, window) != (self._limit, self._window):
             self._limit, self._window = limit, window
             self._set_interval()
-            self._due = min(self._due, now + self._interval)
+            self._due = min(self._due, now + self.interval)
         ends_at = now + min(left, window)
         reset = rate_limit.reset if rate_limit.reset and rate_limit.ends_at_a_time else int(ends_at)
         if remaining is None or (reset < self._reset and now < self._ends_at):
@@ -207,7 +207,6 @@ class RequestPacer:
             until: When the window ends, 0 if unknown.
             now: Seconds of the monotonic clock.
         """
-        self._first_has_ended = True
         self._in_flight -= 1
         if until:
             self._ends_at, self._remaining = min(self._ends_at, until), math.inf
@@ -221,7 +220,7 @@ class RequestPacer:
         """Space requests so that any window of the limit's and the cap's length holds no more than it may."""
         limits = [(self._limit, self._window), *([(self._cap, _MINUTE)] if self._cap else [])]
         rate = min(limit / window for limit, window in limits) * _USED_SHARE
-        self._interval = 1 / rate
+        self.interval = 1 / rate
         # A late request may catch up this many seconds; the other half of the slack is the network's.
         self._tolerance = min(limit / rate - window for limit, window in limits) / 2
 

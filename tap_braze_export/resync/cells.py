@@ -6,9 +6,7 @@ import re
 import unicodedata
 from typing import Any
 
-from tap_braze_export.resync.identifiers_file import EXTERNAL_ID, USER_ALIAS
-
-EMAIL, PHONE = "email", "phone"
+EXTERNAL_ID, USER_ALIAS, EMAIL, PHONE = "external_id", "user_alias", "email", "phone"
 _MAX_CHARS = 2_000
 _MAX_WHOLE_FLOAT = 2**53 - 1
 """Floats beyond it may have lost digits."""

@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tap_braze_export.errors import ConfigError
-from tap_braze_export.resync.cells import identifier_text, without_placeholder
-from tap_braze_export.resync.identifiers_file import ALIAS_COLUMNS, PLAIN_KINDS, USER_ALIAS
+from tap_braze_export.resync.cells import USER_ALIAS, identifier_text, without_placeholder
+from tap_braze_export.resync.identifiers_file import ALIAS_COLUMNS, PLAIN_KINDS
 from tap_braze_export.resync.identifiers_files import IdentifiersFiles
 from tap_braze_export.settings import IDENTIFIER_KINDS
 

@@ -16,6 +16,7 @@ import msgspec
 
 from tap_braze_export.errors import ConfigError, unknown_names
 from tap_braze_export.files.formats import GZIP_MAGIC, HEAD_BYTES, encoding_of, foreign_format
+from tap_braze_export.resync.cells import EXTERNAL_ID, USER_ALIAS
 from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     Cells = dict[str, Any] | None
 
-EXTERNAL_ID, USER_ALIAS = "external_id", "user_alias"
 PLAIN_KINDS = tuple(kind for kind in IDENTIFIER_KINDS.values() if kind != USER_ALIAS)
 """Kinds that are a single text; each is a column of the file."""
 ALIAS_COLUMNS = ("alias_name", "alias_label")

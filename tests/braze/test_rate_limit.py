@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,12 +123,16 @@ def test_braze_clock_may_differ_from_ours(tmp_path: Path, behind: float) -> None
     assert braze.violations == 0
 
 
-def test_first_request_goes_alone() -> None:
+def test_first_request_goes_alone(tmp_path: Path) -> None:
     """Nobody knows the limit before the first response."""
-    pacer = RequestPacer()
+    clock = FakeClock()
+    braze = ScriptedBraze(clock, limit=2_500, seconds=60)
 
-    assert sent_until_wait(pacer, FULL_MINUTE) == 1
-    assert pacer.wait(FULL_MINUTE + 1_000) == math.inf
+    SimulatedRun(braze, tmp_path, emails=emails(17), threads=SimulatedThreads(clock, latency=7.0))
+
+    first, *others = [at - braze.times[0] for at in braze.times]
+    assert (first, len(others)) == (0, 16)
+    assert 7 <= min(others) <= max(others) < 9
 
 
 def test_assumes_250_a_minute_without_headers() -> None:

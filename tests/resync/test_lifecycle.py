@@ -41,7 +41,7 @@ def test_rows_of_a_group_carry_the_time_of_its_first_response(tmp_path: Path) ->
     run = SimulatedRun(braze, tmp_path, emails=emails(60), threads=SimulatedThreads(clock, latency=1.0))
 
     assert [name for name, _, _ in run.files] == ["requests 0-49", "requests 50-59"]
-    assert run.files[0][1] == "2027-01-15T08:00:00.500000Z"
+    assert run.files[0][1] == "2027-01-15T08:00:01.500000Z"
     assert run.files[1][1] > run.files[0][1]
 
 

@@ -1,11 +1,13 @@
-"""A resync without network and waiting: a scripted Braze on simulated time, one thread."""
+"""A resync without network and waiting: a scripted Braze on simulated time, one thread at a time."""
 
 from __future__ import annotations
 
 import heapq
 import random
-from concurrent.futures import Future
-from functools import partial
+import threading
+from collections import deque
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
@@ -13,10 +15,10 @@ from typing_extensions import override
 
 from tap_braze_export.braze.client import IdsResponse
 from tap_braze_export.braze.rate_limit import RateLimit
+from tap_braze_export.clock import Clock
 from tap_braze_export.errors import BrazeError, RateLimitError
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.resync.lifecycle import Resync
-from tap_braze_export.resync.request_pool import RequestThreads
 from tap_braze_export.sandbox.limits import RateLimit as Window
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.settings import Settings
@@ -24,7 +26,6 @@ from tap_braze_export.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-    from threading import Condition
 
     from tap_braze_export.deliveries import Delivery
     from tests.support.fakes import FakeClock
@@ -33,8 +34,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class SimulatedThreads(RequestThreads):
-    """Makes each call on its way and delivers its result later; waiting moves the clock there.
+class _EndedError(BaseException):
+    """Ends a thread whose simulation has ended."""
+
+
+class SimulatedThreads(Executor):
+    """Threads of which one runs at a time: waiting moves the clock to whatever happens next, and costs no time.
 
     Args:
         clock: Time.
@@ -45,6 +50,8 @@ class SimulatedThreads(RequestThreads):
         seed: Of the random jitter.
 
     Attributes:
+        clock: The same time; to sleep by it lets other threads run.
+        max_threads: Calls at a time.
         most_in_flight: The highest number of requests without a response.
     """
 
@@ -58,62 +65,158 @@ class SimulatedThreads(RequestThreads):
         stuck: int = 0,
         seed: int = 1,
     ) -> None:
-        super().__init__(0)
-        self.clock = clock
+        self.clock = _SimulatedClock(clock, self)
+        self.max_threads = 1
         self.most_in_flight = 0
+        self._time = clock
         self._latency = latency
         self._jitter = jitter
         self._travel = travel
         self._stuck = stuck
         self._random = random.Random(seed)
-        self._submitted = self._in_flight = 0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._sent = self._in_flight = self._running = self._scheduled = 0
+        self._queue: deque[Callable[[], None]] = deque()
+        self._events: list[tuple[float, int, threading.Semaphore]] = []
+        """When which thread goes on."""
+        self._run_goes_on = threading.Semaphore(0)
+        self._own = threading.local()
+        self._ended = False
 
     @override
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
-        self._submitted += 1
-        self._in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        number, arrives = self._submitted, self.clock.elapsed + self._random.uniform(0, self._travel)
-        latency = 60.0 if number == self._stuck else self._latency
-        ends = max(arrives, self.clock.elapsed + latency + self._random.uniform(0, self._jitter))
+        future: Future[T] = _SimulatedFuture(self)
 
-        def arrive() -> None:
-            complete: Callable[[], None]
+        def call() -> None:
             try:
-                complete = partial(future.set_result, fn(*args, **kwargs))
+                future.set_result(fn(*args, **kwargs))
             except Exception as error:  # noqa: BLE001 - tests check it
-                complete = partial(future.set_exception, error)
-            self._at(ends, number, lambda: self._end(complete))
+                future.set_exception(error)
 
-        if self._travel:
-            self._at(arrives, number, arrive)
-        else:
-            arrive()
+        self._queue.append(call)
+        self._start()
         return future
 
-    def _at(self, time: float, number: int, event: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (time, number, event))
+    @override
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End every thread where it stands."""
+        self._ended = True
+        self._queue.clear()
+        self.advance(float("inf"))
 
-    def _end(self, complete: Callable[[], None]) -> None:
-        self._in_flight -= 1
-        complete()
+    def sleep(self, seconds: float) -> None:
+        """Let others run for so long; the run itself or one of the threads."""
+        turn = getattr(self._own, "turn", None)
+        if turn is None:
+            self.advance(self._time.elapsed + seconds)
+            self._time.elapsed += 0 if self._ended else max(0.0, seconds)
+            return
+        if not self._ended:
+            self._schedule(seconds, turn)
+            self._run_goes_on.release()
+            turn.acquire()
+        if self._ended:
+            raise _EndedError
+
+    def advance(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Let the threads run that go on until then, at most until something is done."""
+        while not done() and self._events and self._events[0][0] <= until:
+            at, _, turn = heapq.heappop(self._events)
+            self._time.elapsed = self._time.elapsed if self._ended else max(self._time.elapsed, at)
+            turn.release()
+            self._run_goes_on.acquire()
+
+    def wait_for(self, done: Callable[[], bool], seconds: float) -> None:
+        """Wait until something is done, at most this long."""
+        until = self._time.elapsed + seconds
+        self.advance(until, done)
+        if not done():
+            self._time.elapsed = max(self._time.elapsed, until)
+
+    def travel(self, respond: Callable[[], IdsResponse]) -> IdsResponse:
+        """Send a request to Braze and its response back."""
+        self._sent += 1
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        latency = 60.0 if self._sent == self._stuck else self._latency
+        arrives = self._random.uniform(0, self._travel)
+        ends = self._time.elapsed + max(arrives, latency + self._random.uniform(0, self._jitter))
+        if arrives:
+            self.sleep(arrives)
+        try:
+            return respond()
+        finally:
+            self.sleep(max(0.0, ends - self._time.elapsed))
+            self._in_flight -= 1
+
+    def _start(self) -> None:
+        while self._queue and self._running < self.max_threads:
+            self._running += 1
+            turn = threading.Semaphore(0)
+            threading.Thread(target=self._work, args=(self._queue.popleft(), turn), daemon=True).start()
+            self._schedule(0, turn)
+
+    def _work(self, call: Callable[[], None], turn: threading.Semaphore) -> None:
+        self._own.turn = turn
+        turn.acquire()
+        if not self._ended:
+            with suppress(_EndedError):
+                call()
+        self._running -= 1
+        self._start()
+        self._run_goes_on.release()
+
+    def _schedule(self, seconds: float, turn: threading.Semaphore) -> None:
+        self._scheduled += 1
+        heapq.heappush(self._events, (self._time.elapsed + max(0.0, seconds), self._scheduled, turn))
+
+
+class _SimulatedFuture(Future[T]):
+    """Waiting for it lets the threads run."""
+
+    def __init__(self, threads: SimulatedThreads) -> None:
+        super().__init__()
+        self._threads = threads
 
     @override
-    def pace(self, send_requests: Callable[[], None]) -> Future[None]:
-        """Start nothing: on one thread, requests are sent when the run polls or waits."""
-        return Future()
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if timeout is not None:
+            self._threads.wait_for(self.done, timeout)
+        return super().exception(0)
+
+
+class _SimulatedClock(Clock):
+    def __init__(self, time: FakeClock, threads: SimulatedThreads) -> None:
+        self._time = time
+        self._threads = threads
+        super().__init__()
+
+    @property
+    @override
+    def stopped(self) -> bool:
+        return self._time.stopped
 
     @override
-    def wait(self, changed: Condition, seconds: float) -> None:
-        until = self.clock.elapsed + seconds
-        if self._events and self._events[0][0] <= until:
-            at, _, event = heapq.heappop(self._events)
-            self.clock.elapsed = max(self.clock.elapsed, at)
-            event()
-        else:
-            self.clock.elapsed = until
+    def now(self) -> float:
+        return self._time.now()
+
+    @override
+    def monotonic(self) -> float:
+        return self._time.monotonic()
+
+    @override
+    def sleep(self, seconds: float) -> None:
+        self._threads.sleep(seconds)
+
+
+class _DistantBraze:
+    """A workspace at the other end of a network."""
+
+    def __init__(self, braze: ScriptedBraze, threads: SimulatedThreads) -> None:
+        self._braze = braze
+        self._threads = threads
+
+    def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
+        return self._threads.travel(lambda: self._braze.export_ids(body))
 
 
 class ScriptedBraze:
@@ -236,6 +339,10 @@ class SimulatedRun:
         **config: Any,
     ) -> None:
         clock = braze.clock
+        threads = threads or SimulatedThreads(clock)
+        given = {"api_url": "https://braze.example.com", "api_key": "key", "concurrent_requests": 16, **config}
+        settings = Settings.of(given)
+        threads.max_threads = settings.concurrent_requests
         place = Spool(str(spool), clock=clock)
         if not (place.root / "exports").exists():
             place.open()  # not again: in simulated time all that stands there is years old
@@ -248,16 +355,14 @@ class SimulatedRun:
         self.began = clock.true_time
         self.resync = Resync(
             RequestedFields.of(()),
-            client=braze,  # type: ignore[arg-type]
-            clock=clock,
+            client=_DistantBraze(braze, threads),  # type: ignore[arg-type]
+            clock=threads.clock,
             spool=place,
-            settings=Settings.of(
-                {"api_url": "https://braze.example.com", "api_key": "key", "concurrent_requests": 16, **config}
-            ),
+            settings=settings,
             state=state or {},
             rows_signature=rows_signature,
             lists_misses=True,
-            threads=threads or SimulatedThreads(clock),
+            threads=threads,
         )
         try:
             with self.resync:

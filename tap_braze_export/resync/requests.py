@@ -6,17 +6,15 @@ Source: https://www.braze.com/docs/api/endpoints/export/user_data/post_users_ide
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tap_braze_export.resync.cells import EMAIL
-from tap_braze_export.resync.identifiers_file import EXTERNAL_ID, USER_ALIAS
+from tap_braze_export.resync.cells import EMAIL, EXTERNAL_ID, USER_ALIAS
 from tap_braze_export.rows.decode import UnreadableLineError, decode_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from tap_braze_export.braze.client import IdsResponse
     from tap_braze_export.resync.identifiers import Identifier
@@ -30,40 +28,8 @@ _PARAMETERS = {EMAIL: "email_address"}
 """Braze's name for a kind, where it is another one."""
 _MAX_HELD_REQUESTS = 100
 
-
-@dataclass
-class Request:
-    """One request: external ids and aliases, or a single identifier of another kind.
-
-    Attributes:
-        has_no_fields: True if it asks for nothing but `braze_id`, to learn if Braze refuses the identifier itself.
-    """
-
-    identifiers: list[Identifier] = field(repr=False)
-    has_no_fields: bool = False
-
-    def body(self, fields: RequestedFields) -> dict[str, Any]:
-        """Its JSON; requests also the fields by which a user is matched with its identifier."""
-        names = set(fields.fields_to_export)
-        if fields.custom_attributes_to_export:
-            names.add("custom_attributes")  # this endpoint gives all of them or none
-        body: dict[str, Any] = {}
-        for identifier in self.identifiers:
-            if identifier.kind == EXTERNAL_ID:
-                names.add("external_id")
-                body.setdefault("external_ids", []).append(identifier.value)
-            elif identifier.kind == USER_ALIAS:
-                names.add("user_aliases")
-                alias = {"alias_name": identifier.value, "alias_label": identifier.alias_label}
-                body.setdefault("user_aliases", []).append(alias)
-            else:
-                body[_PARAMETERS.get(identifier.kind, identifier.kind)] = identifier.value
-        return {**body, "fields_to_export": ["braze_id"] if self.has_no_fields else sorted(names)}
-
-    def halves(self) -> Sequence[Request]:
-        """Two requests that together ask for the same; none if it has a single identifier."""
-        middle = len(self.identifiers) // 2
-        return (Request(self.identifiers[:middle]), Request(self.identifiers[middle:])) if middle else ()
+Request = list["Identifier"]
+"""The identifiers of one request: external ids and aliases, or a single one of another kind."""
 
 
 def plan_requests(identifiers: Iterable[Identifier]) -> Iterator[Request]:
@@ -76,17 +42,41 @@ def plan_requests(identifiers: Iterable[Identifier]) -> Iterator[Request]:
     filling: Request | None = None
     for identifier in identifiers:
         if identifier.kind not in _SHARING_KINDS:
-            held.append(Request([identifier]))
+            held.append([identifier])
         elif filling is None:
-            filling = Request([identifier])
+            filling = [identifier]
             held.append(filling)
         else:
-            filling.identifiers.append(identifier)
-        if filling and (len(filling.identifiers) == _MAX_IDENTIFIERS or len(held) > _MAX_HELD_REQUESTS):
+            filling.append(identifier)
+        if filling and (len(filling) == _MAX_IDENTIFIERS or len(held) > _MAX_HELD_REQUESTS):
             filling = None
         while held and held[0] is not filling:
             yield held.popleft()
     yield from held
+
+
+def request_body(request: Request, fields: RequestedFields | None) -> dict[str, Any]:
+    """The JSON of a request; asks also for the fields by which a user is matched with its identifier.
+
+    Args:
+        request: The identifiers.
+        fields: None to ask for `braze_id` alone.
+    """
+    names = set(fields.fields_to_export if fields else ["braze_id"])
+    if fields and fields.custom_attributes_to_export:
+        names.add("custom_attributes")  # this endpoint gives all of them or none
+    body: dict[str, Any] = {}
+    for identifier in request:
+        if identifier.kind == EXTERNAL_ID:
+            names.add("external_id")
+            body.setdefault("external_ids", []).append(identifier.value)
+        elif identifier.kind == USER_ALIAS:
+            names.add("user_aliases")
+            alias = {"alias_name": identifier.value, "alias_label": identifier.alias_label}
+            body.setdefault("user_aliases", []).append(alias)
+        else:
+            body[_PARAMETERS.get(identifier.kind, identifier.kind)] = identifier.value
+    return {**body, "fields_to_export": sorted(names) if fields else ["braze_id"]}
 
 
 class FoundUser(NamedTuple):
@@ -109,10 +99,9 @@ def match_response(request: Request, response: IdsResponse) -> tuple[list[FoundU
     """
     names = [_UserNames.of(user) for user in response.users]
     users = [FoundUser(name.braze_id, line) for name, line in zip(names, response.users, strict=True)]
-    first = request.identifiers[0]
-    if first.kind not in _SHARING_KINDS:
-        return users, [] if users else [first]
-    positions = {identifier.key: position for position, identifier in enumerate(request.identifiers)}
+    if request[0].kind not in _SHARING_KINDS:
+        return users, [] if users else request
+    positions = {identifier.key: position for position, identifier in enumerate(request)}
     nowhere = len(positions)
     matched: set[int] = set()
     user_positions: list[int] = []
@@ -120,7 +109,7 @@ def match_response(request: Request, response: IdsResponse) -> tuple[list[FoundU
         hits = [positions[key] for key in name.identifier_keys() if key in positions]
         matched.update(hits)
         user_positions.append(min(hits, default=nowhere))
-    misses = [identifier for position, identifier in enumerate(request.identifiers) if position not in matched]
+    misses = [identifier for position, identifier in enumerate(request) if position not in matched]
     if nowhere in user_positions:
         listed = {_key(item) for item in response.invalid_user_ids}
         misses = [identifier for identifier in misses if identifier.key in listed]

@@ -9,8 +9,8 @@ import pytest
 from tap_braze_export.braze.client import IdsResponse
 from tap_braze_export.braze.rate_limit import RateLimit
 from tap_braze_export.clock import Clock
-from tap_braze_export.resync.id_requests import match_response, plan_requests
 from tap_braze_export.resync.identifiers import Identifier, Identifiers
+from tap_braze_export.resync.requests import match_response, plan_requests
 from tap_braze_export.settings import Settings
 from tests.support.fakes import FakeClock
 from tests.support.resyncs import PEOPLE, bodies, resync
@@ -81,10 +81,10 @@ def test_alternating_kinds_fill_their_requests() -> None:
 
     planned = list(plan_requests(rows))
 
-    together = [len(request.identifiers) for request in planned if request.identifiers[0].kind == "external_id"]
+    together = [len(request) for request in planned if request[0].kind == "external_id"]
     assert together == [50, 50, 20]
     assert len(planned) == 123
-    firsts = [request.identifiers[0].row for request in planned]
+    firsts = [request[0].row for request in planned]
     assert firsts == sorted(firsts)
     assert list(plan_requests(rows)) == planned
 
@@ -97,7 +97,7 @@ def test_few_external_ids_before_many_addresses_are_not_held_back_for_ever() -> 
 
     first = next(plan_requests(unread))
 
-    assert first.identifiers == rows[:1]
+    assert first == rows[:1]
     assert sum(1 for _ in unread) > 99_000
 
 
