@@ -11,16 +11,13 @@ import threading
 import time
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import msgspec
 from typing_extensions import override
 
 from tap_braze_export.errors import ConfigError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_CHUNK_LINES_BYTES = 8 * _MAX_BODY_BYTES
@@ -51,40 +48,25 @@ class _Request(http.server.BaseHTTPRequestHandler):
     sys_version = ""
     protocol_version = "HTTP/1.1"
 
-    @override
-    def parse_request(self) -> bool:
-        """Refuse HTTP/0.9, whose responses have no status."""
-        is_readable = super().parse_request()
-        if is_readable and self.request_version == "HTTP/0.9":
-            self.request_version = "HTTP/1.0"
-            self._respond(HTTPStatus.NOT_FOUND)
-            return False
-        return is_readable
-
     def do_POST(self) -> None:
         """Receive Braze's message that an export is complete."""
-        try:
+        status, callbacks = HTTPStatus.NOT_FOUND, self.server.callbacks
+        with suppress(ValueError):
             url = urlsplit(self.path)
-        except ValueError:
-            self._respond(HTTPStatus.NOT_FOUND)
-            return
-        token = parse_qs(url.query).get("token", [""])[-1]
-        if not self.server.callbacks.expects(url.path, token):
-            self._respond(HTTPStatus.NOT_FOUND)
-            return
-        self.server.prefer(self.connection)
+            token = parse_qs(url.query).get("token", [""])[-1]
+            # HTTP/0.9 has no status: its caller would not learn that it was received.
+            if callbacks.expects(url.path, token) and self.request_version != "HTTP/0.9":
+                status = HTTPStatus.OK if self._receive(token) else HTTPStatus.BAD_REQUEST
+        self._respond(status)
+
+    def _receive(self, token: str) -> bool:
+        """Receive a body; False if it cannot be read."""
         try:
             success = msgspec.json.decode(self._body(), type=_Body).success
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _UnreadableBodyError):
-            self._respond(HTTPStatus.BAD_REQUEST)
-            return
+            return False
         if success:
             self.server.callbacks.receive(token)
-        self._respond(HTTPStatus.OK)
-
-    @override
-    def handle_expect_100(self) -> bool:
-        """Let a caller that asks first wait for its answer until the token is checked."""
         return True
 
     def _body(self) -> bytes:
@@ -94,17 +76,12 @@ class _Request(http.server.BaseHTTPRequestHandler):
             _UnreadableBodyError: If it cannot be read, or is too large.
         """
         coding = self.headers.get("Transfer-Encoding", "identity").strip().lower()
-        length = self.headers.get("Content-Length")
-        if coding not in {"identity", "chunked"}:
-            raise _UnreadableBodyError
-        if coding == "identity" and length is not None and not (length.isdecimal() and int(length) <= _MAX_BODY_BYTES):
-            raise _UnreadableBodyError
-        if self.headers.get("Expect", "").strip().lower() == "100-continue" and self.request_version != "HTTP/1.0":
-            self.send_response_only(HTTPStatus.CONTINUE)
-            self.end_headers()
+        length = self.headers.get("Content-Length", "")
         if coding == "chunked":
             return self._chunks()
-        return self.rfile.read(int(length)) if length is not None else self._until_object()
+        if not (coding == "identity" and length.isdecimal() and int(length) <= _MAX_BODY_BYTES):
+            raise _UnreadableBodyError
+        return self.rfile.read(int(length))
 
     def _chunks(self) -> bytes:
         body = bytearray()
@@ -128,17 +105,6 @@ class _Request(http.server.BaseHTTPRequestHandler):
             raise _UnreadableBodyError
         return int(digits, 16)
 
-    def _until_object(self) -> bytes:
-        """Read a body without any length: until it is whole, as its caller may not close the connection."""
-        body = bytearray()
-        while len(body) <= _MAX_BODY_BYTES and (piece := self.rfile.read1(_MAX_BODY_BYTES)):
-            body += piece
-            if body.rstrip().endswith(b"}"):
-                with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    msgspec.json.decode(body)
-                    return bytes(body)
-        raise _UnreadableBodyError
-
     @override
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Respond 404 to other methods and broken requests."""
@@ -157,11 +123,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Gives each caller a thread and limited seconds, however slowly its bytes come.
-
-    Above a number of callers the oldest is cut off, so that those who only hold connections keep Braze's call out for
-    no moment; a caller with a known token counts as the youngest.
-    """
+    """Gives each caller a thread and limited seconds; of too many callers the oldest is cut off."""
 
     daemon_threads = True
     request_queue_size = _MAX_CALLERS
@@ -170,8 +132,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._callers: dict[Any, float] = {}
-        """By connection, the time when it came; the next one to be cut off is the first."""
+        self._callers: dict[Any, float] = {}  # by connection, the time when it came
         self._lock = threading.Lock()
         super().__init__(address, _Request)
 
@@ -182,12 +143,6 @@ class _Server(http.server.ThreadingHTTPServer):
                 self._cut_off(next(iter(self._callers)))
             self._callers[request] = time.monotonic()
         return True
-
-    def prefer(self, request: Any) -> None:
-        """Cut this caller off after all others that are there now."""
-        with self._lock:
-            if since := self._callers.pop(request, None):
-                self._callers[request] = since
 
     @override
     def shutdown_request(self, request: Any) -> None:
@@ -249,9 +204,7 @@ class Callbacks:
             threading.Thread(target=self._server.serve_forever, args=(0.1,), name="callback", daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop listening."""
         if self._server:
             self._server.shutdown()

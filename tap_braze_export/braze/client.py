@@ -6,23 +6,22 @@ import importlib.metadata
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from tap_braze_export.braze import endpoints
-from tap_braze_export.braze.ids_body import NoAnswerError, read_ids_body
 from tap_braze_export.braze.rate_limit import RateLimit, other_time
 from tap_braze_export.braze.responses import (
     MAX_ERROR_BYTES,
     SHORTEST_IDENTIFIER_CHARS,
+    Received,
     failed,
     json_content,
+    read_ids_body,
     refused,
-    succeeded,
     success_content,
-    unanswered,
 )
 from tap_braze_export.errors import BrazeError, ConfigError, texts_in
 from tap_braze_export.http.addresses import is_web_address
@@ -41,7 +40,7 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 10
 _PATIENCE_SECONDS = 600
-_SHOWN_IN_SECONDS = 120
+_SHOWN_IN_MINUTES = 2
 _MAX_USERS = 10**12
 """A larger estimate is none."""
 _SEGMENTS_PER_PAGE = 100
@@ -85,14 +84,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-class _Accepted(NamedTuple):
-    """A response of success, its body, and when its request was sent in epoch seconds."""
-
-    response: requests.Response
-    body: bytes
-    sent_at: float
-
-
 class _Bearer(requests.auth.AuthBase):
     """Puts the key on one request: not on the session, and not replaced by a .netrc entry."""
 
@@ -131,7 +122,7 @@ class Braze:
         self._api_url = api_url
         self._key = api_key
         self._clock = clock
-        self._patience = patience
+        self._max_seconds = (_PATIENCE_SECONDS,) if patience is None else (patience, patience)
         self._session = session or Session()
 
     def start_segment_export(
@@ -174,8 +165,8 @@ class Braze:
 
     def cancel_segment_export(self, segment_id: str) -> None:
         """Cancel all running exports of a segment, also those that somebody else started."""
-        accepted = self._request(endpoints.CANCEL, f"segment {segment_id}", body={"segment_id": segment_id})
-        self._success(endpoints.CANCEL, accepted)
+        accepted = self._request(endpoints.CANCEL, f"segment {segment_id}", json={"segment_id": segment_id})
+        success_content(endpoints.CANCEL, accepted, secrets=[self._key])
 
     def segment_details(self, segment_id: str) -> dict[str, Any]:
         """Name, description and tags of a segment; a BrazeError names an unknown one."""
@@ -215,40 +206,33 @@ class Braze:
                 )
             seen.add(url)
             accepted = self._request(endpoints.ATTRIBUTES, "the custom attributes", url=url)
-            for attribute in self._success(endpoints.ATTRIBUTES, accepted, "attributes", list)["attributes"]:
-                if isinstance(attribute, dict):
-                    yield attribute
+            content = success_content(
+                endpoints.ATTRIBUTES, accepted, member="attributes", kind=list, secrets=[self._key]
+            )
+            yield from (attribute for attribute in content["attributes"] if isinstance(attribute, dict))
             url = self._next_page(url, accepted.response)
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
-        """Export the users of one request's identifiers, at most 50.
-
-        Args:
-            body: Identifiers and `fields_to_export`.
+        """Export the users of one request: at most 50 identifiers, and `fields_to_export`.
 
         Raises:
             RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        request = {"url": self._api_url + endpoints.IDS.path, "json": body}
+        request = {"json": body}
 
         def attempt() -> IdsResponse:
-            response, content, _ = self._send(endpoints.IDS, "identifiers", request, personal=True)
-            try:
-                if response.status_code == HTTPStatus.ACCEPTED:
-                    raise NoAnswerError("which means that nothing is done yet")  # noqa: TRY301
-                users, invalid_user_ids = read_ids_body(content)
-            except NoAnswerError as error:
-                raise unanswered(response, content, str(error), secrets=self._secrets(request)) from None
-            return IdsResponse(users, invalid_user_ids, RateLimit.of(response))
+            accepted = self._send(endpoints.IDS, "identifiers", request, personal=True)
+            users, invalid_user_ids = read_ids_body(accepted, secrets=self._secrets(request))
+            return IdsResponse(users, invalid_user_ids, RateLimit.of(accepted.response))
 
         return self._call(endpoints.IDS, "identifiers", attempt)
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
-        accepted = self._request(endpoint, what, body=body)
-        content = json_content(endpoint, accepted.response.status_code, accepted.body)
+        accepted = self._request(endpoint, what, json=body)
+        content = json_content(endpoint, accepted)
         prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
             raise BrazeError(
@@ -276,56 +260,27 @@ class Braze:
     def _get(
         self, endpoint: Endpoint, what: str, params: dict[str, str], member: str, kind: type[object]
     ) -> dict[str, Any]:
-        return self._success(endpoint, self._request(endpoint, what, params=params), member, kind)
+        accepted = self._request(endpoint, what, params=params)
+        return success_content(endpoint, accepted, member=member, kind=kind, secrets=[self._key])
 
-    def _success(
-        self, endpoint: Endpoint, accepted: _Accepted, member: str = "message", kind: type[object] = str
-    ) -> dict[str, Any]:
-        status = accepted.response.status_code
-        return success_content(endpoint, status, accepted.body, member=member, kind=kind, secrets=[self._key])
-
-    def _request(
-        self,
-        endpoint: Endpoint,
-        what: str,
-        *,
-        url: str | None = None,
-        params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> _Accepted:
-        """Call an endpoint until it succeeds, fails for good, or was repeated for long enough.
-
-        Args:
-            endpoint: The endpoint.
-            what: The subject of the call, for messages.
-            url: The address, where it is not the endpoint's own.
-            params: Its query.
-            body: Its JSON body.
-        """
-        request = {"url": url or self._api_url + endpoint.path, "params": params, "json": body}
+    def _request(self, endpoint: Endpoint, what: str, **request: Any) -> Received:
+        """Call an endpoint, with `params` or `json`, until it succeeds, fails for good, or was repeated long enough."""
         return self._call(endpoint, what, lambda: self._send(endpoint, what, request))
 
     def _call(self, endpoint: Endpoint, what: str, attempt: Callable[[], T]) -> T:
         call = f"{endpoint} ({what})"
         try:
-            return self._retries(endpoint).call(attempt, failed=call, clock=self._clock)
+            return RetryPolicy(endpoint.max_tries, *self._max_seconds).call(attempt, failed=call, clock=self._clock)
         except GaveUpError as error:
+            problem = error.last.problem
             if error.stopped:
-                reason, advice = "is not repeated, the run was told to end", ""
-            else:
-                advice = f"; {error.advice}"
-                times = (
-                    f"{error.seconds:.0f} s" if error.seconds < _SHOWN_IN_SECONDS else f"{error.seconds / 60:.0f} min"
-                )
-                reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
-            raise BrazeError(f"{call} {reason}: {error.problem}{advice}") from None
+                raise BrazeError(f"{call} is not repeated, the run was told to end: {problem}") from None
+            minutes = error.seconds / 60
+            times = f"{error.seconds:.0f} s" if minutes < _SHOWN_IN_MINUTES else f"{minutes:.0f} min"
+            reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
+            raise BrazeError(f"{call} {reason}: {problem}; {error.last.advice}") from None
 
-    def _retries(self, endpoint: Endpoint) -> RetryPolicy:
-        if self._patience is None:
-            return RetryPolicy(endpoint.max_tries, _PATIENCE_SECONDS)
-        return RetryPolicy(endpoint.max_tries, self._patience, self._patience)
-
-    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool = False) -> _Accepted:
+    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool = False) -> Received:
         """Make one try; `personal` if it is about single people, so that responses may name them."""
         sent_at = self._clock.now()
         try:
@@ -336,19 +291,19 @@ class Braze:
                 timeout=(_CONNECT_SECONDS, endpoint.read_seconds),
                 allow_redirects=False,
                 stream=True,
-                **request,
+                **{"url": self._api_url + endpoint.path, **request},
             )
-            if succeeded(response):
+            if HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES:  # usually 201
                 body = read_body(
                     response, max_bytes=endpoint.max_bytes, max_seconds=endpoint.read_seconds, clock=self._clock
                 )
-                return _Accepted(response, body, sent_at)
+                return Received(response, body, sent_at)
         except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
             raise failed(endpoint, what, error, sent_at) from None
         body = body_start(response, max_bytes=MAX_ERROR_BYTES, max_seconds=endpoint.read_seconds, clock=self._clock)
         secrets = self._secrets(request) if personal else [self._key]
-        times = {"sent_at": sent_at, "now": self._clock.now(), "monotonic": self._clock.monotonic()}
-        raise refused(endpoint, what, response, body, secrets=secrets, personal=personal, **times)
+        refusal = Received(response, body, sent_at)
+        raise refused(endpoint, what, refusal, secrets=secrets, personal=personal, clock=self._clock)
 
     def _secrets(self, request: dict[str, Any]) -> list[str]:
         """Texts that no message may hold: the key, and the identifiers of a request about single people."""

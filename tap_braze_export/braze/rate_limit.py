@@ -171,13 +171,7 @@ class RequestPacer:
         self._due = max(self._due, now) + self.interval
 
     def responded(self, rate_limit: RateLimit, now: float, *, time_of_day: float) -> None:
-        """Learn from the headers of the response to a request that was sent.
-
-        Args:
-            rate_limit: The headers; empty if there was no response.
-            now: Seconds of the monotonic clock.
-            time_of_day: Ours, for a Braze that does not say its own.
-        """
+        """Learn from the headers of a response, empty if none came; our time of day is for a Braze that tells none."""
         self._pause = 1.0
         self._in_flight -= 1
         limit, remaining, left = rate_limit.limit, rate_limit.remaining, rate_limit.seconds_left(time_of_day)
@@ -201,12 +195,7 @@ class RequestPacer:
             self._ends_at = min(self._ends_at, ends_at)
 
     def refused(self, until: float, now: float) -> None:
-        """Hold all requests back after a 429 to one that was sent.
-
-        Args:
-            until: When the window ends, 0 if unknown.
-            now: Seconds of the monotonic clock.
-        """
+        """Hold all requests back after a 429, until the window ends, 0 if unknown."""
         self._in_flight -= 1
         if until:
             self._ends_at, self._remaining = min(self._ends_at, until), math.inf

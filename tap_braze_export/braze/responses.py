@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import msgspec
 import requests
 import urllib3.exceptions
 
@@ -23,11 +25,13 @@ from tap_braze_export.errors import (
 from tap_braze_export.http.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.http.retry import RetryableError
 from tap_braze_export.http.session import OversizedBodyError
+from tap_braze_export.schema.storable_text import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tap_braze_export.braze.endpoints import Endpoint
+    from tap_braze_export.clock import Clock
 
 SHORTEST_IDENTIFIER_CHARS = 3
 """Shorter texts identify nobody, and occur in any sentence."""
@@ -40,36 +44,28 @@ _TO_CONNECT = "check api_url, and that the firewall and the proxy settings of th
 _RUNNING_WORDS = ("progress", "already", "running")
 
 
-def succeeded(response: requests.Response) -> bool:
-    """True if Braze accepted the call: any 2xx, usually 201."""
-    return HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES
+class Received(NamedTuple):
+    """A response, its body or the beginning of it, and when its request was sent in epoch seconds."""
+
+    response: requests.Response
+    body: bytes
+    sent_at: float
 
 
 def refused(
-    endpoint: Endpoint,
-    what: str,
-    response: requests.Response,
-    body: bytes,
-    *,
-    secrets: Iterable[str],
-    personal: bool,
-    sent_at: float,
-    now: float,
-    monotonic: float,
+    endpoint: Endpoint, what: str, received: Received, *, secrets: Iterable[str], personal: bool, clock: Clock
 ) -> Exception:
-    """The error to raise for a response that is no success.
+    """The error to raise for a response that came just now and is no success.
 
     Args:
         endpoint: The endpoint.
         what: The subject of the call, for messages.
-        response: The response.
-        body: Its body, or the beginning of it.
+        received: The response.
         secrets: Texts that no message may hold.
         personal: True if the request was about single people.
-        sent_at: When the request was sent, in epoch seconds.
-        now: When the response came, in epoch seconds.
-        monotonic: The same in seconds of the monotonic clock.
+        clock: Time.
     """
+    response, body, sent_at = received
     status = response.status_code
     message = _message(body, secrets, personal=personal)
     refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
@@ -83,7 +79,7 @@ def refused(
             f" ({status}{f', {message}' if message else ''})"
         )
     elif status == HTTPStatus.TOO_MANY_REQUESTS:
-        until = retry_at(response, now, monotonic)
+        until = retry_at(response, clock.now(), clock.monotonic())
         error = (
             RetryableError("rate limit", until)
             if endpoint.waits_for_rate_limit
@@ -104,16 +100,6 @@ def refused(
     return error
 
 
-def unanswered(response: requests.Response, body: bytes, problem: str, *, secrets: Iterable[str]) -> RetryableError:
-    """The error to raise for a response of success about single people that says nothing about them."""
-    message = _message(body, secrets, personal=True)
-    return RetryableError(
-        f"Braze responded {response.status_code} {problem}{f' ({message})' if message else ''}",
-        advice="run again later; if that happens again, check that api_url is the REST endpoint of your instance and"
-        " that no proxy changes responses",
-    )
-
-
 def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exception:
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
@@ -131,48 +117,120 @@ def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exc
     return RetryableError(f"no response came ({name})")
 
 
-def json_content(endpoint: Endpoint, status: int, body: bytes) -> dict[str, Any]:
+def json_content(endpoint: Endpoint, received: Received) -> dict[str, Any]:
     """The JSON object of a response that was no refusal.
 
     Raises:
         BrazeError: It is none.
     """
-    content = decoded(body)
+    content = decoded(received.body)
     if content is None:
         raise BrazeError(
-            f"{endpoint} responded {status} without a JSON object: is api_url the REST endpoint of your instance"
-            " (https://rest.….braze.com or .eu)?"
+            f"{endpoint} responded {received.response.status_code} without a JSON object: is api_url the REST endpoint"
+            " of your instance (https://rest.….braze.com or .eu)?"
         )
     return content
 
 
 def success_content(
-    endpoint: Endpoint, status: int, body: bytes, *, member: str, kind: type[object], secrets: Iterable[str]
+    endpoint: Endpoint,
+    received: Received,
+    *,
+    secrets: Iterable[str],
+    member: str = "message",
+    kind: type[object] = str,
 ) -> dict[str, Any]:
     """The content of a response that is Braze's own success, and no login page as JSON, or an error with status 200.
 
-    Args:
-        endpoint: The endpoint.
-        status: Of the response.
-        body: Its body.
-        member: A member that Braze documents for it.
-        kind: The type of that member; a list is told from any other JSON also without `message`.
-        secrets: Texts that no message may hold.
+    It has a `member` of a documented type, by which a list is told from any other JSON also without `message`.
 
     Raises:
         BrazeError: It is not.
     """
-    content = json_content(endpoint, status, body)
+    content = json_content(endpoint, received)
     message = content.get("message", _SUCCESS if kind is list else None)
     if isinstance(message, str) and message.strip().lower() == _SUCCESS and isinstance(content.get(member), kind):
         return content
     text = foreign_text(message, secrets) if isinstance(message, str) else ""
     said = f" ({text})" if text else ""
     raise BrazeError(
-        f"{endpoint} responded {status} with JSON that is not Braze's{said}, as it lacks success"
+        f"{endpoint} responded {received.response.status_code} with JSON that is not Braze's{said}, as it lacks success"
         f" or `{member}`: is api_url the REST endpoint of your instance (https://rest.….braze.com or .eu), and does no"
         " proxy or login page respond in its place?"
     )
+
+
+class _IdsBody(msgspec.Struct):
+    users: list[msgspec.Raw]
+    invalid_user_ids: msgspec.Raw = msgspec.Raw(b"[]")
+    message: Any = None
+    errors: Any = None
+
+
+def read_ids_body(received: Received, *, secrets: Iterable[str]) -> tuple[list[bytes], list[Any]]:
+    """Return the raw JSON of each user of an ids response, and the identifiers that matched nobody.
+
+    Raises:
+        RetryableError: It says nothing about anybody, although its status is one of success.
+    """
+    users: list[bytes] = []
+    listed: list[Any] = []
+    problem = "which means that nothing is done yet" if received.response.status_code == HTTPStatus.ACCEPTED else ""
+    try:
+        if content := _decoded_ids_body(received.body):
+            users, listed = [bytes(user) for user in content.users], _listed(content.invalid_user_ids)
+            problem = problem or _missing_in(content, users, listed)
+        else:
+            problem = problem or "without users"
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        problem = problem or f"with unreadable JSON ({len(received.body)} bytes)"
+    if not problem:
+        return users, listed
+    message = _message(received.body, secrets, personal=True)
+    raise RetryableError(
+        f"Braze responded {received.response.status_code} {problem}{f' ({message})' if message else ''}",
+        advice="run again later; if that happens again, check that api_url is the REST endpoint of your instance and"
+        " that no proxy changes responses",
+    )
+
+
+def _missing_in(content: _IdsBody, users: list[bytes], listed: list[Any]) -> str:
+    """The fault of a body that does not say that Braze has looked for the users; empty if it does."""
+    if content.message is None:
+        has_succeeded = bool(users or listed)
+    else:
+        has_succeeded = isinstance(content.message, str) and content.message.strip().lower() == _SUCCESS
+    if not has_succeeded:
+        return "without the message success"
+    if content.errors and not (users or listed):
+        return "with errors instead of users"
+    return "with users that are no objects" if users and not any(user.startswith(b"{") for user in users) else ""
+
+
+def _decoded_ids_body(body: bytes) -> _IdsBody | None:
+    """Decode a body, if need be with its text repaired as that of a line; None if it is JSON without users."""
+    for text in (body, storable(body.removeprefix(codecs.BOM_UTF8))):
+        try:
+            return _IDS_DECODER.decode(text)
+        except msgspec.ValidationError:
+            _JSON_DECODER.decode(text)  # as a whole
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            problem = error
+    raise problem
+
+
+_IDS_DECODER = msgspec.json.Decoder(_IdsBody)
+_JSON_DECODER = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _listed(text: msgspec.Raw) -> list[Any]:
+    """The items of a list, numbers as they are written; none if it is something else."""
+    try:
+        listed = json.loads(bytes(text).decode(errors="replace"), parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return []
+    return listed if isinstance(listed, list) else []
 
 
 def decoded(body: bytes) -> dict[str, Any] | None:

@@ -158,7 +158,7 @@ class Storage:
         try:
             return _RETRIES.call(attempt, failed=failed[0].upper() + failed[1:], clock=self._clock)
         except GaveUpError as error:
-            raise self._labels.unreachable_error(f"{failed} {error.tries} times: {error.problem}") from None
+            raise self._labels.unreachable_error(f"{failed} {error.tries} times: {error.last.problem}") from None
 
     def open(self, path: str, mode: str = "rb", **text_options: Any) -> IO[Any]:
         """Open a file for reading from its beginning; a failed read is not repeated.

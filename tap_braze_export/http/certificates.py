@@ -36,7 +36,7 @@ def certificate_problem(error: BaseException, server: str, variables: Sequence[s
 
     Args:
         error: Raised by a library for HTTP or a bucket.
-        server: What the server is called in the line.
+        server: Its name in the line.
         variables: Those that name the trusted certificates for this library.
     """
     chain = list(_chain(error))

@@ -21,6 +21,7 @@ _MAX_RATE_LIMIT_TOTAL_SECONDS = 3 * 3_600
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class RetryableError(Exception):
     """A try failed, and the next one may succeed.
 
@@ -30,31 +31,26 @@ class RetryableError(Exception):
         advice: For a user, if no try succeeds.
     """
 
-    def __init__(self, problem: str, until: float | None = None, *, advice: str = "run again later") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.until = until
-        self.advice = advice
+    problem: str
+    until: float | None = None
+    advice: str = "run again later"
 
 
+@dataclass(eq=False)
 class GaveUpError(Exception):
     """Every try failed, and there is no further one.
 
     Attributes:
-        problem: Of the last try.
-        advice: Of the last try.
+        last: The error of the last try.
         tries: Their number.
         seconds: From the first try to the end of the last.
         stopped: True if there is no further try only because the run was told to end.
     """
 
-    def __init__(self, problem: str, advice: str, *, tries: int, seconds: float, stopped: bool) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.advice = advice
-        self.tries = tries
-        self.seconds = seconds
-        self.stopped = stopped
+    last: RetryableError
+    tries: int
+    seconds: float
+    stopped: bool
 
 
 @dataclass(frozen=True)
@@ -92,20 +88,20 @@ class RetryPolicy:
             try:
                 return attempt()
             except RetryableError as error:
-                problem, until, advice = error.problem, error.until, error.advice
+                last = error.with_traceback(None)
             now = clock.monotonic()
             wait = backoff.full_jitter(next(waits))
             tries += 1
-            if until is None:
+            if last.until is None:
                 failures += 1
                 ended = failures >= self.max_tries or now + wait - started > self.max_seconds
             else:
                 # Jitter after the window's end, lest all clients come back in the same instant.
-                wait = min(max(until - now, 0) + 1 + wait, _MAX_RATE_LIMIT_WAIT_SECONDS)
+                wait = min(max(last.until - now, 0) + 1 + wait, _MAX_RATE_LIMIT_WAIT_SECONDS)
                 ended = now + wait - started > self.max_rate_limit_seconds
             if not ended and not clock.stopped:
-                _log.info("%s: %s; repeated in %.0f s", failed, problem, wait)
+                _log.info("%s: %s; repeated in %.0f s", failed, last.problem, wait)
                 clock.sleep(wait)
             if ended or clock.stopped:
-                raise GaveUpError(problem, advice, tries=tries, seconds=now - started, stopped=not ended)
+                raise GaveUpError(last, tries, seconds=now - started, stopped=not ended)
             clock.count_retry()

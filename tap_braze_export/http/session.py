@@ -46,11 +46,7 @@ class Session(requests.Session):
 
     @override
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; an address that cannot be parsed, also of a redirect, is an error of requests.
-
-        Raises:
-            requests.exceptions.InvalidURL: It cannot be parsed.
-        """
+        """Send a request; an address that cannot be parsed, also of a redirect, is an error of requests."""
         try:
             return super().request(*args, **kwargs)
         except requests.exceptions.RequestException:

@@ -6,21 +6,20 @@ import hashlib
 import itertools
 import json
 import logging
-from collections import Counter
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter, defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.resync.cells import USER_ALIAS, identifier_text, without_placeholder
-from tap_braze_export.resync.identifiers_file import ALIAS_COLUMNS, PLAIN_KINDS
-from tap_braze_export.resync.identifiers_files import IdentifiersFiles
+from tap_braze_export.resync.lists import ALIAS_COLUMNS, PLAIN_KINDS, lists_at
 from tap_braze_export.settings import IDENTIFIER_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tap_braze_export.clock import Clock
-    from tap_braze_export.resync.identifiers_file import IdentifiersFile
+    from tap_braze_export.resync.lists import Cells, List
     from tap_braze_export.settings import Settings
 
 _DIGEST_BYTES = 8
@@ -57,18 +56,6 @@ class Identifier(NamedTuple):
         return self[:3]
 
 
-class _Fault(StrEnum):
-    """Why a row, or a cell of it, gives no identifier."""
-
-    EMPTY = "empty"
-    DUPLICATE = "duplicate"
-    MALFORMED = "malformed"
-
-
-_Cells = dict[str, Any] | _Fault
-"""A row's cells by column, or why it has none."""
-
-
 class Identifiers:
     """The identifiers of a resync; each pass gives the same ones, and keeps a digest of each in memory.
 
@@ -79,9 +66,13 @@ class Identifiers:
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
-        self._url = settings.identifiers_url or ""
-        options = settings.storage_options(self._url)
-        self._files: Iterable[IdentifiersFile] = IdentifiersFiles(self._url, options, clock=clock) if self._url else ()
+        self._clock = clock
+
+    @cached_property
+    def _lists(self) -> list[List]:
+        if not (url := self._settings.identifiers_url):
+            return []
+        return lists_at(url, self._settings.storage_options(url), clock=self._clock)
 
     def fingerprint(self, key: bytes) -> str:
         """A hash of all of them, keyed, so that nobody without the key can find out an address by trying.
@@ -92,9 +83,9 @@ class Identifiers:
         result = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
         given = [getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]
         result.update(json.dumps(given).encode())  # also what is no text: it is left out later
-        for file in self._files:
-            result.update(f"\n{file.is_json_lines_by_name()}\n".encode())
-            for chunk in file.chunks():
+        for given_list in self._lists:
+            result.update(f"\n{given_list.is_json_lines}\n".encode())
+            for chunk in given_list.chunks():
                 result.update(chunk)
         return result.hexdigest()
 
@@ -104,18 +95,14 @@ class Identifiers:
         Raises:
             ConfigError: If the files cannot be listed, or the first one cannot be read or has nothing usable.
         """
-        files = list(self._files)
         counts: Counter[str] = Counter()
         left_out = _LeftOutRows()
-        for setting, row, cells in self._from_files(files[:1]):
-            found, fault = _identifiers(cells, setting, row)
-            counts.update(identifier.kind for identifier in found)
-            if fault:
-                left_out.add(setting, fault, row)
+        for setting, row, cells in _rows(self._lists[:1]):
+            counts.update(identifier.kind for identifier in _identifiers(cells, setting, row, left_out))
         if left_out and not counts:
             raise ConfigError(f"there is no usable identifier to resync: {left_out}")
         told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "no identifier"
-        told = f"{len(files):,} files; in the first of them {told}" if len(files) > 1 else told
+        told = f"{len(self._lists):,} files; in the first of them {told}" if len(self._lists) > 1 else told
         return f"{told}; left out: {left_out}" if left_out else told
 
     def __iter__(self) -> Iterator[Identifier]:
@@ -126,13 +113,10 @@ class Identifiers:
         """
         seen: set[bytes] = set()
         left_out = _LeftOutRows()
-        for setting, row, cells in itertools.chain(self._from_settings(), self._from_files(self._files)):
-            found, fault = _identifiers(cells, setting, row)
-            if fault:
-                left_out.add(setting, fault, row)
-            for identifier in found:
+        for setting, row, cells in itertools.chain(self._from_settings(), _rows(self._lists)):
+            for identifier in _identifiers(cells, setting, row, left_out):
                 if (key := digest(*identifier.key)) in seen:
-                    left_out.add(setting, _Fault.DUPLICATE, row)
+                    left_out.add(setting, "duplicate", row)
                 else:
                     seen.add(key)
                     yield identifier
@@ -141,56 +125,49 @@ class Identifiers:
         if left_out and not seen:
             raise ConfigError(f"there is no usable identifier to resync: {left_out}")
 
-    def _from_settings(self) -> Iterator[tuple[str, int, _Cells]]:
+    def _from_settings(self) -> Iterator[tuple[str, int, Cells]]:
         for setting, kind in IDENTIFIER_KINDS.items():
             for row, given in enumerate(getattr(self._settings, setting), 1):
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
-    def _from_files(self, files: Iterable[IdentifiersFile]) -> Iterator[tuple[str, int, _Cells]]:
-        for file in files:
-            for row, cells in file.rows():
-                if cells is None:
-                    yield file.setting, row, _Fault.MALFORMED
-                else:
-                    yield file.setting, row, {column: without_placeholder(cell) for column, cell in cells.items()}
+
+def _rows(lists: Iterable[List]) -> Iterator[tuple[str, int, Cells]]:
+    for given in lists:
+        for row, cells in given.rows():
+            yield given.setting, row, cells and {name: without_placeholder(cell) for name, cell in cells.items()}
 
 
-def _identifiers(cells: _Cells, setting: str, row: int) -> tuple[list[Identifier], _Fault | None]:
-    """Return a row's usable identifiers, and its fault: a malformed cell leaves out none of the others."""
-    if isinstance(cells, _Fault):
-        return [], cells
-    found, is_malformed = [], False
-    for kind in PLAIN_KINDS:
-        value = identifier_text(kind, cells.get(kind))
-        if value is None:
-            is_malformed = True
-        elif value:
-            found.append(Identifier(kind, value, "", setting, row))
+def _identifiers(cells: Cells, setting: str, row: int, left_out: _LeftOutRows) -> list[Identifier]:
+    """A row's usable identifiers: a malformed cell is noted, and leaves out none of the others."""
+    if cells is None:
+        left_out.add(setting, "malformed", row)
+        return []
+    values = {kind: identifier_text(kind, cells.get(kind)) for kind in PLAIN_KINDS}
+    found = [Identifier(kind, value, "", setting, row) for kind, value in values.items() if value]
     name, label = (identifier_text(USER_ALIAS, cells.get(column)) for column in ALIAS_COLUMNS)
     if name and label:
         found.append(Identifier(USER_ALIAS, name, label, setting, row))
-    elif name != label or name is None:
-        is_malformed = True
-    if is_malformed:
-        return found, _Fault.MALFORMED
-    return found, None if found else _Fault.EMPTY
+    if None in values.values() or not ((name and label) or name == label == ""):
+        left_out.add(setting, "malformed", row)
+    elif not found:
+        left_out.add(setting, "empty", row)
+    return found
 
 
 class _LeftOutRows:
-    """Rows of which something gives no identifier, counted by setting and fault."""
+    """Rows of which something gives no identifier: their number by setting and fault, and the first of them."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, _Fault]] = Counter()
-        self._first_rows: dict[tuple[str, _Fault], list[int]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._first_rows: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
-    def add(self, setting: str, fault: _Fault, row: int) -> None:
+    def add(self, setting: str, fault: str, row: int) -> None:
         self._counts[setting, fault] += 1
-        rows = self._first_rows.setdefault((setting, fault), [])
-        if len(rows) < _MAX_LOGGED_ROWS:
-            rows.append(row)
+        if self._counts[setting, fault] <= _MAX_LOGGED_ROWS:
+            self._first_rows[setting, fault].append(row)
 
     def __str__(self) -> str:
         parts = []

@@ -267,7 +267,9 @@ class Resync(Deliveries):
         if group.requests:
             is_old = self._clock.monotonic() - group.began >= _GROUP_SECONDS
             return is_last or is_old or group.requests == _GROUP_REQUESTS
-        if error and not self._clock.stopped:
+        if error and self._clock.stopped:
+            return False  # it may have failed because of that, and is asked for again
+        if error:
             raise error
         if is_last:
             self._finish()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import msgspec
@@ -11,12 +10,7 @@ import msgspec
 from tap_braze_export.rows.conform import UNFIT, to_string
 from tap_braze_export.rows.exact_json import DECODER, MOST_DIGITS, is_too_deep, may_be_deep, read_number
 from tap_braze_export.rows.line_limits import MAX_ESCAPES, can_be_user
-
-_STORABLE_OR_NOT = re.compile(
-    rb"(?P<storable>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u0000|u[dD][89a-fA-F])[\s\S])"
-    rb"|\\u[0-9a-fA-F]{4}|\xed[\xa0-\xbf][\x80-\xbf]"
-)
-"""Escapes that stay as they are; else NUL and lone surrogates, escaped or raw, which no database stores as text."""
+from tap_braze_export.schema.storable_text import storable
 
 
 class UnreadableLineError(ValueError):
@@ -50,9 +44,7 @@ def _decode_repaired(line: bytes) -> Any:
     if line.count(b"\\") > MAX_ESCAPES:
         raise UnreadableLineError
     try:
-        return _PATIENT_DECODER.decode(
-            _STORABLE_OR_NOT.sub(lambda found: found["storable"] or b"\\ufffd", line).decode()
-        )
+        return _PATIENT_DECODER.decode(storable(line).decode())
     except (ValueError, RecursionError) as error:
         raise UnreadableLineError from error
 

@@ -267,7 +267,7 @@ def test_ids_response_keeps_each_users_bytes(server: Server, braze: Braze) -> No
     server.answers = [(201, {"x-ratelimit-limit": "250", "X-RateLimit-Remaining": "249"}, body)]
 
     assert export_ids(braze) == IdsResponse(
-        [b'{"b":1.50, "a":12345678901234567890123}', b"{}"], ["x", {"y": 1}], RateLimit(250, 249, None)
+        [b'{"b":1.50, "a":12345678901234567890123}', b"{}"], ["x", {"y": "1"}], RateLimit(250, 249, None)
     )
 
 
