@@ -70,11 +70,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
         return True
 
     def _body(self) -> bytes:
-        """Read the body; the server limits the seconds that this takes.
-
-        Raises:
-            _UnreadableBodyError: If it cannot be read, or is too large.
-        """
+        """Read the body; the server limits the seconds that this takes."""
         coding = self.headers.get("Transfer-Encoding", "identity").strip().lower()
         length = self.headers.get("Content-Length", "")
         if coding == "chunked":
@@ -172,7 +168,7 @@ class Callbacks:
     """The callbacks of running exports; listens for them while it is open, if `callback_listen` is set.
 
     Args:
-        url: The setting `callback_url`, under which Braze reaches this machine.
+        url: The setting `callback_url`.
         listen: The setting `callback_listen`, `host:port`.
         seconds: Time that a caller has for its request.
     """
@@ -185,11 +181,7 @@ class Callbacks:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        """Listen.
-
-        Raises:
-            ConfigError: If it cannot be listened on.
-        """
+        """Listen."""
         if self._listen:
             host, colon, port = self._listen.rpartition(":")
             try:

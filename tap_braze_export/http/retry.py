@@ -74,7 +74,7 @@ class RetryPolicy:
 
         Args:
             attempt: One try; raises RetryableError if it may be repeated.
-            failed: What a repetition's log line says before the problem.
+            failed: The beginning of a repetition's log line.
             clock: Time, and the waits.
 
         Raises:

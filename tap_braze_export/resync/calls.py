@@ -59,14 +59,7 @@ class Answer:
 
 
 class IdsCalls:
-    """Calls the ids export at Braze's pace; threads share it.
-
-    Args:
-        client: Braze.
-        fields: What to ask for.
-        clock: Time, and the waits.
-        requests_per_minute: The setting.
-    """
+    """Calls the ids export at Braze's pace; threads share it."""
 
     def __init__(
         self, client: Braze, fields: RequestedFields, *, clock: Clock, requests_per_minute: int | None

@@ -59,9 +59,7 @@ class Identifier(NamedTuple):
 class Identifiers:
     """The identifiers of a resync; each pass gives the same ones, and keeps a digest of each in memory.
 
-    Args:
-        settings: The tap's settings.
-        clock: The waits between tries to reach the file's storage.
+    Every use raises a ConfigError if the file cannot be read, or nothing in it or the settings is usable.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
@@ -75,11 +73,7 @@ class Identifiers:
         return lists_at(url, self._settings.storage_options(url), clock=self._clock)
 
     def fingerprint(self, key: bytes) -> str:
-        """A hash of all of them, keyed, so that nobody without the key can find out an address by trying.
-
-        Raises:
-            ConfigError: If the file cannot be read.
-        """
+        """A hash of all of them, keyed, so that nobody without the key can find out an address by trying."""
         result = hashlib.blake2b(key=hashlib.blake2b(key).digest(), digest_size=16)
         given = [getattr(self._settings, setting) for setting in IDENTIFIER_KINDS]
         result.update(json.dumps(given).encode())  # also what is no text: it is left out later
@@ -90,11 +84,7 @@ class Identifiers:
         return result.hexdigest()
 
     def summary(self) -> str:
-        """How many identifiers the first of the files holds, by kind: nothing of their content.
-
-        Raises:
-            ConfigError: If the files cannot be listed, or the first one cannot be read or has nothing usable.
-        """
+        """How many identifiers the first of the files holds, by kind: nothing of their content."""
         counts: Counter[str] = Counter()
         left_out = _LeftOutRows()
         for setting, row, cells in _rows(self._lists[:1]):
@@ -106,11 +96,7 @@ class Identifiers:
         return f"{told}; left out: {left_out}" if left_out else told
 
     def __iter__(self) -> Iterator[Identifier]:
-        """Every usable identifier; at the end a warning counts the others, with their rows.
-
-        Raises:
-            ConfigError: If the file cannot be read, or nothing in it or the settings is usable.
-        """
+        """Every usable identifier; at the end a warning counts the others, with their rows."""
         seen: set[bytes] = set()
         left_out = _LeftOutRows()
         for setting, row, cells in itertools.chain(self._from_settings(), _rows(self._lists)):

@@ -100,7 +100,7 @@ class Resync(Deliveries):
     """Requests the configured identifiers and delivers their users in groups.
 
     Args:
-        fields: What the catalog selects.
+        fields: The selected fields.
         client: Braze.
         clock: Time.
         spool: Keeps digests of the users already emitted, for a run that continues this one.
@@ -147,11 +147,7 @@ class Resync(Deliveries):
 
     @override
     def __enter__(self) -> Self:
-        """Read the identifiers once, to find out if an earlier run has begun with the same ones.
-
-        Raises:
-            ConfigError: If the file of identifiers cannot be read.
-        """
+        """Read the identifiers once, to find out if an earlier run has begun with the same ones."""
         identifiers = Identifiers(self._settings, clock=self._clock)
         progress = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
         self._refusals = Refusals(progress.refused)
@@ -169,11 +165,7 @@ class Resync(Deliveries):
 
     @override
     def poll(self) -> Sequence[Delivery]:
-        """There is one group at a time, in the order of the identifiers.
-
-        Raises:
-            TapError: If a request failed for good; the responses to earlier requests are delivered first.
-        """
+        """One group at a time, in the order of the identifiers; an error comes after what was sent before it."""
         if self._group.is_settled:  # the STATE that covers it is written by now
             self._group = _Group(self._group.end, self._clock.monotonic())
             self._deliveries = []
@@ -252,10 +244,7 @@ class Resync(Deliveries):
         group.is_settled = True
 
     def _fill(self, group: _Group) -> bool:
-        """Add what has come to a group, and send more; True once the group can be emitted.
-
-        The resync ends here if there is nothing more to come.
-        """
+        """Add what has come, and send more; True once the group can be emitted. If nothing is left, the resync ends."""
         error = None
         while group.requests < _GROUP_REQUESTS and self._answers and self._answers[0].done():
             if error := self._answers[0].exception():
