@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -82,6 +83,9 @@ def _setting(title: str, description: str, default: Any = None, *, repr: bool = 
     return field(**given, repr=repr, metadata={"title": title, "description": description, **words})
 
 
+_flag = partial(_setting, default=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings by their names in the configuration; lists are tuples, times carry their unit.
@@ -94,10 +98,8 @@ class Settings:
     )
     api_key: str = _setting("API key", "REST API key", default=MISSING, repr=False, **_SECRET)
     segment_ids: tuple[str, ...] = _setting("Segments", "API identifiers of the segments to export", ())
-    global_control_group: bool = _setting(
-        "Global Control Group",
-        "Also export the members of the Global Control Group (needs the stream segment_members)",
-        default=False,
+    global_control_group: bool = _flag(
+        "Global Control Group", "Also export the members of the Global Control Group (needs the stream segment_members)"
     )
     external_ids: tuple[str, ...] = _setting("External ids", "External ids to resync", (), repr=False)
     braze_ids: tuple[str, ...] = _setting("Braze ids", "Braze ids to resync", (), repr=False)
@@ -119,15 +121,11 @@ class Settings:
         {},
         additionalProperties={"type": ["string"], "enum": [*ATTRIBUTE_TYPES]},
     )
-    discover_custom_attributes: bool = _setting(
-        "Discover custom attributes",
-        "Ask Braze for the custom attributes and their types at discovery",
-        default=False,
+    discover_custom_attributes: bool = _flag(
+        "Discover custom attributes", "Ask Braze for the custom attributes and their types at discovery"
     )
-    incremental: bool = _setting(
-        "Incremental exports",
-        "Between full exports, ask Braze only for users updated since the last complete export",
-        default=False,
+    incremental: bool = _flag(
+        "Incremental exports", "Between full exports, ask Braze only for users updated since the last complete export"
     )
     full_export_days: int = _setting(
         "Full export after",
@@ -200,10 +198,9 @@ class Settings:
         " began. It needs the extra report",
     )
     workers: int = _setting("Workers", "Processes that read files; 0 chooses", 0, minimum=0)
-    emit_activate_version_messages: bool = _setting(
+    emit_activate_version_messages: bool = _flag(
         "ACTIVATE_VERSION",
         "After a run that provably emitted everything, tell loaders to delete the rows of earlier runs",
-        default=False,
     )
     dask_scheduler: str | None = _setting(
         "Dask scheduler", "Address of a Dask scheduler whose workers turn the bucket's files into batch files"

@@ -1,4 +1,7 @@
-"""The tap: its name, cross-field rules and streams; `settings.py` declares the settings."""
+"""The tap: its name, cross-field rules and the two kinds of streams.
+
+`settings.py` declares the settings, `schema/user_object.py` the tables of the streams.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tap_braze_export.files.bucket_url import check_storage_url, read_storage_ur
 from tap_braze_export.http.addresses import check_callback_url, read_api_url
 from tap_braze_export.preflight import check, list_segments
 from tap_braze_export.report import page_file
+from tap_braze_export.run import Run
 from tap_braze_export.schema.custom_attributes import ATTRIBUTE_TYPES, attribute_fields, discovered_types
 from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.table import Type
@@ -22,12 +26,12 @@ from tap_braze_export.settings import IDENTIFIER_SETTINGS, Settings, json_schema
 from tap_braze_export.singer import batch_files
 from tap_braze_export.singer.file_stream import FileStream
 from tap_braze_export.singer.plugin import Plugin
-from tap_braze_export.streams import ExportFiles, UserStream
 from tap_braze_export.workers import dask_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
+    from singer_sdk.helpers.types import Context
     from singer_sdk.streams import Stream
 
     from tap_braze_export.schema.table import Field
@@ -43,6 +47,31 @@ _READ_BY: Mapping[str, Callable[[str], object]] = {
 }
 """The function that reads the text of a setting; it raises a ConfigError if it is no address, or no date-time."""
 _NOTHING_TO_EXPORT = "nothing to export: set segment_ids, global_control_group or identifiers such as external_ids"
+
+
+class ExportFiles(FileStream):
+    """The audit log and, by structure only, the parent of every other stream: its selection touches none of them."""
+
+    @override
+    def _sync_records(
+        self, context: Context | None = None, *, write_messages: bool = True
+    ) -> Generator[dict[str, Any], Any, Any]:
+        run = Run(
+            self.plugin.settings,
+            self,
+            [stream for stream in (self, *self.children) if stream.selected],
+            writer=self.writer,
+            clock=self.plugin.clock,
+            state=self.stream_state,
+            send_state=lambda: self._tap.state_writer.write_state(self.tap_state),
+        )
+        yield from run.records()
+
+
+class UserStream(FileStream):
+    """Any other stream: synced once per file."""
+
+    parent_stream_type = ExportFiles
 
 
 class TapBrazeExport(Plugin):

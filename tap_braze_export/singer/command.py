@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import signal
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +18,7 @@ from tap_braze_export.singer import logs, standard_output
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from singer_sdk import Tap
     from singer_sdk.about import AboutInfo
@@ -71,19 +70,6 @@ class VersionsAndMarkdown(MarkdownFormatter, format_name="text"):
         return f"{versions}\n{system}\n\n{super().format_about(about_info)}"
 
 
-class _NobodyReadsError(Exception):
-    """The program that reads standard output has ended; click would end the process for a BrokenPipeError by itself."""
-
-
-@contextmanager
-def _reader_needed() -> Iterator[None]:
-    """Turn a BrokenPipeError into an error that click lets pass."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise _NobodyReadsError from None
-
-
 class Command(click.Command):
     """The SDK's command with this tap's exit codes: 0, 1 for an error, 143 for SIGTERM, 130 for SIGINT."""
 
@@ -110,13 +96,13 @@ class Command(click.Command):
         return made
 
     @override
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         """Run the command and exit the process with the code that says how it ended."""
         standard_output.install()
         logs.set_up(self.logger)
         self.signals.install()
         try:
-            code = self._exit_code(*args, **extra)
+            code = self._exit_code(sys.argv[1:] if args is None else args)
             sys.stdout.flush()
         except Interruption:
             code = 128 + self.signals.received
@@ -124,7 +110,7 @@ class Command(click.Command):
             standard_output.end()
             name = signal.Signals(self.signals.received).name
             self.logger.info("Ended by %s; the next run continues from the last STATE", name)
-        except (BrokenPipeError, _NobodyReadsError):
+        except BrokenPipeError:
             code = 1
             self.logger.info("Ended: nobody reads the output any more")
             standard_output.discard()
@@ -135,29 +121,15 @@ class Command(click.Command):
         self.signals.disarm()
         sys.exit(code)
 
-    @override
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; files that they name are closed if --test, --discover or a fault ends the command here.
-
-        Python would warn of open files behind the line that says what is wrong.
-        """
+    def _exit_code(self, args: Sequence[str]) -> int:
+        """Parse the arguments and run, as click does, which would also end the process for a broken pipe by itself."""
         try:
-            with _reader_needed():
-                return super().parse_args(ctx, args)
-        except BaseException:
-            ctx.close()
-            raise
-
-    @override
-    def invoke(self, ctx: click.Context) -> Any:
-        with _reader_needed():
-            return super().invoke(ctx)
-
-    def _exit_code(self, *args: Any, **extra: Any) -> int:
-        try:
-            return super().main(*args, standalone_mode=False, **extra) or 0  # type: ignore[call-overload]
-        except SystemExit as error:
-            return error.code if isinstance(error.code, int) else 1
+            with self.context_class(self, info_name=self.name, **self.context_settings) as context:
+                self.parse_args(context, [*args])
+                self.invoke(context)
+        except click.exceptions.Exit as ended:
+            return ended.exit_code
+        return 0
 
 
 def describe(error: Exception) -> str:

@@ -31,8 +31,8 @@ _UNDECLARED: dict[str, Any] = {
         "properties": {
             "batch_size": {"type": ["integer", "null"]},
             "storage": {"properties": {"params": {"type": ["object", "null"]}}},
-        },
-    },
+        }
+    }
 }
 """Settings inside others that the SDK reads though its JSON schema does not declare them."""
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")

@@ -16,10 +16,9 @@ from singer_sdk.mapper import (
     NULL_STRING,
 )
 
-from tap_braze_export.errors import nearest, with_nearest
+from tap_braze_export.errors import Problem, nearest, with_nearest
 from tap_braze_export.schema.user_object import EXPORT_FILES, INVALID_USER_IDS
 from tap_braze_export.singer.expressions import Row, fake_of, names_in, parsed, reads_besides_its_row, takes_away
-from tap_braze_export.singer.problem import Problem
 
 if TYPE_CHECKING:
     import ast

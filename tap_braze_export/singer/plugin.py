@@ -28,7 +28,7 @@ from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_braze_export.clock import Clock, Signals
-from tap_braze_export.errors import ConfigError
+from tap_braze_export.errors import ConfigError, refuse, warn_of
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.settings import Settings, without_unset
 from tap_braze_export.singer import meltano_test
@@ -40,7 +40,6 @@ from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.given_files import read_catalog, read_config, read_state
 from tap_braze_export.singer.map_rules import MappedStream, MapRules
 from tap_braze_export.singer.messages import MessageWriter
-from tap_braze_export.singer.problem import refuse, warn
 from tap_braze_export.singer.selection_rules import Known, catalog_rules, meltano_rules
 from tap_braze_export.state import none_or_one
 
@@ -49,8 +48,8 @@ if TYPE_CHECKING:
 
     import click
 
+    from tap_braze_export.errors import Problem
     from tap_braze_export.schema.declared import Declaration
-    from tap_braze_export.singer.problem import Problem
 
 
 def _selected(entry: CatalogEntry) -> CatalogEntry:
@@ -256,7 +255,7 @@ class Plugin(Tap):
             given = ctx.params["config"]
             tap = cls(config=given.config, parse_env_config=given.parse_env, validate_config=False, setup_mapper=False)
             tap.run_discovery()
-            warn(tap.unmatched_names(), tap.logger)
+            warn_of(tap.unmatched_names(), tap.logger)
             ctx.exit()
 
     @classmethod

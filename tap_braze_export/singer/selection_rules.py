@@ -14,21 +14,21 @@ from fnmatch import fnmatch
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.errors import nearest, with_nearest
+from tap_braze_export.errors import Problem, nearest, with_nearest
 from tap_braze_export.schema.table import RESCUED
 from tap_braze_export.schema.user_object import TABLES, USERS
-from tap_braze_export.singer.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from singer_sdk.singerlib import Catalog
 
+    from tap_braze_export.schema.table import Table
+
 _TABLES = {table.stream: table for table in TABLES}
 _ATTRIBUTES = "custom_attributes"
 _MELTANO = "MELTANO_EXTRACT__"
 _DOT = re.compile(r"(?<!\\)\.")
-_NEAR = 0.8
 _KNOW_ATTRIBUTES = (
     "it would be exported; set discover_custom_attributes, or name the attribute in the setting custom_attributes, and"
     " discover again; or deselect users.custom_attributes as a whole"
@@ -109,6 +109,10 @@ def _crumb(*names: str) -> tuple[str, ...]:
     return tuple(chain.from_iterable(("properties", name) for name in names))
 
 
+def _matches(pattern: str, names: Collection[str]) -> bool:
+    return pattern in names or bool(filter_names(names, pattern))
+
+
 class Known:
     """Streams, columns and members that exist.
 
@@ -121,7 +125,7 @@ class Known:
         self.catalog = catalog
         self.attributes_are_known = attributes_are_known
         self._masks = {entry.tap_stream_id: entry.metadata.resolve_selection() for entry in catalog.streams}
-        self._crumbs: dict[str, set[str]] = {}
+        self._crumbs = {table.stream: {*self._breadcrumbs(table)} for table in TABLES}
 
     def problems(self, rules: Collection[Rule]) -> Iterator[Problem]:
         """List the rules that match nothing."""
@@ -131,7 +135,7 @@ class Known:
             if not streams:
                 told = with_nearest(rule.stream, _TABLES)
                 yield Problem(f"{rule.text} names no stream: {told}", is_refused=not rule.selects)
-            elif rule.crumb and not any(self._matches(stream, ".".join(rule.crumb)) for stream in streams):
+            elif rule.crumb and not any(_matches(".".join(rule.crumb), self._crumbs[stream]) for stream in streams):
                 yield from self._unmatched(rule, streams, attributes_are_selected=attributes_are_selected)
 
     def _unmatched(self, rule: Rule, streams: list[str], *, attributes_are_selected: bool) -> Iterator[Problem]:
@@ -188,15 +192,13 @@ class Known:
     def _columns(self, stream: str) -> list[str]:
         return [column.name for column in _TABLES[stream].columns]
 
-    def _matches(self, stream: str, pattern: str) -> bool:
-        """True if a pattern matches a breadcrumb of a stream, as Meltano compares them."""
-        if stream not in self._crumbs:
-            names = [(column, *inner) for column in self._columns(stream) for inner in self._inside(stream, column)]
-            self._crumbs[stream] = {".".join(_crumb(*each)) for each in names}
-        return pattern in self._crumbs[stream] or bool(filter_names(self._crumbs[stream], pattern))
-
-    def _inside(self, stream: str, column: str) -> list[tuple[str, ...]]:
-        return [(), *((member,) for member in self.members(stream, column))]
+    def _breadcrumbs(self, table: Table) -> Iterator[str]:
+        """Yield the breadcrumbs of a stream, as Meltano compares them with its rules."""
+        for column in table.columns:
+            yield f"properties.{column.name}"
+            yield from (
+                f"properties.{column.name}.properties.{each}" for each in self.members(table.stream, column.name)
+            )
 
     def extra_field_problems(self, extra: Collection[str]) -> Iterator[Problem]:
         """List the names in `extra_export_fields` whose values would be asked of Braze and dropped."""
@@ -209,15 +211,9 @@ class Known:
                 is_dropped = not all(self.is_selected(USERS.stream, *path) for path in paths)
             else:
                 is_dropped = bool(lists) and not any(map(self.is_selected, lists))
-            known = [*columns, *(table.path[0] for table in TABLES if table.path)]
             if is_dropped:
                 text = f"extra_export_fields asks Braze for {name}, which the catalog deselects"
                 yield Problem(text, "it would be dropped: select it, or take it out")
-            elif name in known:
-                continue
-            elif not self.is_selected(USERS.stream, RESCUED):
+            elif not (lists or name in columns or self.is_selected(USERS.stream, RESCUED)):
                 text = f"extra_export_fields asks Braze for {name}, whose values are dropped: select {RESCUED} of users"
                 yield Problem(text, is_refused=False)
-            elif nearest(name, known, cutoff=_NEAR):
-                told = with_nearest(name, known)
-                yield Problem(f"extra_export_fields names a field that the tap does not know: {told}", is_refused=False)
