@@ -15,6 +15,7 @@ from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
 from tap_braze_export.singer.batch_files import BatchFiles
 from tap_braze_export.singer.batch_messages import Batches
+from tap_braze_export.workers.file_reader import FileReader
 from tap_braze_export.workers.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
@@ -105,15 +106,13 @@ class Parts:
 
     def read_ahead(self, known_users: Known | None) -> ReadAhead:
         """The readers of files."""
-        return ReadAhead(
-            self.settings,
+        reader = FileReader(
             self.selections,
+            known_users,
             batch_files=self._batch_files,
             plain_streams=frozenset(stream.name for stream in self.streams if stream.is_plain),
-            spool=self.spool,
-            clock=self.clock,
-            known_users=known_users,
         )
+        return ReadAhead(self.settings, reader, spool=self.spool, clock=self.clock)
 
     def deliveries(
         self, state: Mapping[str, Any], files_ahead: int, write_state: WriteState, known_users: Known | None

@@ -14,8 +14,11 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.errors import ConfigError, TapError, foreign_text, unforeseen
+from typing_extensions import override
+
+from tap_braze_export.errors import ConfigError, TapError, described
 from tap_braze_export.files.objects import BucketObject
+from tap_braze_export.workers.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -50,18 +53,13 @@ def errors_in(config: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-class DaskCluster:
-    """An executor that reads files on a Dask cluster.
-
-    Results stay on the workers until the run emits them.
+class DaskCluster(Executor):
+    """Reads files on a Dask cluster. Results stay on its workers until the run emits them.
 
     Args:
         address: The scheduler's.
         reader: Reads the files; each worker gets a copy.
         clock: Time.
-
-    Attributes:
-        capacity: Two files for each thread of the cluster, at least 32.
 
     Raises:
         TapError: If the scheduler cannot be reached.
@@ -79,8 +77,9 @@ class DaskCluster:
         self.capacity = max(_LEAST_CAPACITY, 2 * sum(threads))
         _log.info("Files are read by Dask at %s: %d workers, %d threads", address, len(threads), sum(threads))
 
+    @override
     def submit(self, file: DeliveredFile) -> Future[ReadResult]:
-        """See `Executor`. Dask begins each file at once, except those that only this machine has.
+        """Dask begins each file at once, except those that only this machine has.
 
         Raises:
             TapError: If the connection to the scheduler is lost.
@@ -95,8 +94,9 @@ class DaskCluster:
                 raise self._lost_connection() from None
         return future
 
+    @override
     def wait(self, futures: Collection[Future[ReadResult]], seconds: float) -> None:
-        """See `Executor`. It fetches the result of the first file that is done, and leaves those of the others.
+        """Fetch the result of the first file that is done, and leave those of the others.
 
         Raises:
             TapError: If the connection to the scheduler is lost.
@@ -107,10 +107,14 @@ class DaskCluster:
         for future, task in tasks.items():
             if task.done():
                 del self._tasks[future]
-                self._set_result(future, task)
+                try:
+                    future.set_result(self._result(task))
+                except TapError as error:
+                    future.set_exception(error)
                 self._waits_since = self._clock.monotonic()
                 return
 
+    @override
     def close(self) -> None:
         """Leave the cluster; its workers finish what they are reading, and nobody fetches the results."""
         with suppress(Exception):
@@ -128,21 +132,11 @@ class DaskCluster:
         except CancelledError:
             raise self._lost_connection() from None
 
-    def _set_result(self, future: Future[ReadResult], task: Any) -> None:
-        try:
-            result = self._result(task)
-        except TapError as error:
-            result = error
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-    def _result(self, task: Any) -> ReadResult | Exception:
+    def _result(self, task: Any) -> ReadResult:
         from distributed import KilledWorker  # noqa: PLC0415
 
         try:
-            result: ReadResult | Exception | str = task.result()
+            result: ReadResult | TapError | str = task.result()
         except KilledWorker as error:
             raise TapError(
                 f"{error.allowed_failures + 1} Dask workers died while they read the same file, perhaps for lack of "
@@ -153,10 +147,16 @@ class DaskCluster:
             raise self._lost_connection() from None
         except Exception as error:  # noqa: BLE001 - whatever a cluster of other versions may make of it
             raise ConfigError(
-                f"the Dask workers at {self._address} cannot run the tap: {_in_one_line(error)}. Python, distributed "
+                f"the Dask workers at {self._address} cannot run the tap: {described(error)}. Python, distributed "
                 f"and {_TAP} must have the same versions there as here"
             ) from None
-        return ConfigError(result) if isinstance(result, str) else result
+        if isinstance(result, str):  # of `_version_check`
+            raise ConfigError(result)
+        if isinstance(result, ConfigError):
+            raise ConfigError(f"on a Dask worker: {result}")
+        if isinstance(result, TapError):
+            raise result
+        return result
 
     def _lost_connection(self) -> TapError:
         return TapError(
@@ -208,7 +208,7 @@ def _connect(address: str) -> tuple[Any, list[int]]:
             "dask_scheduler names it"
         ) from None
     except Exception as error:  # noqa: BLE001 - the run tells of it
-        raise ConfigError(f"dask_scheduler {address} cannot be used: {_in_one_line(error)}") from None
+        raise ConfigError(f"dask_scheduler {address} cannot be used: {described(error)}") from None
 
 
 async def _try_connection(address: str) -> None:
@@ -218,10 +218,6 @@ async def _try_connection(address: str) -> None:
 
     connection = await connect(address, **Security().get_connection_args("client"))
     await connection.close()
-
-
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__} ({foreign_text(str(error))})"
 
 
 def _task(run_id: str, needed_version: str, reader: bytes, file: bytes) -> Callable[[], Any]:
@@ -267,23 +263,10 @@ _of_thread = threading.local()
 """The reader of each of a worker's threads, since it learns from each file what the next one may hold."""
 
 
-def read_on_worker(run_id: str, reader: bytes, file: bytes) -> ReadResult | Exception:
-    """Read a file on a worker.
-
-    Returns:
-        Its blocks, or the error: Dask would log an error that is raised, with what the task holds.
-    """
-    try:
-        if getattr(_of_thread, "run_id", None) != run_id:
-            _of_thread.reader = pickle.loads(reader)  # noqa: S301 - the run has made it
-            _of_thread.run_id = run_id
-        result: ReadResult = _of_thread.reader.read(pickle.loads(file))  # noqa: S301
-    except ConfigError as error:
-        return ConfigError(f"on a Dask worker: {error}")
-    except TapError as error:
-        return error
-    except ImportError as error:
-        return ConfigError(f"a Dask worker lacks {error.name}: install {_TAP} there with the same extras as here")
-    except Exception as error:  # noqa: BLE001 - the run tells of it
-        return TapError(unforeseen(error))
+def read_on_worker(run_id: str, reader: bytes, file: bytes) -> ReadResult | TapError:
+    """Read a file on a worker."""
+    if getattr(_of_thread, "run_id", None) != run_id:
+        _of_thread.reader = pickle.loads(reader)  # noqa: S301 - the run has made it
+        _of_thread.run_id = run_id
+    result: ReadResult | TapError = _of_thread.reader.result(pickle.loads(file))  # noqa: S301
     return result

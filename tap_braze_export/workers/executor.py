@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -12,36 +12,22 @@ if TYPE_CHECKING:
     from tap_braze_export.workers.file_reader import ReadResult
 
 
-class Executor(Protocol):
-    """Reads files while the run does something else.
+class Executor:
+    """Reads files while the run does something else. This one has no workers: the run reads every file itself.
 
     Attributes:
-        capacity: Files that keep it busy: those that its workers read, and the next one of each worker.
+        capacity: Files that keep its workers busy: those that they read, and the next one of each.
     """
-
-    capacity: int
-
-    def submit(self, file: DeliveredFile) -> Future[ReadResult]:
-        """Have a file read. The future can be cancelled until a worker begins the file."""
-
-    def wait(self, futures: Collection[Future[ReadResult]], seconds: float) -> None:
-        """Wait until one of these futures is done, at most this long; 0 only finds out what is done."""
-
-    def close(self) -> None:
-        """End all workers, whatever they are reading."""
-
-
-class NoWorkers:
-    """The executor of a run without workers: it begins nothing, so the run reads every file itself."""
 
     capacity = 0
 
     def submit(self, file: DeliveredFile) -> Future[ReadResult]:  # noqa: ARG002
-        """Return a future that nobody begins."""
+        """Have a file read. The future can be cancelled until a worker begins the file."""
         return Future()
 
     def wait(self, futures: Collection[Future[ReadResult]], seconds: float) -> None:
-        """Return at once."""
+        """Wait until one of these futures is done, at most this long; 0 only finds out what is done."""
+        wait(futures, seconds, FIRST_COMPLETED)
 
     def close(self) -> None:
-        """Do nothing."""
+        """End all workers, whatever they are reading."""

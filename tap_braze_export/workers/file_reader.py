@@ -1,16 +1,16 @@
-"""A delivered file → its rows, as workers read it."""
+"""Deliveries → rows, read by the run or by a worker."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 from tap_braze_export.clock import Clock
-from tap_braze_export.errors import ConfigError, DamagedFileError
+from tap_braze_export.errors import ConfigError, DamagedFileError, TapError, unforeseen
 from tap_braze_export.export import GLOBAL_CONTROL_GROUP, IDS
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.objects import BucketObject
@@ -21,8 +21,9 @@ from tap_braze_export.schema.user_object import SEGMENT_MEMBERS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from typing import Any, BinaryIO
+    from typing import Any
 
+    from tap_braze_export.deliveries import Delivery
     from tap_braze_export.export import Export
     from tap_braze_export.files.archive import Block
     from tap_braze_export.files.bucket import Bucket
@@ -68,49 +69,151 @@ class ReadBlock(BlockRows):
             self.rows.path.unlink(missing_ok=True)
 
 
-class Readers:
-    """Gives the reader of an export, which learns from each file what the next one may hold.
+@dataclass(frozen=True)
+class FileRows(Mapping[str, Rows]):
+    """The rows of a block that a process has left in a private file, read when they are asked for.
 
-    Args:
-        selections: The selected streams by name.
-        known_users: Says which users need not be emitted again; None to emit all.
+    Attributes:
+        path: That file.
+        spans: Start, bytes and number of the rows of each stream in it.
     """
 
-    def __init__(self, selections: Mapping[str, Selection], known_users: KnownUsers | None = None) -> None:
-        self._selections = selections
-        self._known_users = known_users
-        self._readers: dict[Export, Reader] = {}
+    path: Path
+    spans: dict[str, tuple[int, int, int]]
 
-    def of(self, export: Export) -> Reader:
-        """Return the reader of an export; only the last one is kept."""
+    @classmethod
+    def written(cls, rows: Mapping[str, Rows], path: Path) -> Self:
+        """Write rows to a file.
+
+        Raises:
+            ExportError: The disk is full.
+        """
+        spans = {}
+        with private_file(path, durable=False) as file:
+            for stream, found in rows.items():
+                spans[stream] = file.tell(), found.size, found.count
+                file.writelines(found.parts)
+        return cls(path, spans)
+
+    def __getitem__(self, stream: str) -> Rows:
+        start, size, count = self.spans[stream]
+        with self.path.open("rb", buffering=0) as file:
+            return Rows((os.pread(file.fileno(), size, start),), count)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.spans)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+
+@dataclass
+class FileReader:
+    """Reads deliveries. Workers get pickled copies of one that has read nothing yet.
+
+    Attributes:
+        selections: The selected streams by name.
+        known_users: Says which users need not be emitted again; None to emit all.
+        batch_files: Writes the rows of plain streams, in workers; None where RECORD messages are wanted.
+        plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
+        rows_folder: Receives the files of `FileRows`; None where rows come back in memory.
+        bucket_url: The bucket that holds files which were not copied to the local disk.
+        bucket_options: fsspec's options for it, secrets.
+    """
+
+    selections: Mapping[str, Selection]
+    known_users: KnownUsers | None = None
+    batch_files: BatchFiles | None = None
+    plain_streams: frozenset[str] = frozenset()
+    rows_folder: Path | None = None
+    bucket_url: str = ""
+    bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _readers: dict[Export, Reader] = field(default_factory=dict, init=False)
+
+    def blocks(self, delivery: Delivery | DeliveredFile, blocks: Iterable[Block]) -> Iterator[ReadBlock]:
+        """Yield the rows of the blocks of a delivery."""
+        return read_blocks(self._reader(delivery.export), blocks, delivery.name)
+
+    def result(self, file: DeliveredFile) -> ReadResult | TapError:
+        """Read a file as a worker does: errors are values, since Dask logs what is raised, with what the task holds."""
+        try:
+            return self.read(file)
+        except TapError as error:
+            return error
+        except ImportError as error:
+            return ConfigError(f"{error.name} is missing: install tap-braze-export there with the same extras as here")
+        except Exception as error:  # noqa: BLE001 - the run tells of it
+            return TapError(unforeseen(error))
+
+    def read(self, file: DeliveredFile) -> ReadResult:
+        """Read a file: its blocks, or None if it has several, whose rows would have to wait on the disk.
+
+        Raises:
+            TapError: If it cannot be read, or its batch files cannot be written.
+        """
+        blocks = file.blocks(self._bucket if isinstance(file.stored, BucketObject) else None)
+        if self.batch_files is None or self.selections.keys() - self.plain_streams:
+            first_blocks = [*islice(blocks, 2)]
+            if len(first_blocks) > 1:
+                return None
+            blocks = iter(first_blocks)
+        read: list[ReadBlock] = []
+        waiting = rejected = 0
+        for number, rows in enumerate(self.blocks(file, blocks), 1):
+            waiting += sum(each.size for stream, each in rows.rows.items() if not self._is_batched(stream))
+            rejected += sum(len(line) for _, line in rows.rejected)
+            if waiting > _MOST_WAITING_BYTES or rejected > _MOST_REJECTED_BYTES:
+                for earlier in read:
+                    earlier.discard()
+                return None
+            read.append(self._written(rows, f"{file.work_name}-{number}"))
+        return read
+
+    def _is_batched(self, stream: str) -> bool:
+        """True if the rows of a stream become batch files here."""
+        return self.batch_files is not None and stream in self.plain_streams
+
+    @cached_property
+    def _bucket(self) -> Bucket:
+        from tap_braze_export.files.bucket import Bucket  # noqa: PLC0415 - slow to import, and processes need none
+
+        bucket = Bucket(self.bucket_url, self.bucket_options, clock=Clock())
+        if problem := bucket.check():  # such as a directory that only the run's own machine has
+            raise ConfigError(problem)
+        return bucket
+
+    def _reader(self, export: Export) -> Reader:
+        """The reader of an export, which learns from each file what the next one may hold; only the last one is kept.
+
+        Of the control group only `segment_members` can be read.
+        """
         if export not in self._readers:
-            self._readers = {export: self._new(export)}
+            is_control_group = export.source == GLOBAL_CONTROL_GROUP
+            wanted = [SEGMENT_MEMBERS.stream] if is_control_group else [*self.selections]
+            reader = Reader(
+                {name: selection for name, selection in self.selections.items() if name in wanted},
+                exported_at=export.exported_at,
+                segment_id=GLOBAL_CONTROL_GROUP if is_control_group else export.segment_id,
+                # Not the fast path for a resync: it changes the order of users, and is no slower than Braze's limit.
+                strict=export.source != IDS,
+                known_users=self.known_users,
+            )
+            self._readers = {export: reader}
         return self._readers[export]
 
-    def _new(self, export: Export) -> Reader:
-        control_group = export.source == GLOBAL_CONTROL_GROUP  # only `segment_members` can be read of it
-        wanted = {
-            name: selection
-            for name, selection in self._selections.items()
-            if name == SEGMENT_MEMBERS.stream or not control_group
-        }
-        # The fast path changes the order of users, which a resync promises; Braze's limit is slower than either path.
-        return Reader(
-            wanted,
-            exported_at=export.exported_at,
-            segment_id=GLOBAL_CONTROL_GROUP if control_group else export.segment_id,
-            strict=export.source != IDS,
-            known_users=self._known_users,
-        )
+    def _written(self, block: ReadBlock, name: str) -> ReadBlock:
+        """Move the rows of a block to batch files and to the private file."""
+        rows = dict(block.rows)
+        plain = {stream: rows.pop(stream) for stream in block.rows if self._is_batched(stream)}
+        if self.batch_files is not None and plain:
+            block.batch_files = self.batch_files.write(plain, name)
+        folder = self.rows_folder
+        block.rows = FileRows.written(rows, folder / f"{name}.{os.getpid()}") if folder else rows
+        return block
 
 
 def read_blocks(reader: Reader, blocks: Iterable[Block], name: str) -> Iterator[ReadBlock]:
-    """Yield the rows of the blocks of a file.
-
-    Args:
-        reader: Of its export.
-        blocks: Its blocks.
-        name: Its name, for errors.
+    """Yield the rows of the blocks of a file, whose name is for errors.
 
     Raises:
         DamagedFileError: It makes far more rows than an export of so many bytes can, or is mostly no users.
@@ -127,128 +230,3 @@ def read_blocks(reader: Reader, blocks: Iterable[Block], name: str) -> Iterator[
                     " dense, it is refused"
                 )
             yield ReadBlock.of(rows)
-
-
-@dataclass
-class FileRows(Mapping[str, Rows]):
-    """The rows of a block that a process has left in a private file, read when they are asked for.
-
-    Attributes:
-        path: That file.
-        spans: Start, bytes and number of the rows of each stream in it.
-    """
-
-    path: Path
-    spans: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    _file: BinaryIO | None = None
-
-    @classmethod
-    def written(cls, rows: Mapping[str, Rows], path: Path) -> Self:
-        """Write rows to a file.
-
-        Raises:
-            ExportError: The disk is full.
-        """
-        written = cls(path)
-        with private_file(path, durable=False) as file:
-            for stream, found in rows.items():
-                written.spans[stream] = file.tell(), found.size, found.count
-                file.writelines(found.parts)
-        return written
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Make the rows readable; the file is removed."""
-        with self.path.open("rb") as self._file:
-            self.path.unlink()
-            yield
-
-    def __getitem__(self, stream: str) -> Rows:
-        start, size, count = self.spans[stream]
-        if self._file is None:
-            raise ValueError("not opened")
-        return Rows((os.pread(self._file.fileno(), size, start),), count)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.spans)
-
-    def __len__(self) -> int:
-        return len(self.spans)
-
-
-@dataclass
-class FileReader:
-    """Reads whole files. It is pickled and sent to the workers.
-
-    Attributes:
-        selections: The selected streams by name.
-        rows_folder: Receives the files of `FileRows`; None where rows come back in memory.
-        batch_files: Writes the rows of plain streams; None where RECORD messages are wanted.
-        plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
-        bucket_url: The bucket that holds files which were not copied to the local disk.
-        bucket_options: fsspec's options for it, secrets.
-        known_users: Says which users need not be emitted again; None to emit all.
-    """
-
-    selections: Mapping[str, Selection]
-    rows_folder: Path | None = None
-    batch_files: BatchFiles | None = None
-    plain_streams: frozenset[str] = frozenset()
-    bucket_url: str | None = None
-    bucket_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    known_users: KnownUsers | None = None
-
-    def __post_init__(self) -> None:
-        """Begin without readers, and without a connection."""
-        self._readers = Readers(self.selections, self.known_users)
-        self._bucket: Bucket | None = None
-
-    def read(self, file: DeliveredFile) -> ReadResult:
-        """Read a file: its blocks, or None if it has several, whose rows would have to wait on the disk.
-
-        Raises:
-            TapError: If it cannot be read, or its batch files cannot be written.
-        """
-        blocks = file.blocks(self._opener() if isinstance(file.stored, BucketObject) else None)
-        if self.batch_files is None or self.selections.keys() - self.plain_streams:
-            first_blocks = [*islice(blocks, 2)]
-            if len(first_blocks) > 1:
-                return None
-            blocks = iter(first_blocks)
-        reader = self._readers.of(file.export)
-        read: list[ReadBlock] = []
-        waiting = rejected = 0
-        for number, rows in enumerate(read_blocks(reader, blocks, file.name), 1):
-            waiting += sum(each.size for stream, each in rows.rows.items() if not self._is_batched(stream))
-            rejected += sum(len(line) for _, line in rows.rejected)
-            if waiting > _MOST_WAITING_BYTES or rejected > _MOST_REJECTED_BYTES:
-                for earlier in read:
-                    earlier.discard()
-                return None
-            read.append(self._written(rows, f"{file.work_name}-{number}"))
-        return read
-
-    def _is_batched(self, stream: str) -> bool:
-        """True if the rows of a stream become batch files here."""
-        return self.batch_files is not None and stream in self.plain_streams
-
-    def _opener(self) -> Bucket | None:
-        if self._bucket is None and self.bucket_url:
-            from tap_braze_export.files.bucket import Bucket  # noqa: PLC0415 - slow to import, and processes need none
-
-            bucket = Bucket(self.bucket_url, self.bucket_options, clock=Clock())
-            if problem := bucket.check():  # such as a directory that only the run's own machine has
-                raise ConfigError(problem)
-            self._bucket = bucket
-        return self._bucket
-
-    def _written(self, block: ReadBlock, name: str) -> ReadBlock:
-        """Move the rows of a block to batch files and to the private file."""
-        rows = dict(block.rows)
-        if self.batch_files is not None and (
-            plain := {stream: rows.pop(stream) for stream in self.plain_streams & rows.keys()}
-        ):
-            block.batch_files = self.batch_files.write(plain, name)
-        folder = self.rows_folder
-        block.rows = FileRows.written(rows, folder / f"{name}.{os.getpid()}") if folder else rows
-        return block

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from tap_braze_export.clock import WAIT_SLICE_SECONDS
 from tap_braze_export.errors import TapError
-from tap_braze_export.http.threads import DaemonThreads
+from tap_braze_export.workers.executor import Executor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from tap_braze_export.files.objects import DeliveredFile
@@ -53,60 +56,52 @@ def environment(*, for_cloud: bool) -> dict[str, str]:
     }
 
 
-class Processes:
-    """An executor that reads files in processes, one thread here for each of them.
+class Processes(Executor):
+    """Reads files in processes, one thread here for each of them.
+
+    Not `ProcessPoolExecutor`: its processes inherit every variable, import the SDK with the main module, and outlive
+    a run that is killed; and it counts files as begun that only wait in its queue.
 
     Args:
         reader: Reads the files; each process gets a copy.
         count: Processes at most. Each is started when there is a file for it.
-        at_once: True to start the first one now.
         variables: The environment of the processes.
-
-    Attributes:
-        capacity: A file for each process, and its next one, so that it never waits for the run.
     """
 
-    def __init__(
-        self, reader: FileReader, count: int, *, at_once: bool = False, variables: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, reader: FileReader, count: int, variables: Mapping[str, str]) -> None:
         self.capacity = 2 * count
         self._reader = reader
-        self._variables = environment(for_cloud=False) if variables is None else variables
-        self._threads = DaemonThreads(count)
+        self._variables = variables
+        self._threads = ThreadPoolExecutor(count)
         self._lock = threading.Lock()
-        self._processes: list[_Process] | None = []
-        self._idle = [self._started() for _ in range(min(count, 1) if at_once else 0)]
+        self._processes: list[_Process] = []
+        self._of_thread = threading.local()
+        self._is_closed = False
 
+    @override
     def submit(self, file: DeliveredFile) -> Future[ReadResult]:
-        """See `Executor`."""
         return self._threads.submit(self._read, file)
 
-    def wait(self, futures: Collection[Future[ReadResult]], seconds: float) -> None:
-        """See `Executor`."""
-        wait(futures, seconds, FIRST_COMPLETED)
-
+    @override
     def close(self) -> None:
-        """See `Executor`."""
-        self._threads.shutdown()
         with self._lock:
-            processes, self._processes = self._processes, None
-        for process in processes or ():
+            self._is_closed = True
+        for process in self._processes:
             process.kill()
+        self._threads.shutdown(cancel_futures=True)  # at once, as nobody writes to their pipes any more
 
     def _read(self, file: DeliveredFile) -> ReadResult:
-        try:
-            process = self._idle.pop()
-        except IndexError:
-            process = self._started()
+        if not hasattr(self._of_thread, "process"):
+            self._of_thread.process = self._started()
+        process: _Process = self._of_thread.process
         result = process.read(file)
-        self._idle.append(process)
-        if isinstance(result, Exception):
+        if isinstance(result, TapError):
             raise result
         return result
 
     def _started(self) -> _Process:
         with self._lock:
-            if self._processes is None:
+            if self._is_closed:
                 raise TapError("the run has ended")
             self._processes.append(process := _Process(self._reader, self._variables))
             return process
@@ -129,17 +124,17 @@ class _Process:
         )
         theirs.close()
         with suppress(OSError):  # it died at once, which the first file will show
-            self._connection.send(reader)
+            self._send(reader)
 
-    def read(self, file: DeliveredFile) -> ReadResult | Exception:
+    def read(self, file: DeliveredFile) -> ReadResult | TapError:
         """Have a file read, and wait for its rows or its error.
 
         Raises:
             TapError: If the process has died.
         """
         try:
-            self._connection.send(file)
-            result: ReadResult | Exception = self._connection.recv()
+            self._send(file)
+            result: ReadResult | TapError = self._connection.recv()
         except (EOFError, OSError):
             raise TapError(
                 f"a process that reads files {self._ending()}, perhaps for lack of memory: run again, the next run "
@@ -151,6 +146,11 @@ class _Process:
         """End it at once. The pipe is closed with the last reference to it: a thread may be reading it."""
         self._process.kill()
         self._process.wait()
+
+    def _send(self, value: FileReader | DeliveredFile) -> None:
+        # Not the connection's own `send`: from Python 3.13 on, its buffer complains as the interpreter ends if the
+        # other end is closed.
+        self._connection.send_bytes(pickle.dumps(value))
 
     def _ending(self) -> str:
         try:

@@ -1,20 +1,19 @@
-"""Deliveries → rows: read by the run itself, and by workers that read files ahead of it."""
+"""Chooses the delivery that the run emits next; workers read files ahead of it."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
 from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.objects import LocalObject
 from tap_braze_export.workers.dask_cluster import DaskCluster
-from tap_braze_export.workers.executor import NoWorkers
-from tap_braze_export.workers.file_reader import FileReader, FileRows, ReadBlock, Readers, read_blocks
+from tap_braze_export.workers.executor import Executor
 from tap_braze_export.workers.processes import Processes, environment, process_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -22,12 +21,8 @@ if TYPE_CHECKING:
     from tap_braze_export.deliveries import Delivery
     from tap_braze_export.files.objects import DeliveredFile
     from tap_braze_export.files.spool import Spool
-    from tap_braze_export.rows.known_users import KnownUsers
-    from tap_braze_export.schema.selection import Selection
     from tap_braze_export.settings import Settings
-    from tap_braze_export.singer.batch_files import BatchFiles
-    from tap_braze_export.workers.executor import Executor
-    from tap_braze_export.workers.file_reader import ReadResult
+    from tap_braze_export.workers.file_reader import FileReader, ReadBlock, ReadResult
 
 _FEWEST_FILES = 3
 """With fewer files no process is started unless the settings ask for it: a start takes as long as 2,000 users."""
@@ -41,12 +36,9 @@ class ReadAhead:
 
     Args:
         settings: `workers` processes read, of which the run is one; `dask_scheduler` has a Dask cluster read instead.
-        selections: The selected streams by name.
-        batch_files: Writes batch files; None where RECORD messages are wanted.
-        plain_streams: Streams whose rows leave as they are, without stream maps and flattening.
+        reader: Reads the files, here and, as a copy, in workers.
         spool: Holds rows that processes have read.
         clock: Says if the run was told to end.
-        known_users: Says which users need not be emitted again; None to emit all.
         executor: Makes the workers; replaced in tests.
 
     Attributes:
@@ -58,30 +50,23 @@ class ReadAhead:
     def __init__(
         self,
         settings: Settings,
-        selections: Mapping[str, Selection],
+        reader: FileReader,
         *,
-        batch_files: BatchFiles | None,
-        plain_streams: frozenset[str],
         spool: Spool,
         clock: Clock,
-        known_users: KnownUsers | None = None,
         executor: Callable[[], Executor] | None = None,
     ) -> None:
         self._settings = settings
-        self._selections = selections
-        self._batch_files = batch_files
-        self._plain_streams = plain_streams
+        self._reader = reader
         self._spool = spool
         self._clock = clock
         self._new_executor = executor or self._configured_executor
-        self._known_users = known_users
-        self._readers = Readers(selections, known_users)
         self._rows_folder: Path | None = None
         self._futures: dict[DeliveredFile, Future[ReadResult]] = {}
         self._uses_workers = settings.workers > 0 or settings.dask_scheduler is not None
 
     def __enter__(self) -> Self:
-        """Start the first of the processes that `workers` asks for, or connect to the cluster.
+        """Make the workers ready: connect to the cluster.
 
         Raises:
             TapError: If the cluster cannot be reached.
@@ -138,19 +123,18 @@ class ReadAhead:
         try:
             read = self._result(future) if future else None
             if read is None or self._is_outdated(read):
-                reader = self._readers.of(delivery.export)
-                yield from read_blocks(reader, delivery.blocks(), delivery.name)
+                yield from self._reader.blocks(delivery, delivery.blocks())
                 return
             for block in read:
-                with block.rows.opened() if isinstance(block.rows, FileRows) else nullcontext():
-                    yield block
+                yield block
+                block.discard()
         except ExportError:
             self._forget_copies(delivery.export.export_id)
             raise
 
     def _is_outdated(self, blocks: Sequence[ReadBlock]) -> bool:
         """True if a worker has skipped a user of whom another file has had other rows since."""
-        known = self._known_users
+        known = self._reader.known_users
         return known is not None and any(known.is_outdated(block.fingerprints) for block in blocks)
 
     def _result(self, future: Future[ReadResult]) -> ReadResult:
@@ -168,21 +152,15 @@ class ReadAhead:
                 self._futures.pop(file).cancel()
 
     def _configured_executor(self) -> Executor:
-        settings, files = self._settings, self._batch_files
+        settings, files = self._settings, self._reader.batch_files
         processes = process_count(settings.workers)
         if settings.is_resync or not (settings.dask_scheduler or processes):
-            return NoWorkers()
-        reader = FileReader(
-            self._selections,
-            batch_files=files.elsewhere() if files else None,
-            plain_streams=self._plain_streams,
-            known_users=self._known_users,
-        )
+            return Executor()
+        reader = replace(self._reader, batch_files=files.elsewhere() if files else None)
         if not settings.dask_scheduler:
             reader.rows_folder = self._rows_folder = self._spool.run_folder("rows")
-            variables = environment(for_cloud=files is not None and not files.is_local)
-            return Processes(reader, processes, at_once=settings.workers > 0, variables=variables)
-        if self._selections.keys() - self._plain_streams:
-            return NoWorkers()  # a dry run, which is limited; settings that change rows are refused
-        reader.bucket_url, reader.bucket_options = settings.bucket_url, dict(settings.bucket_options)
+            return Processes(reader, processes, environment(for_cloud=files is not None and not files.is_local))
+        if reader.selections.keys() - reader.plain_streams:
+            return Executor()  # a dry run, which is limited; settings that change rows are refused
+        reader.bucket_url, reader.bucket_options = settings.bucket_url or "", dict(settings.bucket_options)
         return DaskCluster(settings.dask_scheduler, reader, clock=self._clock)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -17,26 +19,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # it ends without a traceback
     warnings.simplefilter("ignore")  # the run shows its own
-    # After the signals are handled, since these imports take a while.
-    from tap_braze_export.errors import TapError, unforeseen  # noqa: PLC0415
-    from tap_braze_export.workers.memory import keep_freed_memory  # noqa: PLC0415
+    from tap_braze_export.workers.memory import keep_freed_memory  # noqa: PLC0415 - after the signals
 
     keep_freed_memory()
     connection = Connection(int(sys.argv[1]))
-    try:
+    with suppress(EOFError, OSError):
         reader: FileReader = connection.recv()
         while True:
-            file = connection.recv()
-            try:
-                result = reader.read(file)
-            except TapError as error:
-                connection.send(error)
-            except Exception as error:  # noqa: BLE001 - the other process tells of it
-                connection.send(TapError(unforeseen(error)))
-            else:
-                connection.send(result)
-    except (EOFError, OSError):
-        return
+            connection.send_bytes(pickle.dumps(reader.result(connection.recv())))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tap_braze_export.workers.executor import Executor
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -19,7 +21,7 @@ SECONDS = 30
 """The longest that a test waits for another process."""
 
 
-class FakeExecutor:
+class FakeExecutor(Executor):
     """Workers that begin and finish files when a test says so.
 
     Args:

@@ -24,29 +24,27 @@ from tests.support.rows import selected
 from tests.support.workers import children, have_ended, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @contextmanager
 def running(
-    reader: FileReader, count: int, *, at_once: bool = False, variables: Mapping[str, str] | None = None
-) -> Iterator[tuple[Processes, set[int]]]:
-    """Processes and, once they run, their ids; all of them have ended afterwards."""
+    reader: FileReader, count: int, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[Processes, Callable[[], set[int]]]]:
+    """Processes, and what returns the ids of those that were started; all of them have ended afterwards."""
     before = {*children(os.getpid())}
-    started: set[int] = set()
-    processes = Processes(reader, count, at_once=at_once, variables=variables)
+
+    def started() -> set[int]:
+        return {*children(os.getpid())} - before
+
+    processes = Processes(reader, count, variables or environment(for_cloud=False))
+    pids = set[int]()
     try:
-        started |= {*children(os.getpid())} - before
         yield processes, started
     finally:
-        started |= {*children(os.getpid())} - before
+        pids = started()
         processes.close()
-    assert have_ended([*started])
-
-
-def started_now(before: set[int]) -> set[int]:
-    """Processes that this one has started since."""
-    return {*children(os.getpid())} - before
+    assert have_ended([*pids])
 
 
 @pytest.mark.parametrize("cores", [1, 2, 100])
@@ -70,8 +68,9 @@ def test_processes_get_no_setting_from_the_environment(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "cl0ud")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     reader, variables = FileReader(selected(only=["users"])), environment(for_cloud=for_cloud)
-    with running(reader, 1, at_once=True, variables=variables) as (processes, (pid,)):
+    with running(reader, 1, variables) as (processes, started):
         assert processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
+        (pid,) = started()
         given = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"s3cret" not in given
     assert (b"cl0ud" in given) == for_cloud
@@ -117,15 +116,12 @@ def test_batch_files_are_written_where_the_file_is_read(tmp_path: Path) -> None:
 
 
 def test_process_is_started_for_a_file(tmp_path: Path) -> None:
-    """So there are never more processes than files; the first that a setting asks for is there at once."""
-    reader = FileReader(selected(only=["users"]))
-    with running(reader, 60, at_once=True) as (_, started):
-        assert len(started) == 1
-    with running(reader, 3) as (processes, started):
-        assert not started
-        before = {*children(os.getpid())}
-        processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
-        assert len(started_now(before)) == 1
+    """So there are never more processes than files."""
+    with running(FileReader(selected(only=["users"])), 3) as (processes, started):
+        assert not started()
+        for _ in range(2):
+            processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
+            assert len(started()) == 1
 
 
 def test_file_that_no_process_has_begun_can_be_taken_back(tmp_path: Path) -> None:
@@ -164,11 +160,13 @@ def test_unforeseen_error_in_a_process_is_told_by_its_place(tmp_path: Path) -> N
 
 def test_death_of_a_process_is_an_error(tmp_path: Path) -> None:
     """It says what happened and what to do."""
-    with running(FileReader(selected(only=["users"])), 1, at_once=True) as (processes, started):
-        (pid,) = started
+    file = gzip_file(tmp_path, "a.gz", "one")
+    with running(FileReader(selected(only=["users"])), 1) as (processes, started):
+        processes.submit(file).result()
+        (pid,) = started()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(TapError, match=r"a process that reads files was killed by signal 9, .* fewer workers"):
-            processes.submit(gzip_file(tmp_path, "a.gz", "one")).result()
+            processes.submit(file).result()
 
 
 def test_closing_ends_processes_that_are_reading(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
 from tap_braze_export.errors import DamagedFileError, TapError
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.settings import Settings
-from tap_braze_export.workers.file_reader import ReadBlock
+from tap_braze_export.workers.file_reader import FileReader, ReadBlock
 from tap_braze_export.workers.read_ahead import ReadAhead
 from tests.support.deliveries import FakeDelivery, bucket_file, gzip_file, lines
 from tests.support.fakes import FakeClock
@@ -47,15 +47,9 @@ def reading(
     spool = Spool(str(folder / "spool"), clock=clock)
     spool.open()
     given = Settings.of({"api_url": "https://braze", "api_key": "key", "workers": 2, **settings})
-    with ReadAhead(
-        given,
-        SELECTIONS,
-        batch_files=None,
-        plain_streams=plain_streams,
-        spool=spool,
-        clock=clock,
-        executor=(lambda: executor) if executor else None,
-    ) as read_ahead:
+    reader = FileReader(SELECTIONS, plain_streams=plain_streams)
+    make = (lambda: executor) if executor else None
+    with ReadAhead(given, reader, spool=spool, clock=clock, executor=make) as read_ahead:
         yield read_ahead
     assert not [*(folder / "spool" / "runs").iterdir()]
 

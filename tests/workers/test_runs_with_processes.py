@@ -132,7 +132,7 @@ def test_damaged_file(tmp_path: Path, fault: str) -> None:
     assert several.error.partition(".txt")[2] == one.error.partition(".txt")[2]
 
 
-def has_begun(pid: int) -> bool:
+def is_reading(pid: int) -> bool:
     """True if a process of a run has its own program, for whose beginning the run waits."""
     try:
         return b"tap_braze_export.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -145,7 +145,7 @@ def two_processes(run: Copy) -> list[int]:
 
     The first is stopped until there is a second: a fast one would make it needless.
     """
-    first, *_ = wait_for(lambda: [pid for pid in children(run.pid) if has_begun(pid)])
+    first, *_ = wait_for(lambda: [pid for pid in children(run.pid) if is_reading(pid)])
     os.kill(first, signal.SIGSTOP)
     found: list[int] = wait_for(lambda: len(found := children(run.pid)) == 2 and found)
     os.kill(first, signal.SIGCONT)
@@ -190,12 +190,13 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("has_begun", [True, False], ids=["reading", "starting"])
 @pytest.mark.fault("Workers", "kill -9 of a process that reads", "one line; the next run goes on")
-def test_killed_process_is_told_of(tmp_path: Path) -> None:
+def test_killed_process_is_told_of(tmp_path: Path, has_begun: bool) -> None:  # noqa: FBT001
     """One line says what happened and what to do; the next run continues."""
     with Sandbox(users=3000, users_per_file=100, odd_users=False) as sandbox:
         process = running(tmp_path, sandbox, workers=3)
-        first, *_ = pids = two_processes(process)
+        first, *_ = pids = two_processes(process) if has_begun else wait_for(lambda: children(process.pid))
         os.kill(first, signal.SIGKILL)
         done = ended(process, tmp_path)
         assert "a process that reads files was killed by signal 9" in done.error
