@@ -86,9 +86,10 @@ class Processes(Executor):
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.kill()
-        self._threads.shutdown(cancel_futures=True)  # at once, as nobody writes to their pipes any more
+        self._threads.shutdown()  # at once, as nobody writes to their pipes any more
 
     def _read(self, file: DeliveredFile) -> ReadResult:
         if not hasattr(self._of_thread, "process"):

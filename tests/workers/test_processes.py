@@ -178,4 +178,4 @@ def test_closing_ends_processes_that_are_reading(tmp_path: Path) -> None:
     wait_for(lambda: futures[0].done() and futures[1].done())
     with pytest.raises(TapError):
         futures[0].result()
-    assert not [future for future in futures[2:] if future.done() and not future.exception()]
+    assert all(future.cancelled() or future.exception() for future in futures[2:])
