@@ -15,7 +15,7 @@ import pytest
 from tests.support import preloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / ".meltano"
@@ -66,6 +66,15 @@ def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) ->
     else:
         program = preloaded.program(str(loader(name, "python")), name)
         done = program.run(arguments, content=messages, env=os.environ, timeout=TIMEOUT_SECONDS, cwd=folder)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def meltano(
+    arguments: Sequence[str], *, env: Mapping[str, str], cwd: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run Meltano, which has been imported before; the caller checks the exit code."""
+    program = preloaded.program(str(_installed(MELTANO).with_name("python")), "meltano")
+    done = program.run(arguments, env=env, timeout=TIMEOUT_SECONDS, cwd=Path(cwd))
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
@@ -120,14 +129,6 @@ class Project:
         """Run Meltano without the settings of this process; a failing run fails the test."""
         inherited = {key: value for key, value in os.environ.items() if key in {"HOME", "LANG", "PATH", "TMPDIR"}}
         ours = {"MELTANO_CLI_LOG_COLORS": "false", "NO_COLOR": "1", "MELTANO_AUTO_INSTALL": "false"}
-        done = subprocess.run(
-            [str(_installed(MELTANO)), *arguments],
-            env={**inherited, **ours, **self.environment},
-            cwd=self.folder,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
+        done = meltano(arguments, env={**inherited, **ours, **self.environment}, cwd=self.folder)
         assert done.returncode == 0, done.stderr[-5000:]
         return done
