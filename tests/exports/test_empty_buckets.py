@@ -91,7 +91,7 @@ def copy(bucket: Path, objects: dict[str, bytes], prefix: str) -> None:
 @pytest.mark.fault("Bucket", "a slash too many in Braze's folder setting", "the rows, and a warning")
 def test_slashes_too_many(scripted_s3: ScriptedS3, s3_options: dict[str, Any], tmp_path: Path) -> None:
     """Braze writes the setting before its own folder, as it is."""
-    for prefix in ("exports/", "/exports/", "exports//", "/exports//", "//", "/"):
+    for prefix in ("exports/", "/exports//", "/"):  # each slash alone: tests/files/test_nearby_keys.py
         scripted_s3.objects = {}
         folder = tmp_path / prefix.replace("/", "_")
         folder.mkdir()

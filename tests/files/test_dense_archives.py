@@ -11,6 +11,7 @@ import pytest
 
 from tap_braze_export.files import archive, inflate
 from tap_braze_export.files.archive import Member
+from tests.support.night import at_night
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ def test_short_lines_are_split_into_blocks() -> None:
     assert counts == [2**19, 2**19, 1_200_000 - 2**20]
 
 
-@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \n"])
+@pytest.mark.parametrize("blank", at_night([b"\n", b"\r\n", b" \n"], but=[b"\r\n"]))
 def test_many_blank_lines_are_in_no_block(blank: bytes) -> None:
     """They cost nothing, and the numbers of the lines after them hold."""
     content = gzip.compress(b"1\n" + blank * 2_000_000 + b"2\n" + blank * 3_000_000 + b"3", 1)

@@ -83,20 +83,23 @@ def test_without_state_all_are_emitted(nights: Nights) -> None:
 
 @pytest.mark.parametrize(
     "fingerprints",
-    [
-        None,
-        7,
-        [],
-        [None],
-        [[]],
-        [{"version": 7, "parts": []}],
-        {"version": 7, "parts": []},
-        {"version": "x"},
-        {"version": "../../x", "parts": [["..", 2]]},
-        {"version": "", "parts": [["x", 10**15]]},
-        {"version": "", "parts": [["x", 1.5]]},
-        {"version": "", "parts": {"x": 1}},
-    ],
+    at_night(
+        [
+            None,
+            7,
+            [],
+            [None],
+            [[]],
+            [{"version": 7, "parts": []}],
+            {"version": 7, "parts": []},
+            {"version": "x"},
+            {"version": "../../x", "parts": [["..", 2]]},
+            {"version": "", "parts": [["x", 10**15]]},
+            {"version": "", "parts": [["x", 1.5]]},
+            {"version": "", "parts": {"x": 1}},
+        ],
+        but=[None, [None], {"version": "../../x", "parts": [["..", 2]]}, {"version": "", "parts": {"x": 1}}],
+    ),
 )
 def test_odd_members_of_state_are_nothing(nights: Nights, fingerprints: Any) -> None:
     nights.run({"s": [A]})
@@ -299,7 +302,7 @@ def damaged_files(nights: Nights) -> list[Path]:
 
 
 @pytest.mark.parametrize("what", ["flip", "cut", "empty", "remove", "foreign"])
-@pytest.mark.parametrize("position", at_night([0, 7, 40, -1, -9, -50], but=[7, -9]))
+@pytest.mark.parametrize("position", at_night([0, 7, 40, -1, -9, -50], but=[7]))
 def test_a_damaged_version_means_emit(nights: Nights, what: str, position: int) -> None:
     nights.run({"s": [A, B]})
     (version,) = nights.files("version")

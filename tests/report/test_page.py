@@ -12,6 +12,7 @@ from tap_braze_export.report.facts import RunFacts
 from tap_braze_export.report.history import PastRun
 from tap_braze_export.report.page import Ending, render_checks, render_run
 from tests.support.fakes import FakeClock
+from tests.support.night import at_night
 from tests.support.pages import Page, in_browser
 from tests.support.reports import emit, export
 
@@ -230,7 +231,7 @@ def test_a_checklist() -> None:
 
 
 @pytest.mark.external
-@pytest.mark.parametrize("kind", ["run", "checklist", "hostile"])
+@pytest.mark.parametrize("kind", at_night(["run", "checklist", "hostile"], but=["hostile"]))
 def test_in_a_browser(tmp_path: Path, kind: str) -> None:
     """It shows its numbers, fits 400 and 1,400 pixels, asks for nothing and writes no error to the console."""
     long = "x" * 150

@@ -40,40 +40,39 @@ def mapped(sandbox: Sandbox, spool: Path, expression: str, **more: Any) -> Any:
     return row["result"]
 
 
+CALCULATED: list[tuple[str, Any]] = [
+    ("total_revenue * 1.1", 12.5 * 1.1),
+    ("total_revenue + 1", 13.5),
+    ("1.5 - total_revenue", -11.0),
+    ("-total_revenue", -12.5),
+    ("total_revenue / 0.5 + random_bucket", 32.0),
+    ("random_bucket * 1.5", 10.5),
+    ("float(total_revenue)", 12.5),
+    ("int(total_revenue)", 12),
+    ("str(total_revenue)", "12.5"),
+    ("total_revenue > 12.4 and total_revenue == 12.5", True),
+    ("total_revenue", 12.5),
+    ("custom_attributes['score'] * 2.0", 0.2),
+    ("record['last_coordinates'][0] * 2.0", 3.0),
+    ("_['total_revenue'] ** 2.0", 156.25),
+    ("total_revenue * config['rate']", 12.5 * 1.1),
+    ("total_revenue + config['rates'][0]['x']", 13.75),
+    ("json.dumps(last_coordinates)", "[1.5, 2.25]"),
+    ("{'a': total_revenue, 'b': [total_revenue * 2.0]}", {"a": 12.5, "b": [25.0]}),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("expression", "result"),
-    [
-        ("total_revenue * 1.1", 12.5 * 1.1),
-        ("total_revenue + 1", 13.5),
-        ("1.5 - total_revenue", -11.0),
-        ("-total_revenue", -12.5),
-        ("total_revenue / 0.5 + random_bucket", 32.0),
-        ("random_bucket * 1.5", 10.5),
-        ("float(total_revenue)", 12.5),
-        ("int(total_revenue)", 12),
-        ("str(total_revenue)", "12.5"),
-        ("total_revenue > 12.4 and total_revenue == 12.5", True),
-        ("total_revenue", 12.5),
-        ("self", None),
-        ("custom_attributes['score'] * 2.0", 0.2),
-        ("record['last_coordinates'][0] * 2.0", 3.0),
-        ("_['total_revenue'] ** 2.0", 156.25),
-        ("total_revenue * config['rate']", 12.5 * 1.1),
-        ("total_revenue + config['rates'][0]['x']", 13.75),
-        ("json.dumps(last_coordinates)", "[1.5, 2.25]"),
-        ("{'a': total_revenue, 'b': [total_revenue * 2.0]}", {"a": 12.5, "b": [25.0]}),
-    ],
-)
-def test_expressions_calculate(sandbox: Sandbox, tmp_path: Path, expression: str, result: Any) -> None:
+def test_expressions_calculate(sandbox: Sandbox, tmp_path: Path) -> None:
     """With columns, members of open objects, other columns, literals and values of stream_map_config."""
-    if expression == "self":
-        maps = {"users": {"total_revenue": "self * 2.0"}}
-        (row,) = sync(settings(sandbox, tmp_path, segment_ids=["one"], stream_maps=maps)).rows("users")
-        assert row["total_revenue"] == 25.0
-        return
+    maps = {f"result_{number}": expression for number, (expression, _) in enumerate(CALCULATED)}
     config = {"rate": 1.1, "rates": [{"x": 1.25}]}
-    assert mapped(sandbox, tmp_path, expression, stream_map_config=config) == result
+    maps["random_bucket"] = "self * 2.0"
+    given = settings(sandbox, tmp_path, segment_ids=["one"], stream_maps={"users": maps}, stream_map_config=config)
+    (row,) = sync(given).rows("users")
+    for number, (expression, result) in enumerate(CALCULATED):
+        assert row[f"result_{number}"] == result, expression
+    assert row["random_bucket"] == 14.0
 
 
 def test_values_of_a_config_file_are_numbers_to_calculate_with(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -69,9 +69,7 @@ def load(name: str, config: Mapping[str, Any], messages: bytes, folder: Path) ->
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def meltano(
-    arguments: Sequence[str], *, env: Mapping[str, str], cwd: str | Path
-) -> subprocess.CompletedProcess[str]:
+def meltano(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str | Path) -> subprocess.CompletedProcess[str]:
     """Run Meltano, which has been imported before; the caller checks the exit code."""
     program = preloaded.program(str(_installed(MELTANO).with_name("python")), "meltano")
     done = program.run(arguments, env=env, timeout=TIMEOUT_SECONDS, cwd=Path(cwd))

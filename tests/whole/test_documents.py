@@ -102,10 +102,7 @@ class Shell:
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command; its failure fails the test."""
         script = self.script(command)
-        if command.startswith("meltano "):
-            done = self._meltano(script)
-        else:
-            done = self._bash(script)
+        done = self._meltano(script) if command.startswith("meltano ") else self._bash(script)
         if command.startswith(("cd ", "export ")):
             self.typed.append(script)
         assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.clouds import Store
 
 pytestmark = pytest.mark.external
-each_cloud = pytest.mark.parametrize("store", ["s3", "gcs", "azure"], indirect=True)
+each_cloud = pytest.mark.parametrize("store", at_night(["s3", "gcs", "azure"], but=["s3", "gcs"]), indirect=True)
 
 
 @each_cloud

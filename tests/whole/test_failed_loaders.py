@@ -67,7 +67,7 @@ class Pipe:
 
 
 @pytest.mark.parametrize(
-    "mode", at_night(["URL", "bucket", "BATCH", "BATCH, bucket", "BATCH, processes"], but=["URL", "BATCH, bucket"])
+    "mode", at_night(["URL", "bucket", "BATCH", "BATCH, bucket", "BATCH, processes"], but=["BATCH, bucket"])
 )
 @pytest.mark.fault(
     "Loader and signals",

@@ -169,11 +169,16 @@ class Watched:
         pytest.param(lambda _: None, 0, id="nothing fails"),
         pytest.param(first_download(cut(0.5)), 0, id="download breaks off", marks=pytest.mark.night),
         pytest.param(first_download(replies(503, PAGE)), 0, id="store fails once", marks=pytest.mark.night),
-        pytest.param(lambda exchange: exchange.headers.update({"no header\r\nX": "x"}), 0, id="line that is no header"),
+        pytest.param(
+            lambda exchange: exchange.headers.update({"no header\r\nX": "x"}),
+            0,
+            id="line that is no header",
+            marks=pytest.mark.night,
+        ),
         pytest.param(download(replies(200, PAGE)), 1, id="page in place of the file", marks=pytest.mark.night),
         pytest.param(download(replies(400, PAGE)), 1, id="store refuses"),
         pytest.param(start(replies(400, PAGE)), 1, id="request is refused", marks=pytest.mark.night),
-        pytest.param(start(replies(401, PAGE)), 1, id="key is refused"),
+        pytest.param(start(replies(401, PAGE)), 1, id="key is refused", marks=pytest.mark.night),
         pytest.param(start(replies(201, PAGE)), 1, id="answer is no JSON", marks=pytest.mark.night),
         pytest.param(start(replies(302, PAGE, Location=f"http://127.0.0.1:9/?key={KEY}")), 1, id="redirect"),
     ],
@@ -183,7 +188,9 @@ def test_export_behind_a_url(tmp_path: Path, spoil: Spoil, code: int) -> None:
     watch(tmp_path, spoil, FILES, code)
 
 
-@pytest.mark.parametrize("lines", [[BAD_LINE], [b"\xff" + BAD_LINE, b"[" * 5000]])
+@pytest.mark.parametrize(
+    "lines", [[BAD_LINE, b"\xff" + BAD_LINE], pytest.param([b"[" * 5000, BAD_LINE], marks=pytest.mark.night)]
+)
 def test_lines_that_are_kept(tmp_path: Path, lines: list[bytes]) -> None:
     """They stand in the file of rejected lines, which is private, and nowhere else."""
     watch(tmp_path, lambda _: None, [[*FILES[0], *lines], *FILES[1:]], 1)

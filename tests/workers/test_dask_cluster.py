@@ -153,6 +153,7 @@ def test_file_that_kills_workers_is_an_error(cluster: LocalCluster, executor: Da
     assert result(executor, executor.submit(file))
 
 
+@pytest.mark.night
 def test_file_of_a_worker_that_dies_is_read_by_another(
     cluster: LocalCluster, executor: DaskCluster, tmp_path: Path
 ) -> None:
