@@ -306,7 +306,7 @@ def test_nobody_leaves_an_export_that_has_far_fewer_users(nights: Nights, left: 
     run = nights.run({"s": people[:left]})
 
     assert run.rows("segment_members") == []
-    assert [line for line in run.lines if "leaves" in line] == [f"No user leaves s in this run: {reason}"]
+    assert [line for line in run.lines if "leaves" in line] == [f"No user leaves segment s in this run: {reason}"]
     again = nights.run({"s": people[:left]})
     assert len(again.rows("segment_members")) == (3 if left else 0)
 
