@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS, errno.EPERM, errno.EACCES}
 """A file system that answers so does not do the call at all; any other error says that it failed."""
-_TRIAL = ".trial-"
-"""Prefix of the files that a trial makes; a trial that was killed leaves them."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,19 +79,6 @@ def flush_to_disk(descriptor: int, path: Path) -> str:
     return ""
 
 
-def set_mode(descriptor: int, mode: int) -> None:
-    """Give a file a mode; a file system that sets modes itself will do, if it lets no other users in.
-
-    Raises:
-        OSError: It refuses, and lets them in.
-    """
-    try:
-        os.fchmod(descriptor, mode)
-    except OSError:
-        if os.fstat(descriptor).st_mode & stat.S_IRWXO:
-            raise
-
-
 def free_bytes(directory: Path) -> int | None:
     """Free space of the disk that holds a directory; None if its file system does not say."""
     try:
@@ -103,33 +88,25 @@ def free_bytes(directory: Path) -> int | None:
     return usage.free if usage.total else None
 
 
-def disk_full_error(directory: Path) -> DiskFullError:
-    """The error of a disk without room."""
+def disk_full_error(directory: Path, wanted: int = 0) -> DiskFullError:
+    """The error of a disk without room for so many bytes, if it is known how many."""
+    problem = f"has no room for {wanted / 10**6:,.0f} MB" if wanted else "is full"
     return DiskFullError(
-        f"the disk of {directory} is full: free some space there, or set spool_dir, or fingerprints_url or batch_config"
-        " if that is what it holds, to a larger disk"
+        f"the disk of {directory} {problem}: free some space there, or set spool_dir, or fingerprints_url or"
+        " batch_config if that is what it holds, to a larger disk"
     )
 
 
 class Call(NamedTuple):
-    """A call that a run needs.
+    """A call that a run needs: its name, why it is needed where nobody knows, what to do about a refusal, and itself.
 
-    Attributes:
-        name: What it is called in errors, with the system's word for it.
-        need: Why a run needs it; empty where anybody knows.
-        remedy: What to do about a refusal, before another directory is named.
-        make: Makes the call with a file and a second name beside it.
+    It is made with a file and a second name beside it.
     """
 
     name: str
     need: str
     remedy: str
     make: Callable[[Path, Path], object]
-
-
-def _write(file: Path, _: Path) -> None:
-    with private_file(file, durable=False) as opened:
-        opened.write(b"trial")
 
 
 def _append(file: Path, _: Path) -> None:
@@ -145,6 +122,19 @@ def _flush(file: Path, _: Path) -> None:
                 file.parent,
                 reason,
             )
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give a file a mode; a file system that sets modes itself will do, if it lets no other users in.
+
+    Raises:
+        OSError: It refuses, and lets them in.
+    """
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError:
+        if os.fstat(descriptor).st_mode & stat.S_IRWXO:
+            raise
 
 
 def _set_mode(file: Path, _: Path) -> None:
@@ -168,7 +158,7 @@ def _map(file: Path, _: Path) -> None:
         mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ).close()
 
 
-WRITE = Call("write", "", "make it writable for the tap's user", _write)
+WRITE = Call("write", "", "make it writable for the tap's user", lambda file, _: file.write_bytes(b"trial"))
 APPEND = Call("append", "an interrupted download goes on so", "mount it so that files can grow", _append)
 FLUSH = Call("fsync", "", "look after the disk or the mount, and run again", _flush)
 MODE = Call("chmod", "other users must not read profiles", "mount it for the tap's user alone", _set_mode)
@@ -184,20 +174,15 @@ REMOVE = Call("unlink", "old files go", "mount it so that files can be removed",
 
 
 def try_out(directory: Path, calls: Sequence[Call], *, setting: str, named: Path | None = None) -> None:
-    """Make calls in a directory; nothing is left of it.
-
-    Args:
-        directory: It is there.
-        calls: The calls, WRITE first and REMOVE last.
-        setting: The setting that names it.
-        named: The directory that errors name, if it is one above.
+    """Make calls in a directory that is there, WRITE first and REMOVE last; errors name it, or `named` above it.
 
     Raises:
         DiskFullError: The disk is full.
         ConfigError: A call fails: it names directory, call and remedy.
     """
-    file = directory / f"{_TRIAL}{uuid.uuid4().hex}"
+    file = directory / f".trial-{uuid.uuid4().hex}"
     other = file.with_suffix(".other")
+    shown = named or directory
     try:
         for call in calls:
             try:
@@ -205,19 +190,13 @@ def try_out(directory: Path, calls: Sequence[Call], *, setting: str, named: Path
             except OSError as error:
                 if error.errno in _FULL:
                     raise disk_full_error(directory) from None
-                raise _failed(named or directory, setting, call, error) from None
+                reason = error.strerror or "never free"
+                problem = f"the file system fails at {call.name} ({reason}){call.need and f', and {call.need}'}"
+                raise ConfigError(
+                    f"{setting} {shown}{f' cannot be written ({reason})' if call is WRITE else f': {problem}'}:"
+                    f" {call.remedy}, or set {setting} to a directory of a local disk"
+                ) from None
     finally:
         for path in (file, other):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def _failed(directory: Path, setting: str, call: Call, error: OSError) -> ConfigError:
-    reason = error.strerror or "never free"
-    need = f", and {call.need}" if call.need else ""
-    problem = f": the file system fails at {call.name} ({reason}){need}"
-    if call is WRITE:
-        problem = f" cannot be written ({reason})"
-    return ConfigError(
-        f"{setting} {directory}{problem}: {call.remedy}, or set {setting} to a directory of a local disk"
-    )

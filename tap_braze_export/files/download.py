@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import urllib3.exceptions
 
-from tap_braze_export.errors import DiskFullError, ExportError, InterruptedExportError
+from tap_braze_export.errors import ExportError, InterruptedExportError
 from tap_braze_export.files.disk import disk_full_error, free_bytes, private_file
 from tap_braze_export.files.spool import file_name
 from tap_braze_export.http.certificates import OVER_REQUESTS, certificate_problem
 from tap_braze_export.http.session import body_start, is_http_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     import requests
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 _READ_BYTES = 2**20
 _CONNECT_AND_READ_SECONDS = (10, 60)
 _MAX_FAILURES_IN_A_ROW = 20
-_SPARE_DISK_BYTES = 2**30
-_SPARE_DISK_PART = 10
-"""A file of unknown length leaves a gibibyte free, or on small disks a tenth of what was."""
 _MAX_ERROR_BYTES, _MAX_ERROR_SECONDS = 4096, 60
 _MAX_LENGTH_DIGITS = 18
 _log = logging.getLogger(__name__)
@@ -103,12 +98,7 @@ class Download:
         if partial is not None:
             headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.etag}
         try:
-            response = self._session.get(
-                self._url,
-                headers=headers,
-                stream=True,
-                timeout=_CONNECT_AND_READ_SECONDS,
-            )
+            response = self._session.get(self._url, headers=headers, stream=True, timeout=_CONNECT_AND_READ_SECONDS)
         except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
             if problem := certificate_problem(error, "the store", OVER_REQUESTS):
                 raise InterruptedExportError(f"{self.name} cannot be fetched: {problem}") from None
@@ -121,12 +111,9 @@ class Download:
         status = response.status_code
         if status == HTTPStatus.OK:
             return self._save(response, 0, _length(response))
-        if partial is not None and status in {
-            HTTPStatus.PARTIAL_CONTENT,
-            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-        }:
-            if status == HTTPStatus.PARTIAL_CONTENT and (end := partial.end_of_continuation(response)):
-                return self._save(response, partial.size, partial.length, end)
+        if partial and status == HTTPStatus.PARTIAL_CONTENT and (end := partial.end_of_continuation(response)):
+            return self._save(response, partial.size, partial.length, end)
+        if partial and status in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}:
             self._start_over()
             return self.attempt()
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
@@ -180,11 +167,11 @@ class Download:
         return partial if partial.can_continue else None
 
     def _save(self, response: requests.Response, offset: int, length: int | None, end: int | None = None) -> bool:
-        """Append the body to the first `offset` bytes; True if that makes the file complete.
+        """Append a body to the first `offset` bytes of the file; True if that makes it complete.
 
         Args:
             response: The response.
-            offset: Position in the file at which the body begins.
+            offset: Position at which the body begins.
             length: Bytes of the whole file; None if it is not announced.
             end: Position at which the body ends as announced; None for that of the file.
         """
@@ -192,60 +179,36 @@ class Download:
         if not offset:
             with private_file(self._sidecar) as file:
                 file.write(json.dumps({"etag": etag, "length": length}).encode())
-        size, problem = offset, ""
         self.received, self.expected = offset, length
+        missing = (length or 0) - offset
+        if (free := self._free(self._path.parent)) is not None and missing > free:
+            raise disk_full_error(self._path.parent, missing)
+        problem = ""
         with private_file(self._part, append=offset > 0) as file:
             try:
-                for chunk in self._body(response, offset, length):
-                    size += len(chunk)
-                    if size > (end or length or size):
+                # read1, not stream: the limits of a body that drips are checked as its bytes come.
+                while not self._clock.stopped and (chunk := response.raw.read1(_READ_BYTES, decode_content=False)):
+                    if self._clock.monotonic() > self._deadline:
+                        raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
+                    self.received += len(chunk)
+                    if self.received > (end or length or self.received):
                         self._start_over()
                         return self._failed(f"the store sent more than the rest from byte {offset} on")
                     file.write(chunk)
-                    self.received = size
             except urllib3.exceptions.HTTPError as error:
                 problem = type(error).__name__
         if self._clock.stopped:
             return False
-        if problem or length not in {None, size}:
-            if size > offset and _is_strong(etag) and self._trusts_ranges:
+        if problem or length not in {None, self.received}:
+            if self.received > offset and _is_strong(etag) and self._trusts_ranges:
                 self._failures = 0  # it goes on, if slowly
-            return self._failed(f"broken after {size} bytes {problem}".rstrip())
+            return self._failed(f"broken after {self.received} bytes {problem}".rstrip())
         self._part.replace(self._path)  # the sidecar stays: should the file be damaged, a 403 means expired
         return True
 
-    def _body(self, response: requests.Response, offset: int, length: int | None) -> Iterator[bytes]:
-        """The body as it was sent, within the limits of time and space; ends early if the run was told to end."""
-        known = self._free(self._path.parent)
-        free = sys.maxsize if known is None else known
-        left = free - min(_SPARE_DISK_BYTES, free // _SPARE_DISK_PART) if length is None else length - offset
-        if length is not None and left > free:
-            raise disk_full_error(self._path.parent)
-        # read1, not stream: the limits of a body that drips are checked as its bytes come.
-        while chunk := response.raw.read1(_READ_BYTES, decode_content=False):
-            left -= len(chunk)
-            if length is None and left < 0:
-                self._part.unlink()
-                raise DiskFullError(
-                    f"{self.name}, whose length the store does not tell, is longer than the room on the disk of"
-                    f" {self._path.parent}: free some space there, or set spool_dir to a larger disk"
-                )
-            if self._clock.monotonic() > self._deadline:
-                raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
-            yield chunk
-            if self._clock.stopped:
-                return
 
-
-@dataclass(frozen=True)
-class _Partial:
-    """The beginning of a download.
-
-    Attributes:
-        size: Bytes that are here.
-        etag: Of the whole file.
-        length: Of the whole file, None if it was not announced.
-    """
+class _Partial(NamedTuple):
+    """The beginning of a download: the bytes that are here, and of the whole file its ETag and announced length."""
 
     size: int
     etag: str
