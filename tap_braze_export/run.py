@@ -171,7 +171,7 @@ class Run:
         self._facts.begun(delivery.export)
         record: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
-        rejected = RejectedLines(self._spool, delivery.export.export_id, delivery.name)
+        rejected = RejectedLines(self._spool.rejected(delivery.export.export_id), delivery.name)
         try:
             for block in blocks:
                 if self._fingerprints:

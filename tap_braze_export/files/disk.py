@@ -90,9 +90,9 @@ def free_bytes(directory: Path) -> int | None:
 
 def disk_full_error(directory: Path, wanted: int = 0) -> DiskFullError:
     """The error of a disk without room for so many bytes, if it is known how many."""
-    problem = f"has no room for {wanted / 10**6:,.0f} MB" if wanted else "is full"
+    shown = f" ({wanted:,} bytes are wanted)" if wanted else ""
     return DiskFullError(
-        f"the disk of {directory} {problem}: free some space there, or set spool_dir, or fingerprints_url or"
+        f"the disk of {directory} is full{shown}: free some space there, or set spool_dir, or fingerprints_url or"
         " batch_config if that is what it holds, to a larger disk"
     )
 

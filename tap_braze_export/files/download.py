@@ -187,7 +187,7 @@ class Download:
         with private_file(self._part, append=offset > 0) as file:
             try:
                 # read1, not stream: the limits of a body that drips are checked as its bytes come.
-                while not self._clock.stopped and (chunk := response.raw.read1(_READ_BYTES, decode_content=False)):
+                while chunk := response.raw.read1(_READ_BYTES, decode_content=False):
                     if self._clock.monotonic() > self._deadline:
                         raise ExportError(f"{self.name} was still coming in when export_timeout_minutes were over")
                     self.received += len(chunk)
@@ -195,10 +195,10 @@ class Download:
                         self._start_over()
                         return self._failed(f"the store sent more than the rest from byte {offset} on")
                     file.write(chunk)
+                    if self._clock.stopped:
+                        return False
             except urllib3.exceptions.HTTPError as error:
                 problem = type(error).__name__
-        if self._clock.stopped:
-            return False
         if problem or length not in {None, self.received}:
             if self.received > offset and _is_strong(etag) and self._trusts_ranges:
                 self._failures = 0  # it goes on, if slowly

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import stat
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from tap_braze_export.errors import ConfigError, DiskFullError, InterruptedExportError
-from tap_braze_export.files.disk import APPEND, FLUSH, LOCK, REMOVE, RENAME, WRITE, file_lock, private_file, try_out
+from tap_braze_export.errors import ConfigError, DiskFullError
+from tap_braze_export.files.disk import APPEND, FLUSH, LOCK, REMOVE, RENAME, WRITE, file_lock, try_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,8 +29,6 @@ _KEEP_DOWNLOADS_SECONDS = 2 * _DAY_SECONDS
 _LOCK_SUFFIX = ".lock"
 _MAX_NAME_CHARS = 255
 _MAX_ID_CHARS = 200  # of an export's id in a file name, which gets a suffix
-
-
 _CALLS = (WRITE, APPEND, FLUSH, RENAME, LOCK, REMOVE)
 
 
@@ -135,23 +132,9 @@ class Spool:
         """Remove a folder of this run."""
         _remove_with_lock(folder, self._locks.pop(folder))
 
-    def reject(self, export_id: str, lines: Iterable[bytes]) -> Path:
-        """Keep lines that cannot be read, unchanged; returns their file.
-
-        Raises:
-            ExportError: They cannot be written; what was kept before stays.
-        """
-        path = self.root / "rejected" / f"{_id_as_name(export_id)}.jsonl"
-        try:
-            with private_file(path, append=True, durable=False, is_whole=False) as file:
-                for line in lines:
-                    file.write(line)
-                    file.write(b"\n")
-        except OSError as error:
-            raise InterruptedExportError(
-                f"unreadable lines cannot be kept in {path} ({error.strerror}): make it a file that the tap may write"
-            ) from None
-        return path
+    def rejected(self, export_id: str) -> Path:
+        """The path of the file of an export's rejected lines, which may not be there."""
+        return self.root / "rejected" / f"{_id_as_name(export_id)}.jsonl"
 
     def _remove_older(self, folder: str, seconds: float) -> None:
         for path in (self.root / folder).iterdir():
@@ -224,18 +207,11 @@ def _make_private(folder: Path, *, shut_out: int) -> None:
         folder.chmod(0o700)
     found = folder.stat()
     if found.st_mode & shut_out and all(above.stat().st_mode & stat.S_IXOTH for above in folder.resolve().parents):
-        with tempfile.TemporaryDirectory(dir=folder) as probe:
-            has_modes = not Path(probe).stat().st_mode & stat.S_IRWXO
-        if found.st_uid != os.geteuid() and has_modes:
-            raise ConfigError(
-                f"spool_dir: {folder} belongs to another user (uid {found.st_uid}), who lets all users into it (mode"
-                f" {found.st_mode & 0o777:o}): name a directory below it that does not exist yet, such as"
-                f" {folder / 'spool'}, or have its owner take these permissions away"
-            )
         raise ConfigError(
-            f"spool_dir: the file system of {folder} lets all users into it (mode {found.st_mode & 0o777:o}) and cannot"
-            " change that: mount it for the tap's user alone (options such as uid, dir_mode=0700, file_mode=0600), or"
-            " name a directory on another file system"
+            f"spool_dir: {folder}, which belongs to uid {found.st_uid}, lets all users in (mode"
+            f" {found.st_mode & 0o777:o}), and the tap cannot change that: name a directory below it that does not"
+            f" exist yet, such as {folder / 'spool'}, have its owner take these permissions away, or mount it for the"
+            " tap's user alone (options such as uid, dir_mode=0700, file_mode=0600)"
         )
     with tempfile.TemporaryFile(dir=folder):
         pass

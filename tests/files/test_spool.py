@@ -14,6 +14,7 @@ import pytest
 
 from tap_braze_export.errors import ConfigError, DiskFullError, ExportError
 from tap_braze_export.files.disk import private_file
+from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
@@ -41,16 +42,18 @@ def test_full_disk_is_told_where_rejected_lines_are_kept(tmp_path: Path, clock: 
     """Lines that were kept before stay."""
     spool = Spool(str(tmp_path), clock=clock)
     spool.open()
-    path = spool.reject("e", [b"first"])
+    rejected = RejectedLines(spool.rejected("e"), "file")
+    rejected.keep([(1, b"first")])
 
     with pytest.raises(DiskFullError, match=r"^the disk of .*rejected is full: free some space there"):
-        spool.reject("e", no_room())
-    assert path.read_bytes().startswith(b"first\n")
+        rejected.keep(NoRoom([(2, b"second")]))
+    assert spool.rejected("e").read_bytes().startswith(b"first\n")
 
 
-def no_room() -> Iterator[bytes]:
-    yield b"second"
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+class NoRoom(list[tuple[int, bytes]]):
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        yield from super().__iter__()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # Symbolic links
@@ -99,7 +102,7 @@ def test_links_in_the_folders_are_not_followed(tmp_path: Path, target: Path, clo
     folder = spool.folder("export")
     spool.clear("cleared")
     with pytest.raises(ExportError) as caught:
-        spool.reject("export", [b"line"])
+        RejectedLines(spool.rejected("export"), "file").keep([(1, b"line")])
 
     assert not folder.is_symlink()
     assert "\n" not in str(caught.value)
@@ -211,7 +214,8 @@ def test_directory_of_another_owner_is_used(volume: Path, clock: FakeClock, mode
         spool = Spool(str(volume), clock=clock)
         spool.open()
         spool.open()
-        rejected = spool.reject("e", [b"line"])
+        rejected = spool.rejected("e")
+        RejectedLines(rejected, "file").keep([(1, b"line")])
         with private_file(spool.folder("e") / "download") as file:
             file.write(b"x")
 
@@ -231,8 +235,9 @@ def test_directory_of_another_owner_that_all_can_write_to_is_refused(volume: Pat
         Spool(str(volume / "spool"), clock=clock).open()
 
     assert error == (
-        f"spool_dir: {volume} belongs to another user (uid 0), who lets all users into it (mode 777): name a directory"
-        f" below it that does not exist yet, such as {volume / 'spool'}, or have its owner take these permissions away"
+        f"spool_dir: {volume}, which belongs to uid 0, lets all users in (mode 777), and the tap cannot change that:"
+        f" name a directory below it that does not exist yet, such as {volume / 'spool'}, have its owner take these"
+        " permissions away, or mount it for the tap's user alone (options such as uid, dir_mode=0700, file_mode=0600)"
     )
     assert modes(volume) == {"spool": 0o700}
 
@@ -282,7 +287,7 @@ def test_folder_of_another_user_that_all_can_read_is_refused(volume: Path, clock
     (volume / "journal").mkdir()
     (volume / "journal").chmod(0o777)
     with another_user():
-        assert f"{volume / 'journal'} belongs to another user (uid 0)" in refusal(volume, clock)
+        assert f"{volume / 'journal'}, which belongs to uid 0, lets all users in" in refusal(volume, clock)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o770])
@@ -297,8 +302,8 @@ def test_mount_that_ignores_modes(volume: Path, clock: FakeClock, monkeypatch: p
         return
     error = refusal(volume, clock)
 
-    assert error.startswith("spool_dir: the file system of ")
-    assert f"lets all users into it (mode {mode:o}) and cannot change that: mount it for the tap's user alone" in error
+    assert f"lets all users in (mode {mode:o}), and the tap cannot change that" in error
+    assert "or mount it for the tap's user alone" in error
 
 
 @as_root
@@ -320,7 +325,8 @@ def test_a_clock_that_is_set_ahead_in_the_run_makes_nothing_old(tmp_path: Path) 
     clock = FakeClock(time.time())
     spool = Spool(str(tmp_path), clock=clock)
     spool.open()
-    left = [spool.folder("of-another-run"), spool.reject("of-another-run", [b"{"])]
+    left = [spool.folder("of-another-run"), spool.rejected("of-another-run")]
+    left[1].write_bytes(b"{")
     clock.ahead = 365 * 86_400
 
     spool.open()
