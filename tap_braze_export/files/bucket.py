@@ -18,11 +18,9 @@ from tap_braze_export.errors import DamagedFileError, ExportError, InterruptedEx
 from tap_braze_export.files import leftovers
 from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url, split_bucket
 from tap_braze_export.files.disk import private_file
-from tap_braze_export.files.encoded_objects import is_encoded
-from tap_braze_export.files.key_listing import listed
-from tap_braze_export.files.nearby_keys import BRAZES_FOLDER, NearbyKeys
+from tap_braze_export.files.key_listing import BRAZES_FOLDER, NearbyKeys, listed
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.ranged_file import RangedFile, deleted_error
+from tap_braze_export.files.ranged_file import RangedFile, deleted_error, is_encoded
 from tap_braze_export.files.spool import file_name
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 

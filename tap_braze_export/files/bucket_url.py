@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from tap_braze_export.errors import ConfigError
 
@@ -13,27 +13,22 @@ _DIRECTORY_SCHEMES = frozenset({"file", "local"})
 _WANTED = "the bucket as s3://bucket/prefix, gs://bucket/prefix or abfs://container/prefix, or a local directory"
 _ARN = re.compile(r"arn:[^:/]+:(?P<service>[\w-]+):(?P<region>[^:/]*):(?P<account>[^:/]*):(?P<resource>.*)", re.DOTALL)
 _ACCESS_POINT = re.compile(r"accesspoint[:/](?P<name>[^:/]+)(/+(?P<prefix>.*))?", re.DOTALL)
-_ALIAS = "its alias as s3://ALIAS/prefix: AWS shows it among the properties of the access point"
-_ONE_REGION = "the bucket as s3://bucket/prefix, or an access point in its region"
 _BRAZES_FOLDER = re.compile(r"(^|/+)segment-export(/+[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?)?/*$")
 """Path that Braze appends to the prefix: its folder, and perhaps a segment's folder in it."""
 
 
 def read_bucket_url(text: str) -> str:
-    """The address of the bucket and the prefix, without what Braze appends to it.
+    """The address of the bucket and the prefix, without what Braze appends to it; of its folder alone, what it is in.
 
     Raises:
         ConfigError: It cannot be a bucket.
     """
-    return _cut(read_storage_url(text, setting="bucket_url"))
+    url = read_storage_url(text, setting="bucket_url")
+    return _BRAZES_FOLDER.sub("", url) or ("/" if url.startswith("/") else ".")
 
 
 def read_storage_url(text: str, *, setting: str) -> str:
     """The address of a bucket and a prefix, or of a directory.
-
-    Args:
-        text: The value of the setting.
-        setting: The setting.
 
     Raises:
         ConfigError: It cannot be one.
@@ -46,21 +41,21 @@ def read_storage_url(text: str, *, setting: str) -> str:
         return _read_arn(arn, setting)
     if not separator:
         if re.match(r"(?!file:/)[A-Za-z][\w+.-]+:", url):
-            raise _refusal(setting, "has no :// after its scheme", "")
+            raise _refusal(setting, "has no :// after its scheme")
         return url
     if scheme in _WEB_SCHEMES:
-        raise _refusal(setting, "is a web address", _form_of_web_address(url))
+        raise _refusal(setting, "is a web address", f"{_WANTED}; the host of a store is endpoint_url in bucket_options")
     if scheme in _DIRECTORY_SCHEMES:
         if not path.startswith(("/", "~")):
             raise _refusal(setting, "names a directory without a slash before it", f"{scheme}:///{path}")
     elif scheme in _CLOUD_SCHEMES:
         bucket = path.partition("/")[0]
         if not bucket.strip():
-            raise _refusal(setting, "names no bucket", "")
+            raise _refusal(setting, "names no bucket")
         if ":" in bucket:
-            raise _refusal(setting, "holds credentials, which go into bucket_options or the environment", "")
+            raise _refusal(setting, "holds credentials, which go into bucket_options or the environment")
         if "?" in path:
-            raise _refusal(setting, "holds a query: credentials go into bucket_options or the environment", "")
+            raise _refusal(setting, "holds a query: credentials go into bucket_options or the environment")
     return f"{scheme}://{path}"
 
 
@@ -70,15 +65,13 @@ def _read_arn(arn: re.Match[str], setting: str) -> str:
     if arn["service"] == "s3" and point and arn["region"] and re.fullmatch(r"\d{12}", arn["account"]):
         name = arn[0].removesuffix(arn["resource"])
         return f"s3://{name}accesspoint/{point['name']}/{point['prefix'] or ''}".rstrip("/")
-    if arn["service"] == "s3" and point and not arn["region"]:
-        raise _refusal(
-            setting, "is the ARN of an access point for several regions, which needs another signature", _ONE_REGION
-        )
     if arn["service"] == "s3" and arn["resource"] and not arn["account"]:
         raise _refusal(setting, "is an ARN", f"s3://{arn['resource']}")
-    if arn["service"] in {"s3-outposts", "s3-object-lambda"}:
-        raise _refusal(setting, f"is an ARN of {arn['service']}, not of a bucket or of an access point of one", _ALIAS)
-    raise _refusal(setting, "is an ARN, but of no bucket", "")
+    raise _refusal(
+        setting,
+        "is an ARN, but of no bucket and of no access point in one region",
+        "the bucket as s3://bucket/prefix, or an access point by its alias, which AWS shows among its properties",
+    )
 
 
 def check_storage_url(text: str, *, setting: str) -> None:
@@ -109,40 +102,5 @@ def split_bucket(path: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-def _cut(url: str) -> str:
-    """The address up to Braze's folder; of nothing but that folder, the directory that it is in."""
-    return _BRAZES_FOLDER.sub("", url) or ("/" if url.startswith("/") else ".")
-
-
-def _refusal(setting: str, problem: str, form: str) -> ConfigError:
-    return ConfigError(f"{setting} {problem}: name {form or _WANTED}")
-
-
-def _form_of_web_address(url: str) -> str:
-    """The form to write instead of the address of a bucket's page or file."""
-    address = urlsplit(url)
-    host, query = address.hostname or "", parse_qs(address.query)
-    parts = [part for part in address.path.split("/") if part]
-    scheme, at = "", parts
-    if host.endswith("console.aws.amazon.com"):
-        scheme, at = "s3", [*parts[2:3], *query.get("prefix", [])]
-    elif host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        bucket = re.match(r"(.+)\.s3[.-]", host)
-        scheme, at = "s3", [bucket[1], *parts] if bucket else parts
-    elif host == "console.cloud.google.com":
-        scheme, at = "gs", parts[2:]
-    elif host in {"storage.googleapis.com", "storage.cloud.google.com"}:
-        scheme = "gs"
-    elif host.endswith(".storage.googleapis.com"):
-        scheme, at = "gs", [host.removesuffix(".storage.googleapis.com"), *parts]
-    if scheme:
-        return _form(scheme, at)
-    if azure := re.fullmatch(r"([^.]+)\.(?:blob|dfs)\.core\.[a-z.]+", host):
-        return f"{_form('abfs', parts)}, with account_name {azure[1]} in bucket_options"
-    port = f":{address.port}" if address.port else ""
-    return f"{_form('s3', parts)}, with endpoint_url {address.scheme}://{host}{port} in bucket_options"
-
-
-def _form(scheme: str, parts: list[str]) -> str:
-    path = "/".join(part.strip("/") for part in parts) or "bucket/prefix"
-    return f"the bucket as {_cut(f'{scheme}://{path}')}"
+def _refusal(setting: str, problem: str, form: str = _WANTED) -> ConfigError:
+    return ConfigError(f"{setting} {problem}: name {form}")

@@ -27,7 +27,7 @@ class LocalObject:
 
 @dataclass(frozen=True)
 class BucketObject:
-    """A delivered object in a bucket; `version` changes when its content does; `is_encoded`: see `encoded_objects`."""
+    """A delivered object in a bucket; `version` changes when its content does; `is_encoded`: see `ranged_file`."""
 
     name: str
     path: str

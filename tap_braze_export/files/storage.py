@@ -12,7 +12,8 @@ import fsspec
 from typing_extensions import override
 
 from tap_braze_export.errors import ConfigError, InterruptedExportError, TapError, described, texts_in
-from tap_braze_export.files.encoded_objects import StoredBytes, is_encoded
+from tap_braze_export.files.objects import BucketObject
+from tap_braze_export.files.ranged_file import RangedFile, StoredBytes, is_encoded
 from tap_braze_export.http.certificates import OVER_AIOHTTP, OVER_BOTO, certificate_problem, variable_fault
 from tap_braze_export.http.retry import GaveUpError, RetryableError, RetryPolicy
 
@@ -161,37 +162,19 @@ class Storage:
             raise self._labels.unreachable_error(f"{failed} {error.tries} times: {error.last.problem}") from None
 
     def open(self, path: str, mode: str = "rb", **text_options: Any) -> IO[Any]:
-        """Open a file for reading from its beginning; a failed read is not repeated.
-
-        Args:
-            path: Its path in `files`, such as `root`.
-            mode: `rb`, or `r` for text.
-            text_options: Of `io.TextIOWrapper`.
+        """Open a file for reading from its beginning: `rb`, or `r` with the options of `io.TextIOWrapper`.
 
         Raises:
             TapError: It cannot be opened; reading it may raise this, too.
         """
         info = self.once("read", lambda: self.files.info(path))
+        raw: io.RawIOBase
         if is_encoded(info):
-            stream = _Stream(self._encoded_reader(path, info["size"]), lambda: None)
+            raw = RangedFile(self, BucketObject(path, path, info["size"], "", is_encoded=True))
         else:
-            opened = self.once("read", lambda: self.files.open(path, "rb"))
-            stream = _Stream(lambda size: self.once("read", lambda: opened.read(size)), opened.close)
-        file = io.BufferedReader(stream, _STREAM_BUFFER_BYTES)
+            raw = _Stream(self, self.once("read", lambda: self.files.open(path, "rb")))
+        file = io.BufferedReader(raw, _STREAM_BUFFER_BYTES)
         return io.TextIOWrapper(file, **text_options) if mode == "r" else file
-
-    def _encoded_reader(self, path: str, length: int) -> Callable[[int], bytes]:
-        """A function that reads the next bytes of an object with a Content-Encoding, as they are stored."""
-        position = 0
-
-        def read(size: int) -> bytes:
-            nonlocal position
-            start, position = position, min(position + size, length)
-            if start == position:
-                return b""
-            return self.once("read", lambda: self.stored_bytes.pieces(path, [start], [position])[0])
-
-        return read
 
     def once(self, done: str, call: Callable[[], T]) -> T:
         """Call the storage's library; a failure is not repeated.
@@ -231,12 +214,12 @@ class Storage:
 
 
 class _Stream(io.RawIOBase):
-    """The bytes of a file from its beginning."""
+    """The bytes of a file from its beginning, with the errors of a storage; a failed read is not repeated."""
 
-    def __init__(self, read: Callable[[int], bytes], close: Callable[[], None]) -> None:
+    def __init__(self, storage: Storage, opened: Any) -> None:
         super().__init__()
-        self._read = read
-        self._close = close
+        self._storage = storage
+        self._opened = opened
 
     @override
     def readable(self) -> bool:
@@ -245,14 +228,14 @@ class _Stream(io.RawIOBase):
     @override
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         into = memoryview(buffer)
-        content = self._read(len(into))
+        content = self._storage.once("read", lambda: self._opened.read(len(into)))
         into[: len(content)] = content
         return len(content)
 
     @override
     def close(self) -> None:
         if not self.closed:
-            self._close()
+            self._opened.close()
         super().close()
 
 
