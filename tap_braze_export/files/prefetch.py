@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Fetched = tuple[StoredObject, list[Member]]
 
-_DIRECTORY_BYTES = 64 * 2**10
-"""Bytes at each end of an object that are read at once: the directories of most zips fit in."""
+_DIRECTORY_BYTES = 2**17
+"""Bytes at each end of an object that are read at once: a zip's longest comment and most directories fit in."""
 
 
 class Fetcher(Protocol):
@@ -34,12 +34,7 @@ class Fetcher(Protocol):
 
 
 class CopyToDisk:
-    """Copies objects to the local disk.
-
-    Args:
-        bucket: The bucket.
-        folder: Receives the copies.
-    """
+    """Copies objects to a folder of the local disk."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self._bucket = bucket
@@ -47,7 +42,7 @@ class CopyToDisk:
         self._numbers = count(1)
 
     def fetch(self, wanted: BucketObject) -> Fetched:
-        """See `Fetcher`."""
+        """Copy an object."""
         copy = LocalObject(wanted.name, self._folder / f"object-{next(self._numbers)}")
         self._bucket.fetch(wanted, copy.path)
         try:
@@ -59,16 +54,12 @@ class CopyToDisk:
 
 
 class ReadInPlace:
-    """Leaves objects in the bucket, for workers on other machines; reads only the directory of a zip.
-
-    Args:
-        bucket: The bucket.
-    """
+    """Leaves objects in the bucket, for workers on other machines; reads only the directory of a zip."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
     def fetch(self, wanted: BucketObject) -> Fetched:
-        """See `Fetcher`."""
+        """Read what is in an object."""
         with self._bucket.open(wanted, end_bytes=_DIRECTORY_BYTES) as file:
             return wanted, archive.members(file, wanted.name)
