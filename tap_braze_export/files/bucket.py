@@ -20,7 +20,7 @@ from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url,
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.key_listing import BRAZES_FOLDER, NearbyKeys, listed
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.ranged_file import RangedFile, deleted_error, is_encoded
+from tap_braze_export.files.ranged_file import RangedFile, is_encoded
 from tap_braze_export.files.spool import file_name
 from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
 
@@ -59,13 +59,7 @@ _log = logging.getLogger(__name__)
 class Bucket:
     """The customer's own bucket, where Braze writes `segment-export/<segment>/<date>/<export>/<file>`.
 
-    Args:
-        bucket_url: `s3://bucket/prefix`, `gs://…`, `abfs://…` or a local directory, whose symbolic links are followed.
-        options: fsspec's options for it, secrets.
-        clock: Time, and the waits between tries.
-
-    Attributes:
-        shown_url: Its address for logs and errors, without secrets.
+    It may be a local directory, whose symbolic links are followed. `shown_url` is its address without secrets.
 
     Raises:
         ConfigError: There can be no such bucket.
@@ -76,11 +70,7 @@ class Bucket:
         url = read_bucket_url(bucket_url)
         self.shown_url = shown_bucket_url(url)
         labels = StorageLabels(
-            "the bucket",
-            url="bucket_url",
-            options="bucket_options",
-            needed="list and get objects",
-            shown_url=self.shown_url,
+            "the bucket", "bucket_url", "bucket_options", needed="list and get objects", shown_url=self.shown_url
         )
         # Listings are not cached: fsspec would keep one for ever.
         self._storage = Storage(url, {**options, "use_listings_cache": False}, labels, clock=clock)
@@ -103,11 +93,8 @@ class Bucket:
     def objects(self, export_id: str, segment_id: str | None) -> list[BucketObject]:
         """The files of an export that are there now, by name, but for those that a copy tool has not finished.
 
-        The folder of the date is not computed: documentation and practice disagree about which date it is.
-
-        Args:
-            export_id: The export's `object_prefix`.
-            segment_id: Its segment; None searches all, for the control group, whose segment is not known.
+        The folder of the date is not computed: documentation and practice disagree about which date it is. The segment
+        of the control group is not known: None searches all.
         """
         objects: list[BucketObject] = []
         dates = self._storage.retrying("listed", lambda: self._dates(segment_id))
@@ -148,7 +135,14 @@ class Bucket:
         """
         part = path.with_name(f"{path.name}.part")
         try:
-            self._storage.retrying("read", lambda: self._copy(stored, part))
+            # Not durable: the next run would fetch it again.
+            with self.open(stored) as source, private_file(part, durable=False) as target:
+                while chunk := source.read(_COPY_BYTES):
+                    if self._clock.stopped:
+                        raise ExportError(f"{stored.name} is not read, the run was told to end")
+                    target.write(chunk)
+            if part.stat().st_size != stored.size:
+                raise DamagedFileError(f"{stored.name} has another length than the {stored.size} bytes listed")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -156,10 +150,8 @@ class Bucket:
     def open(self, stored: BucketObject, *, end_bytes: int = 0) -> BinaryIO:
         """Open a file where it is; pieces are fetched as they are read.
 
-        Args:
-            stored: The file.
-            end_bytes: Bytes at its beginning and at its end to fetch first, both at once: reading the directory of a
-                zip would otherwise wait for four responses.
+        So many bytes at its beginning and at its end are fetched first, both at once: reading the directory of a zip
+        would otherwise wait for four responses.
 
         Raises:
             ExportError: It cannot be read; reading it may raise this, too.
@@ -192,14 +184,9 @@ class Bucket:
         return bool(new)
 
     def elsewhere(self, export_id: str = "", segment_id: str = "") -> tuple[str, bool]:
-        """Say where Braze's folder stands near bucket_url, and if files of an export are in it.
+        """Say where Braze's folder stands near bucket_url, only where files of the export are in it if they are.
 
-        Args:
-            export_id: The export; without one nobody looks for its files.
-            segment_id: Its segment.
-
-        Returns:
-            The addresses of the folder, of those that hold the export if there are any; empty if none was found.
+        The first value is empty if there is none, the second True if the export's files were found.
         """
         tops = self._nearby.below_other_prefixes()
         certain = [top for top in tops if export_id and self._nearby.holds(top, export_id, segment_id)]
@@ -226,10 +213,9 @@ class Bucket:
         return True
 
     def require(self) -> None:
-        """Find out before an export is started if its files could ever be read.
+        """Find out before an export is started if its files could ever be read: a bucket out of reach may come back.
 
-        A bucket out of reach may come back. A local directory that is missing in an existing one may be made by the
-        program that copies into it.
+        A local directory that is missing in an existing one may be made by the program that copies into it.
 
         Raises:
             ConfigError: It does not exist, or does not let the credentials list it.
@@ -284,29 +270,6 @@ class Bucket:
                 # Credentials may be good for the prefix alone; that could be listed, so the bucket is there.
                 if local or not is_refusal(error):
                     raise
-
-    def _opened(self, stored: BucketObject) -> BinaryIO:
-        opened: BinaryIO = (
-            self.open(stored) if stored.is_encoded else self._files.open(stored.path, "rb", block_size=_FETCH_BYTES)
-        )
-        return opened
-
-    def _copy(self, stored: BucketObject, part: Path) -> None:
-        size = 0
-        try:
-            with (
-                self._opened(stored) as source,
-                private_file(part, durable=False) as target,  # the next run would fetch it again
-            ):
-                while size <= stored.size and (chunk := source.read(_COPY_BYTES)):
-                    if self._clock.stopped:
-                        raise ExportError(f"{stored.name} is not read, the run was told to end")
-                    target.write(chunk)
-                    size += len(chunk)
-        except FileNotFoundError:
-            raise deleted_error(stored) from None
-        if size != stored.size:
-            raise DamagedFileError(f"{stored.name} has another length than the {stored.size} bytes listed")
 
 
 def _followed(info: dict[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,11 @@ class Call(NamedTuple):
     make: Callable[[Path, Path], object]
 
 
+def _write(file: Path, _: Path) -> None:
+    with private_file(file, durable=False) as opened:
+        opened.write(b"trial")
+
+
 def _append(file: Path, _: Path) -> None:
     with private_file(file, append=True, durable=False) as opened:
         opened.write(b"\n")
@@ -158,7 +163,7 @@ def _map(file: Path, _: Path) -> None:
         mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ).close()
 
 
-WRITE = Call("write", "", "make it writable for the tap's user", lambda file, _: file.write_bytes(b"trial"))
+WRITE = Call("write", "", "make it writable for the tap's user", _write)
 APPEND = Call("append", "an interrupted download goes on so", "mount it so that files can grow", _append)
 FLUSH = Call("fsync", "", "look after the disk or the mount, and run again", _flush)
 MODE = Call("chmod", "other users must not read profiles", "mount it for the tap's user alone", _set_mode)

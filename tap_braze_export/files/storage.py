@@ -57,16 +57,9 @@ _CREDENTIAL_ERRORS = frozenset(
 
 @dataclass(frozen=True)
 class StorageLabels:
-    """How errors speak of a storage.
+    """How errors speak of a storage: `url` and `options` are the settings that hold them.
 
-    Attributes:
-        name: What it is called, such as "the bucket".
-        url: The setting that holds its URL.
-        options: The setting that holds fsspec's options for it.
-        needed: What its credentials must allow.
-        kind: What the URL names.
-        unreachable_error: The error of a storage that cannot be reached for now.
-        shown_url: Its URL without secrets, if errors are to hold it.
+    Its credentials must allow what is `needed`. `shown_url` is its URL without secrets, if errors are to hold it.
     """
 
     name: str
@@ -84,13 +77,7 @@ class StorageLabels:
 
 
 class Storage:
-    """A bucket, a directory, or one file.
-
-    Args:
-        url: `s3://bucket/prefix`, `gs://…`, `abfs://…`, another URL that fsspec knows, or a local path.
-        options: fsspec's options for it, secrets.
-        labels: How errors speak of it.
-        clock: The waits between tries.
+    """A bucket, a directory, or one file, with fsspec's options for it, which are secrets.
 
     Attributes:
         files: Its file system.
@@ -139,11 +126,7 @@ class Storage:
         self.root = str(root).rstrip("/")
 
     def retrying(self, done: str, call: Callable[[], T]) -> T:
-        """Call the storage's library, again after failures that may pass.
-
-        Args:
-            done: What the call does with the storage, for errors: listed, read, written.
-            call: The call.
+        """Call the storage's library, again after failures that may pass; `done` is listed, read or written.
 
         Raises:
             TapError: If it does not succeed.
@@ -178,10 +161,6 @@ class Storage:
 
     def once(self, done: str, call: Callable[[], T]) -> T:
         """Call the storage's library; a failure is not repeated.
-
-        Args:
-            done: What the call does with the storage, for errors: listed, read, written.
-            call: The call.
 
         Raises:
             TapError: If it does not succeed.

@@ -275,7 +275,7 @@ def test_disk_that_is_full_with_nothing_to_free_ends_the_exports(tmp_path: Path)
         lines, failures = reading(server, tmp_path, capacity=40_000)
     assert lines == []
     assert len(failures) == 2
-    assert all("is full: free some space there, or set spool_dir" in failure for failure in failures)
+    assert all("bytes are wanted): free some space there, or set spool_dir" in failure for failure in failures)
 
 
 def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_now(

@@ -196,12 +196,11 @@ def test_fetched_file_is_private_and_complete(bucket: Bucket, tmp_path: Path) ->
     assert not (tmp_path / "object.part").exists()
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x"])
-def test_file_of_another_length_is_damaged(bucket: Bucket, tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_shorter_than_listed_is_damaged(bucket: Bucket, tmp_path: Path) -> None:
     path = f"seg/2026-01-02/{EXPORT}/a.zip"
     deliver(tmp_path, path, CONTENT)
     (found,) = bucket.objects(EXPORT, "seg")
-    deliver(tmp_path, path, content)
+    deliver(tmp_path, path, CONTENT[:-1])
 
     with pytest.raises(DamagedFileError, match=r"^a\.zip has another length than the 10000 bytes listed$"):
         bucket.fetch(found, tmp_path / "object")
