@@ -339,7 +339,7 @@ class IncrementalHistory(History):
             had = {pair for pair in members if pair[1] == segment_id}
             if None in requests:
                 assert now <= contained, story
-                is_doubted = len(now) < PEOPLE / 2 and f"No user leaves {segment_id} in this run" in output.log
+                is_doubted = len(now) < PEOPLE / 2 and f"No user leaves segment {segment_id} in this run" in output.log
                 assert self.lost_leavers or is_doubted or had == now, f"{segment_id} after a full export: {story}"
             else:
                 before = {pair for pair in night.members if pair[1] == segment_id}
