@@ -297,10 +297,6 @@ def test_a_dry_run_leaves_no_fingerprints(nights: Nights) -> None:
 # Damage
 
 
-def damaged_files(nights: Nights) -> list[Path]:
-    return [path for path in nights.files() if path.name != "running"]
-
-
 @pytest.mark.parametrize("what", ["flip", "cut", "empty", "remove", "foreign"])
 @pytest.mark.parametrize("position", at_night([0, 7, 40, -1, -9, -50], but=[7]))
 def test_a_damaged_version_means_emit(nights: Nights, what: str, position: int) -> None:
