@@ -85,7 +85,8 @@ def _root_errors(table: Table, schema: Mapping[str, Any], given: Mapping[str, An
     known = _ROOT_WORDS | _SILENT | {"properties"}
     if words := sorted(word for word, value in schema.items() if value is not None and word not in known):
         yield f"{table.stream} cannot follow {', '.join(words)} beside its properties"
-    if "object" not in (schema.get("type") or "object"):
+    kinds = schema.get("type") or "object"
+    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
         yield f"{table.stream} must have the type object"
     required = schema.get("required") or []
     if not isinstance(required, list) or not {*map(str, required)} <= given.keys():

@@ -156,6 +156,8 @@ OF_STREAMS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"stream": "people"}, {}, "users cannot be renamed by stream"),
     ({"table_name": "people"}, {}, "users cannot be renamed by table_name"),
     ({"is_view": True}, {}, "users is no view"),
+    ({"schema": {"type": 1, "properties": {}}}, {}, "users must have the type object"),
+    ({"schema": {"type": ["string", "null"], "properties": {}}}, {}, "users must have the type object"),
     ({}, {"inclusion": "sometimes"}, "users has the inclusion sometimes"),
     ({"key_properties": ["exported_at", "braze_id"]}, {"selected-by-default": False, "row-count": 1}, ""),
     ({"is_view": False, "key_properties": [], "row_count": 7}, {"forced-replication-method": "FULL_TABLE"}, ""),
