@@ -7,8 +7,6 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from tap_braze_export.clock import timestamp
 from tap_braze_export.deliveries import Role, audit_row
 from tap_braze_export.errors import ExportError, TapError
@@ -21,8 +19,7 @@ from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
 from tap_braze_export.report.summary import log_table
 from tap_braze_export.rows.conform import as_loaded
-from tap_braze_export.rows.memberships import membership_rows
-from tap_braze_export.rows.rendered import Rows
+from tap_braze_export.rows.rendered import Rows, membership_rows
 from tap_braze_export.rows.rescued_members import add
 from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
 from tap_braze_export.singer.command import describe
@@ -229,11 +226,11 @@ class Run:
         """Emit the rows that come from no line: identifiers without a user, and the audit row."""
         given = {"exported_at": delivery.export.exported_at}
         if misses := delivery.invalid_user_ids:
-            rows = Rows.of(msgspec.json.encode(miss | given) for miss in misses)
+            rows = Rows.of(miss | given for miss in misses)
             self._parent.emit_to_children({INVALID_USER_IDS.stream: rows}, delivery.export.exported_at)
         if self._parent.name in self._streams:
             row = as_loaded(self._parent.selection.columns, record)
-            self._parent.emit(Rows.of([msgspec.json.encode(row)]), delivery.export.exported_at)
+            self._parent.emit(Rows.of([row]), delivery.export.exported_at)
 
     def _emit_leavers(self, fingerprints: Fingerprints) -> None:
         """Emit the users that left a segment, after a run that missed no user."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.rows.conform import UNFIT, conformer, to_string
-from tap_braze_export.rows.device_key import key_by_content, key_by_id
+from tap_braze_export.rows.exact_json import json_text
 from tap_braze_export.schema.selection import selected_inside
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED
 from tap_braze_export.schema.user_object import BY_PATH, DEVICE_IDS, USER_ALIASES, paths_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tap_braze_export.schema.selection import Selection
 
     RowsByKey = dict[tuple[Any, ...], dict[str, Any]]
+
+ANONYMOUS_PREFIX = "anonymous-"
+"""Prefix of keys made from a hash, for devices without an id."""
 
 
 class ObjectCollector:
@@ -115,3 +119,25 @@ def _device_key(row: dict[str, Any], device: dict[str, Any], rows: RowsByKey) ->
     # The ordinals of one key have no gap, so that the first free one is found by bisection in a list of a million.
     ordinals = range(1, len(rows) + 1)
     return numbered(1 + bisect_left(ordinals, 1, key=lambda ordinal: (row["braze_id"], numbered(ordinal)) not in rows))
+
+
+def key_by_id(ids: Iterable[tuple[str | None, bool]]) -> str:
+    """Return a device's first id that is set, hashed if its column is deselected; "" if none is set.
+
+    Args:
+        ids: The ids in their order of preference, each with True if its column is selected.
+    """
+    for value, selected in ids:
+        if value:
+            return value if selected else _digest(value, 16)
+    return ""
+
+
+def key_by_content(device: dict[str, Any]) -> str:
+    """Return `anonymous-` and a short hash of all members but null and empty ones: the same in every run."""
+    content = {name: value for name, value in device.items() if value is not None and value != ""}
+    return f"{ANONYMOUS_PREFIX}{_digest(json_text(content), 8)}"
+
+
+def _digest(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()

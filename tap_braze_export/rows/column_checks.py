@@ -1,23 +1,32 @@
-"""Bulk checks of the fast path: is every value of a column already in its final form?"""
+"""Conforms the columns of the fast path's structs, many values at a time: most are in their final form already."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
+from itertools import chain
+from operator import attrgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw
 
-from tap_braze_export.rows.exact_json import SAFE_BYTES, Integer64, is_too_deep, may_be_deep
-from tap_braze_export.schema.table import Type
+from tap_braze_export.rows.conform import UNFIT, conform_to, conformer
+from tap_braze_export.rows.exact_json import DECODER, Integer64
+from tap_braze_export.rows.raw_json import are_plain_numbers, unfit
+from tap_braze_export.schema.table import RESCUED, Type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from tap_braze_export.schema.selection import Selection
     from tap_braze_export.schema.table import Field
+
+    ConformColumns = Callable[[Sequence[Any], set[str]], None]
+    """Conforms columns of structs; adds the `braze_id` of each that the careful path has to read to the set."""
 
 _MEMBER_TYPES: dict[Type, Any] = {
     Type.STRING: str | None,
@@ -29,17 +38,131 @@ _MEMBER_TYPES: dict[Type, Any] = {
 """The types of custom attributes that the decoder checks in bulk."""
 _DATE_TIMES_DECODER = msgspec.json.Decoder(list[Annotated[datetime, Meta(tz=True)]])
 _DATES_DECODER = msgspec.json.Decoder(list[date])
-_FIRST_BYTE_OF_OBJECT = {ord("{")}
-_SAFE_NUMBER_CHARS = 300
-"""A double holds every number of fewer characters that has no exponent."""
-_UNSTORABLE_NUMBER = re.compile(
-    rb"\d{309}|\d{200}[\d.]*[eE]"  # an exponent of two digits may be too much after so many digits
-    rb"|(?:^|[\[:,])\s*-?[\d.]+[eE][+-]?\d{3}"
-)
-_DIGITS_AS_NINES = bytes.maketrans(b"012345678E", b"999999999e")
-"""Makes every digit 9 and every E an e."""
-_THREE_DIGIT_EXPONENT = re.compile(rb"e999")
-_MANY_DIGITS = b"9" * 200
+
+
+def conform_columns(columns: Iterable[Field], selection: Selection) -> Iterator[ConformColumns]:
+    """Yield the functions that conform the columns of a struct; none for what the decoder has checked."""
+    date_times = [column for column in columns if column.type is Type.DATE_TIME and not column.loaded]
+    if date_times:
+        yield partial(_conform_date_times, date_times, [attrgetter(column.name) for column in date_times])
+    for column in columns:
+        if column in date_times:
+            continue
+        if column.name == "custom_attributes":
+            yield _conform_attributes(column, selection)
+        elif column.type is Type.OBJECT and column.name != RESCUED:
+            yield from _conform_flags(column, selection)
+        elif column.loaded:
+            yield partial(_conform_values, column.name, conform_to(column))
+        elif column.type in _CHECKS:
+            yield partial(_conform_checked, column, attrgetter(column.name), _CHECKS[column.type])
+
+
+def _conform_date_times(
+    columns: Sequence[Field], getters: Sequence[Callable[[Any], Any]], objects: Sequence[Any], refused: set[str]
+) -> None:
+    """Check all dates and times of objects at once, else column by column."""
+    check = _CHECKS[Type.DATE_TIME]
+    if not check.are_final([*chain.from_iterable(map(get, objects) for get in getters)]):
+        for column, get in zip(columns, getters, strict=True):
+            _conform_checked(column, get, check, objects, refused)
+
+
+def _conform_checked(
+    column: Field, get: Callable[[Any], Any], check: _Check, objects: Sequence[Any], refused: set[str]
+) -> None:
+    """Check all values of a column at once; where some are not final, conform those of an unusual form one by one."""
+    if check.are_final([*map(get, objects)]):
+        return
+    holders = [item for item in objects if get(item) is not None]
+    if column.type is Type.DATE_TIME and (rewritten := _rewrite_utc([*map(get, holders)])):
+        for item, text in zip(holders, rewritten, strict=True):
+            setattr(item, column.name, text)
+        return
+    usual = [item for item in holders if check.is_usual(get(item))]
+    unusual = [item for item in holders if not check.is_usual(get(item))]
+    one_by_one = unusual if check.are_final([*map(get, usual)]) else holders
+    _conform_values(column.name, conform_to(column), one_by_one, refused)
+
+
+def _conform_values(name: str, to_type: Callable[[Any], Any], objects: Iterable[Any], refused: set[str]) -> None:
+    for item in objects:
+        value = getattr(item, name)
+        if isinstance(value, Raw):
+            try:
+                value = DECODER.decode(value)
+            except (UnicodeDecodeError, msgspec.MsgspecError):  # well formed, but an integer of too many digits
+                value = UNFIT
+        if value is UNFIT or (value is not None and (value := to_type(value)) is UNFIT):
+            refused.add(item.braze_id)
+            value = None
+        setattr(item, name, value)
+
+
+def _conform_flags(column: Field, selection: Selection) -> Iterator[ConformColumns]:
+    """Drop deselected members of an object of flags; conform the others where the catalog has edited them."""
+    is_edited = column.loaded or any(member.type is not Type.BOOLEAN or member.is_edited for member in column.members)
+    if not is_edited and not selection.dropped.get(column.name):
+        return
+    name, conform = column.name, conformer(column, selection)
+
+    def conform_all(objects: Sequence[Any], refused: set[str]) -> None:
+        for item in objects:
+            rescued: dict[str, Any] = {}
+            if (flags := getattr(item, name)) is not None:
+                setattr(item, name, conform(flags, rescued))
+                if rescued:
+                    refused.add(item.braze_id)
+
+    yield conform_all
+
+
+def _conform_attributes(column: Field, selection: Selection) -> ConformColumns:
+    """Check the custom attributes of all users; they stay the bytes they are unless something in them has to change."""
+    conform = conformer(column, selection)
+    may_be_final = not selection.dropped.get(column.name) and not column.loaded
+    are_typed = attributes_check(column) if may_be_final else None
+
+    def conform_all(users: Sequence[Any], refused: set[str]) -> None:
+        holders = [user for user in users if user.custom_attributes is not None]
+        contents = [bytes(user.custom_attributes) for user in holders]
+        are_final = are_typed and are_typed(contents)
+        for index in unfit(contents) if are_final else range(len(holders)):
+            user, rescued = holders[index], dict[str, Any]()
+            try:
+                value = DECODER.decode(contents[index])
+            except (UnicodeDecodeError, msgspec.MsgspecError):
+                refused.add(user.braze_id)
+                continue
+            user.custom_attributes = None if value is None else conform(value, rescued)
+            if rescued:
+                refused.add(user.braze_id)
+
+    return conform_all
+
+
+def attributes_check(column: Field) -> Callable[[Sequence[bytes]], bool] | None:
+    """Return the function that tells if all are objects with typed members of their types; None if none can tell."""
+    typed = [member for member in column.members if member.type is not Type.ANY or member.is_edited]
+    if not typed:
+        return lambda contents: all(content.startswith(b"{") for content in contents)
+    if any(member.is_edited or member.type not in _MEMBER_TYPES for member in typed):
+        return None
+    members = [(f"member_{index}", _MEMBER_TYPES[member.type], None) for index, member in enumerate(typed)]
+    names = {f"member_{index}": member.name for index, member in enumerate(typed)}
+    try:
+        decoder = msgspec.json.Decoder(list[msgspec.defstruct("Attributes", members, rename=names) | None])  # type: ignore[misc]
+    except ValueError:
+        return None  # a name that no struct can have
+
+    def are_typed(contents: Sequence[bytes]) -> bool:
+        try:
+            decoder.decode(b"[%b]" % b",".join(contents))
+        except msgspec.MsgspecError:
+            return False
+        return True
+
+    return are_typed
 
 
 def _is_usual_date_time(text: str) -> bool:
@@ -47,8 +170,8 @@ def _is_usual_date_time(text: str) -> bool:
     return text[10:11] == "T" and text.endswith(("Z", "+00:00")) and text.isupper()
 
 
-def _are_date_times(values: list[str | None]) -> bool:
-    texts: list[Any] = values
+def _are_date_times(values: Sequence[str | None]) -> bool:
+    texts: Sequence[Any] = values
     try:
         joined = '","'.join(texts)
     except TypeError:
@@ -66,16 +189,16 @@ def _are_date_times(values: list[str | None]) -> bool:
         return False
 
 
-def rewrite_utc(values: Sequence[str]) -> list[str] | None:
+def _rewrite_utc(values: Sequence[str]) -> list[str] | None:
     """Rewrite dates and times as RFC 3339, some of them like `2020-07-10 15:00:00.000 UTC`; None if others are odd."""
     joined = '","'.join(values)
     if " UTC" not in joined:
         return None
     rewritten = joined.replace(" UTC", "Z").replace(" ", "T").split('","')
-    return rewritten if len(rewritten) == len(values) and _are_date_times([*rewritten]) else None
+    return rewritten if len(rewritten) == len(values) and _are_date_times(rewritten) else None
 
 
-def _are_dates(values: list[str | None]) -> bool:
+def _are_dates(values: Sequence[str | None]) -> bool:
     texts = [*filter(None, values)]
     joined = '","'.join(texts)
     try:
@@ -84,8 +207,8 @@ def _are_dates(values: list[str | None]) -> bool:
         return False
 
 
-def _are_integers(values: list[int | str | None]) -> bool:
-    numbers: list[Any] = values
+def _are_integers(values: Sequence[int | str | None]) -> bool:
+    numbers: Sequence[Any] = values
     try:
         sum(numbers)  # the fastest way to touch all of them
     except TypeError:
@@ -93,15 +216,8 @@ def _are_integers(values: list[int | str | None]) -> bool:
     return True
 
 
-def _are_numbers(values: list[Raw | None]) -> bool:
-    numbers = [*filter(None, values)]
-    joined = b",".join(numbers)
-    plain = not joined.translate(None, b"0123456789.-,")
-    return plain and (len(joined) < _SAFE_NUMBER_CHARS or max(map(len, joined.split(b","))) < _SAFE_NUMBER_CHARS)
-
-
 @dataclass(frozen=True)
-class Check:
+class _Check:
     """The checks of one type.
 
     Attributes:
@@ -112,96 +228,22 @@ class Check:
     are_final: Callable[[list[Any]], bool]
     is_usual: Callable[[Any], Any]
 
-    @classmethod
-    def by_pattern(cls, pattern: bytes) -> Check:
-        """Make the check of a type whose values are final if they match a pattern."""
-        matches = re.compile(pattern).fullmatch
-        return cls(lambda values: all(matches(value) for value in values if value is not None), matches)
 
-
-CHECKS: Mapping[Type, Check] = {
-    Type.INTEGER: Check(_are_integers, lambda value: type(value) is int),
-    Type.DATE_TIME: Check(_are_date_times, _is_usual_date_time),
-    Type.TIMESTAMP: Check(
+_are_coordinates = re.compile(rb"\[-?\d{1,3}\.\d{1,300}, ?-?\d{1,3}\.\d{1,300}\]").fullmatch
+_CHECKS: Mapping[Type, _Check] = {
+    Type.INTEGER: _Check(_are_integers, lambda value: type(value) is int),
+    Type.DATE_TIME: _Check(_are_date_times, _is_usual_date_time),
+    Type.TIMESTAMP: _Check(
         lambda values: {*map(type, values)} <= {str, NoneType} and _are_date_times(values),
         lambda value: isinstance(value, str) and _is_usual_date_time(value),
     ),
-    Type.DATE: Check(_are_dates, len),
-    Type.NUMBER: Check(_are_numbers, re.compile(rb"-?(0|[1-9]\d{0,99})(\.\d{1,99})?").fullmatch),
-    Type.COORDINATES: Check.by_pattern(rb"\[-?\d{1,3}\.\d{1,300}, ?-?\d{1,3}\.\d{1,300}\]"),
+    Type.DATE: _Check(_are_dates, len),
+    Type.NUMBER: _Check(
+        lambda values: are_plain_numbers([*filter(None, values)]),
+        re.compile(rb"-?(0|[1-9]\d{0,99})(\.\d{1,99})?").fullmatch,
+    ),
+    Type.COORDINATES: _Check(
+        lambda values: all(_are_coordinates(value) for value in values if value is not None), _are_coordinates
+    ),
 }
 """The checks by type; the decoder itself checks the other types."""
-
-
-def attributes_decoder(column: Field) -> msgspec.json.Decoder[Any] | None:
-    """Make a decoder that checks the typed members of many custom attributes; None if it cannot check all of them."""
-    checked = _checked(column)
-    if not checked or any(member.is_edited or member.type not in _MEMBER_TYPES for member in checked):
-        return None
-    members = [(f"member_{index}", _MEMBER_TYPES[member.type], None) for index, member in enumerate(checked)]
-    names = {f"member_{index}": member.name for index, member in enumerate(checked)}
-    try:
-        return msgspec.json.Decoder(list[msgspec.defstruct("Attributes", members, rename=names) | None])  # type: ignore[misc]
-    except ValueError:
-        return None  # a name that no struct can have
-
-
-def _checked(column: Field) -> list[Field]:
-    """List the members that not every JSON value fits; the decoder skips all others."""
-    return [member for member in column.members if member.type is not Type.ANY or member.is_edited]
-
-
-def are_attributes(contents: list[bytes], column: Field, decoder: msgspec.json.Decoder[Any] | None) -> bool:
-    """True if all are objects, and their typed members of their types."""
-    if not _checked(column):
-        return {content[0] for content in contents} <= _FIRST_BYTE_OF_OBJECT
-    if decoder is None:
-        return False
-    try:
-        decoder.decode(b"[%b]" % b",".join(contents))
-    except msgspec.MsgspecError:
-        return False
-    return True
-
-
-def unstorable_numbers(contents: Sequence[bytes]) -> Iterator[int]:
-    """Yield the index of each raw JSON value that cannot stay as it is: it holds a number that no double holds."""
-    if _may_have_unstorable_number(b"\n".join(contents)):
-        for index, content in enumerate(contents):
-            if _UNSTORABLE_NUMBER.search(content):
-                yield index
-
-
-def _may_have_unstorable_number(joined: bytes) -> bool:
-    """Cheap check of many values; the characters before tell a number from a text, such as a UUID with 9e999 in it."""
-    nines = joined.translate(_DIGITS_AS_NINES, b"+-")
-    for exponent in _THREE_DIGIT_EXPONENT.finditer(nines):
-        end = exponent.start()
-        before = nines[max(0, end - _SAFE_NUMBER_CHARS) : end]
-        if before.endswith((b"9", b".")) and before.rstrip(b"9.")[-1:] in b"[:,\n \t\r":
-            return True
-    return _MANY_DIGITS in nines
-
-
-def are_readable(contents: Sequence[Raw]) -> bool:
-    """True if every loader can surely read these raw JSON values, wherever in a line they stand: see `is_readable`."""
-    joined = b"\n".join(contents)
-    deep = any(may_be_deep(bytes(content)) for content in contents if len(content) > SAFE_BYTES)
-    return _is_utf_8(joined) and b"\r" not in joined and not deep
-
-
-def is_readable(line: bytes) -> bool:
-    """True if it is UTF-8, not too deep, and has no carriage return, which loaders mistake for a line's end."""
-    if not _is_utf_8(line) or b"\r" in line:
-        return False
-    try:
-        return not (may_be_deep(line) and is_too_deep(msgspec.json.decode(line)))
-    except (msgspec.MsgspecError, RecursionError):  # or only the careful path's decoder reads one of its numbers
-        return False
-
-
-def _is_utf_8(content: bytes) -> bool:
-    try:
-        return content.isascii() or bool(content.decode())
-    except UnicodeDecodeError:
-        return False

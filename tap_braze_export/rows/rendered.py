@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.rows.conform import as_loaded
 from tap_braze_export.rows.exact_json import DECODER, ENCODER
-from tap_braze_export.schema.table import RESCUED
+from tap_braze_export.schema.table import EXPORTED_AT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
 
     import msgspec
 
     from tap_braze_export.schema.selection import Selection
-    from tap_braze_export.schema.table import Field
 
 _PIECE_BYTES = 2**20
 
@@ -34,14 +32,15 @@ class Rows:
     count: int
 
     @classmethod
-    def of(cls, rows: Iterable[bytes]) -> Rows:
-        """Join rendered rows."""
-        lines = [*rows, b""]
-        return cls((b"\n".join(lines),), len(lines) - 1)
+    def of(cls, rows: Iterable[Any]) -> Rows:
+        """Render rows: structs, or objects by column."""
+        rows = [*rows]
+        return cls((ENCODER.encode_lines(rows),), len(rows))
 
     @classmethod
-    def joined(cls, several: Sequence[Rows]) -> Rows:
+    def joined(cls, several: Iterable[Rows]) -> Rows:
         """Join several rows of one stream, without copying them."""
+        several = [*several]
         return cls(tuple(part for rows in several for part in rows.parts), sum(rows.count for rows in several))
 
     @property
@@ -68,14 +67,10 @@ class Rows:
         return (decoder.decode(row) for part in self.parts for row in part.split(b"\n")[:-1])
 
 
-def row_encoders(selections: Mapping[str, Selection]) -> dict[str, Callable[[dict[str, Any]], bytes]]:
-    """Return the function that renders a row of the careful path, by stream: rescued data may have to be text."""
-    texts = {
-        name: [column for column in selection.columns if column.name == RESCUED and column.loaded]
-        for name, selection in selections.items()
-    }
-    return {name: partial(_encode_with, columns) if columns else ENCODER.encode for name, columns in texts.items()}
-
-
-def _encode_with(texts: list[Field], row: dict[str, Any]) -> bytes:
-    return ENCODER.encode(row | as_loaded(texts, row))
+def membership_rows(
+    selection: Selection, braze_ids: Iterable[str], *, segment_id: str, is_member: bool, exported_at: str
+) -> Rows:
+    """Render the rows of users that are, or are no longer, members of a segment: they come from no line."""
+    row = {"segment_id": segment_id, "braze_id": "", "is_member": is_member, EXPORTED_AT: exported_at}
+    columns = as_loaded(selection.columns, row)
+    return Rows.of(columns | {"braze_id": braze_id} for braze_id in braze_ids)

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     MemberCounts = Counter[tuple[str, str]]
     """Rows by stream and rescued member."""
@@ -22,24 +22,13 @@ _find_name = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)?", re.ASCII | re.IGNORECASE).fu
 _digits = re.compile(r"\d", re.ASCII).findall
 
 
-def kept_names(members: Collection[str]) -> tuple[str, ...]:
-    """The names of one row's rescued members that may be shown; `OTHER` once for all others."""
-    names = [name for name in islice(members, _MOST_NAMES) if _is_plain(name)]
-    return tuple(names) if len(names) == len(members) else (*names, OTHER)
-
-
 def count_rows(stream: str, rescued: Sequence[Mapping[str, object]], counts: MemberCounts) -> None:
-    """Count rows by the names of their rescued members.
-
-    Args:
-        stream: Their stream.
-        rescued: The rescued data of each row.
-        counts: Receives the numbers.
-    """
-    names = Counter(chain.from_iterable(rescued))
+    """Add the rows of a stream, given the rescued data of each, to the numbers of rows by member."""
+    names = Counter(chain.from_iterable(islice(data, _MOST_NAMES) for data in rescued))
     add(counts, (((stream, name), rows) for name, rows in names.items() if _is_plain(name)))
-    if others := [name for name in names if not _is_plain(name)]:
-        counts[stream, OTHER] += sum(not data.keys().isdisjoint(others) for data in rescued)
+    others = {name for name in names if not _is_plain(name)}
+    if rows := sum(len(data) > _MOST_NAMES or not data.keys().isdisjoint(others) for data in rescued):
+        counts[stream, OTHER] += rows
 
 
 def add(counts: MemberCounts, more: Iterable[tuple[tuple[str, str], int]]) -> None:

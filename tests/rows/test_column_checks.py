@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tap_braze_export.rows.column_checks import are_attributes, attributes_decoder, unstorable_numbers
+from tap_braze_export.rows.column_checks import attributes_check
+from tap_braze_export.rows.raw_json import unfit
 from tap_braze_export.schema.table import Field, Type
 
 
@@ -21,8 +22,8 @@ from tap_braze_export.schema.table import Field, Type
 def test_numbers_that_no_double_holds_are_found(contents: list[str], odd: list[int]) -> None:
     """Wherever they begin; a text that looks like one is none."""
     raw = [content.replace("\\t", "\t").encode() for content in contents]
-    assert [*unstorable_numbers(raw)] == odd
-    assert [index for index, content in enumerate(raw) if [*unstorable_numbers([content])]] == odd
+    assert unfit(raw) == odd
+    assert [index for index, content in enumerate(raw) if unfit([content])] == odd
 
 
 @pytest.mark.parametrize(
@@ -40,4 +41,6 @@ def test_open_attributes_are_checked_in_bulk_with_others(types: list[Type], cont
     """Any value of an open member is final: it sends no user to be conformed alone."""
     members = tuple(Field(f"a{number}", type_, "") for number, type_ in enumerate(types))
     column = Field("custom_attributes", Type.OBJECT, "", members=members)
-    assert are_attributes([b"{}", content.encode()], column, attributes_decoder(column)) is final
+    are_final = attributes_check(column)
+    assert are_final
+    assert are_final([b"{}", content.encode()]) is final

@@ -29,7 +29,7 @@ class Counting(Reader):
         super().__init__(selected(without=without, attributes=attributes), exported_at=AT, segment_id="")
         self.careful = 0
 
-    def read_carefully(self, braze_id: str, user: dict[str, Any]) -> list[tuple[str, bytes, tuple[str, ...]]]:
+    def read_carefully(self, braze_id: str, user: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         self.careful += 1
         return super().read_carefully(braze_id, user)
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tap_braze_export.files.archive import Block
-from tap_braze_export.rows.line_limits import MAX_ESCAPES, MAX_LINE_BYTES, MAX_OBJECTS, MAX_VALUES, can_be_user
+from tap_braze_export.rows.decode import MAX_ESCAPES, MAX_LINE_BYTES, MAX_OBJECTS, MAX_VALUES, can_be_user
 from tap_braze_export.rows.reader import Reader
 from tests.support.rows import AT, read, read_block, rows, selected
 

@@ -263,7 +263,7 @@ def plain(value: Any) -> Any:
 
 
 def as_rows(*rows: dict[str, Any]) -> Rows:
-    return Rows.of(json.dumps(row).encode() for row in rows)
+    return Rows.of(rows)
 
 
 def encoded(schema: dict[str, Any], *rows: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from fuzz.stand_ins import named
 from tap_braze_export.errors import ConfigError
 from tap_braze_export.rows.conform import as_loaded
-from tap_braze_export.rows.memberships import membership_rows
+from tap_braze_export.rows.rendered import membership_rows
 from tap_braze_export.schema.table import Type
 from tap_braze_export.schema.user_object import CAMPAIGNS_RECEIVED, EXPORT_FILES, SEGMENT_MEMBERS
 from tap_braze_export.singer.given_files import read_catalog

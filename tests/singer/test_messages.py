@@ -66,7 +66,7 @@ def test_rows_become_record_messages(version: int | None) -> None:
     """Each row gets head and tail of a message; nothing precedes the first or follows the last."""
     writer = MessageWriter()
     with output(Raw()) as raw:
-        writer.write_rows("s", Rows.of([b'{"a":1}', b'{"a":2}']), exported_at="2027-01-15T08:00:00Z", version=version)
+        writer.write_rows("s", Rows.of([{"a": 1}, {"a": 2}]), exported_at="2027-01-15T08:00:00Z", version=version)
     version_member = "" if version is None else ',"version":7'
     assert raw.written.decode() == "".join(
         f'{{"type":"RECORD","stream":"s","record":{{"a":{number}}}{version_member},"time_extracted":"2027-01-15T08:00:00Z"}}\n'
@@ -127,7 +127,7 @@ def test_writing_is_known_to_the_signals() -> None:
 
 def test_rows_come_in_pieces_of_whole_lines() -> None:
     """No piece cuts a line, however long, and together they are all lines."""
-    rows = Rows.of([b"x" * size for size in (0, 10, 3 * 2**20, 2**20 - 1, 2**20, 5, 7)])
+    rows = Rows.of(["x" * size for size in (0, 10, 3 * 2**20, 2**20 - 1, 2**20, 5, 7)])
     pieces = list(rows.pieces())
     assert b"".join(pieces) == rows.jsonl
     assert len(pieces) > 2
