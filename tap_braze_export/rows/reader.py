@@ -142,12 +142,14 @@ class Reader:
         part = BlockRows()
         chunks: list[dict[str, Rows]] = []
         users_before, growth, rejected = len(seen), 0, 0
-        while block.lines and growth < self._part_bytes:
+        while block.lines:
             size = part.size
             chunks.append(self._read_chunk(block, check, seen, part))
             growth += sum(rows.size for rows in chunks[-1].values()) - (part.size - size)
             growth += sum(_REJECTED_LINE_BYTES + len(line) for _, line in part.rejected[rejected:])
             rejected = len(part.rejected)
+            if growth >= self._part_bytes:
+                break
         part.rejected.reverse()
         part.users = len(seen) - users_before
         by_stream: defaultdict[str, list[Rows]] = defaultdict(list)
