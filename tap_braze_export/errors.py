@@ -161,23 +161,22 @@ class Problem(NamedTuple):
     is_refused: bool = True
 
 
-def problems_in_words(problems: Iterable[Problem]) -> list[str]:
+def problems_in_words(problems: Iterable[Problem]) -> str:
     """Word problems, those with one remedy together."""
     by_remedy: dict[str, dict[str, None]] = {}
     for problem in problems:
         by_remedy.setdefault(problem.remedy, {})[problem.text] = None
     words = []
-    for remedy, given in by_remedy.items():
-        texts, rest = [*given][:_MAX_NAMES], len(given) - _MAX_NAMES
-        texts += [f"{rest} more"] if rest > 0 else []
-        words.append(f"{'; '.join(texts)}{': ' if remedy else ''}{remedy}")
-    return words
+    for remedy, texts in by_remedy.items():
+        more = [f"{len(texts) - _MAX_NAMES} more"] if len(texts) > _MAX_NAMES else []
+        words.append("; ".join([*texts][:_MAX_NAMES] + more) + (f": {remedy}" if remedy else ""))
+    return "; ".join(words)
 
 
 def warn_of(problems: Iterable[Problem], logger: logging.Logger) -> None:
     """Log problems, none of which ends anything."""
     for problem in dict.fromkeys(problems):
-        logger.warning("%s", one_line("; ".join(problems_in_words([problem]))))
+        logger.warning("%s", one_line(problems_in_words([problem])))
 
 
 def refuse(problems: Iterable[Problem], logger: logging.Logger) -> None:
@@ -189,7 +188,7 @@ def refuse(problems: Iterable[Problem], logger: logging.Logger) -> None:
     listed = [*problems]
     warn_of((problem for problem in listed if not problem.is_refused), logger)
     if refused := problems_in_words(problem for problem in listed if problem.is_refused):
-        raise ConfigError("; ".join(refused))
+        raise ConfigError(refused)
 
 
 def texts_in(value: object, *, min_chars: int) -> Iterator[str]:

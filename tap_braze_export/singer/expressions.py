@@ -18,6 +18,10 @@ from tap_braze_export.singer.config_values import kinds_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from singer_sdk.singerlib.catalog import CatalogEntry
+
+    from tap_braze_export.schema.table import Table
+
 GIVEN_NAMES = ("_", "record", "config", "__stream_name__", "__original_stream_name__")
 """Names that the SDK gives to every expression; `self` and `fake` depend on the column and on a package."""
 _CONFIG, _SELF, _FAKE = "config", "self", "fake"
@@ -73,20 +77,46 @@ def parsed(text: str) -> ast.expr:
 
 
 @dataclass(frozen=True)
+class MappedStream:
+    """A stream as stream maps see it.
+
+    Attributes:
+        name: Its name.
+        columns: The JSON schema of each selected column.
+        known: All columns that the tap knows, deselected ones included.
+        is_selected: True if it is exported.
+    """
+
+    name: str
+    columns: Mapping[str, Any]
+    known: Collection[str]
+    is_selected: bool
+
+    @classmethod
+    def of(cls, table: Table, entry: CatalogEntry | None) -> MappedStream:
+        """Read what a catalog selects of a stream."""
+        names = {column.name for column in table.columns}
+        if entry is None:
+            return cls(table.stream, {}, names, is_selected=False)
+        mask = entry.metadata.resolve_selection()
+        properties = entry.schema.to_dict().get("properties", {})
+        columns = {name: definition for name, definition in properties.items() if mask["properties", name]}
+        return cls(table.stream, columns, names | {*properties}, is_selected=mask[()])
+
+
+@dataclass(frozen=True)
 class Row:
     """The names that an expression of one column of one stream sees.
 
     Attributes:
-        columns: The JSON schema of each selected column.
-        known: All columns that the tap knows, deselected ones included.
+        stream: The stream.
         column: The column that the expression makes; empty for a filter.
         made: The columns that the same stream map makes.
         config: The setting `stream_map_config`.
         fake: The `fake` of the package faker, if that is installed.
     """
 
-    columns: Mapping[str, Any]
-    known: Collection[str]
+    stream: MappedStream
     column: str = ""
     made: Collection[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -95,7 +125,7 @@ class Row:
     def faults(self, tree: ast.expr) -> Iterator[str]:
         """Name what no row has, whatever its values are."""
         sdk = _empty_map().expr_evaluator
-        names = {*self.columns, *GIVEN_NAMES, *sdk.functions, *self._own_names()}
+        names = {*self.stream.columns, *GIVEN_NAMES, *sdk.functions, *self._own_names()}
         names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
         for node in ast.walk(tree):
@@ -113,7 +143,7 @@ class Row:
                     if holder == _CONFIG and key not in self.config:
                         told = with_nearest(key, self.config)
                         yield f"uses a member that stream_map_config does not have: {told}"
-                    elif holder != _CONFIG and key not in self.columns:
+                    elif holder != _CONFIG and key not in self.stream.columns:
                         yield self._why_unknown(key)
                 case ast.Attribute():
                     yield from self._unknown_attribute(node)
@@ -121,11 +151,11 @@ class Row:
                     yield f"uses {type(node).__name__}, which expressions do not have"
 
     def _own_names(self) -> dict[str, Any]:
-        own = {_SELF: _made_up(self.columns[self.column])} if self.column in self.columns else {}
+        own = {_SELF: _made_up(self.stream.columns[self.column])} if self.column in self.stream.columns else {}
         return own | ({_FAKE: self.fake} if self.fake else {})
 
     def _why_unknown(self, name: str) -> str:
-        if name in self.known:
+        if name in self.stream.known:
             return f"uses {name}, which the catalog deselects"
         if name == _FAKE:
             return "uses fake, which needs the package faker: pip install faker, into the tap's environment"
@@ -133,7 +163,7 @@ class Row:
             return f"uses self, but a row has no {self.column}"
         if name in self.made:
             return f"uses {name}, which this map makes: an expression sees the row as it was before the map"
-        return f"uses a name that does not exist: {with_nearest(name, [*self.columns, *GIVEN_NAMES])}"
+        return f"uses a name that does not exist: {with_nearest(name, [*self.stream.columns, *GIVEN_NAMES])}"
 
     def _unknown_attribute(self, node: ast.Attribute) -> Iterator[str]:
         """Try an attribute on a made-up row; whatever else fails there says nothing."""
@@ -154,7 +184,7 @@ class Row:
     def _value(self, node: ast.expr) -> Any:
         """Evaluate an expression on a made-up row."""
         sdk = _empty_map().expr_evaluator
-        made_up = {name: _made_up(definition) for name, definition in self.columns.items()}
+        made_up = {name: _made_up(definition) for name, definition in self.stream.columns.items()}
         given = dict.fromkeys(GIVEN_NAMES, "text") | {"_": made_up, "record": made_up}
         sdk.names = {**made_up, **given, _CONFIG: copy.deepcopy(dict(self.config)), **self._own_names()}
         return sdk.eval("", previously_parsed=ast.Expr(node))

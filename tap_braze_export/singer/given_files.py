@@ -63,14 +63,12 @@ def read_config(path: str) -> dict[str, Any]:
     return _object(content, f"--config: {path}")
 
 
-def read_state(file: IO[str] | None) -> dict[str, Any] | None:
+def read_state(file: IO[str]) -> dict[str, Any]:
     """Read a file given with --state.
 
     Raises:
         ConfigError: If it cannot be used.
     """
-    if file is None:
-        return None
     state = _object(_content(file), f"--state: {file.name}")
     wrapping = next((name for name in _STATE_WRAPPINGS if isinstance(state.get(name), dict)), "")
     if wrapping and "bookmarks" not in state:
@@ -83,14 +81,12 @@ def read_state(file: IO[str] | None) -> dict[str, Any] | None:
     return state
 
 
-def read_catalog(file: IO[str] | None) -> dict[str, Any] | None:
+def read_catalog(file: IO[str]) -> dict[str, Any]:
     """Read a file given with --catalog.
 
     Raises:
         ConfigError: If it cannot be used.
     """
-    if file is None:
-        return None
     catalog = _object(_content(file), f"--catalog: {file.name}")
     faults = (fault for error in Draft202012Validator(_CATALOG).iter_errors(catalog) for fault in in_words(error))
     if fault := next(faults, ""):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,19 @@ from singer_sdk.mapper import (
 
 from tap_braze_export.errors import Problem, nearest, with_nearest
 from tap_braze_export.schema.user_object import EXPORT_FILES, INVALID_USER_IDS
-from tap_braze_export.singer.expressions import Row, fake_of, names_in, parsed, reads_besides_its_row, takes_away
+from tap_braze_export.singer.expressions import (
+    MappedStream,
+    Row,
+    fake_of,
+    names_in,
+    parsed,
+    reads_besides_its_row,
+    takes_away,
+)
 
 if TYPE_CHECKING:
     import ast
     from collections.abc import Collection, Iterator, Mapping
-
-    from singer_sdk.singerlib.catalog import CatalogEntry
-
-    from tap_braze_export.schema.table import Table
 
 _OPERATORS = (
     *(MAPPER_FILTER_OPTION, MAPPER_KEY_PROPERTIES_OPTION, MAPPER_ELSE_OPTION),
@@ -42,34 +45,6 @@ _CLOCK_AND_FINGERPRINTS = (
 )
 _FAKER_MEMBERS = ("seed", "locale")
 """All that the SDK reads of faker_config."""
-
-
-@dataclass(frozen=True)
-class MappedStream:
-    """A stream as stream maps see it.
-
-    Attributes:
-        name: Its name.
-        columns: The JSON schema of each selected column.
-        known: All columns that the tap knows, deselected ones included.
-        is_selected: True if it is exported.
-    """
-
-    name: str
-    columns: Mapping[str, Any]
-    known: Collection[str]
-    is_selected: bool
-
-    @classmethod
-    def of(cls, table: Table, entry: CatalogEntry | None) -> MappedStream:
-        """Read what a catalog selects of a stream."""
-        names = {column.name for column in table.columns}
-        if entry is None:
-            return cls(table.stream, {}, names, is_selected=False)
-        mask = entry.metadata.resolve_selection()
-        properties = entry.schema.to_dict().get("properties", {})
-        columns = {name: definition for name, definition in properties.items() if mask["properties", name]}
-        return cls(table.stream, columns, names | {*properties}, is_selected=mask[()])
 
 
 class _Map:
@@ -129,8 +104,8 @@ class MapRules:
         self._given: Mapping[str, Any] = config.get("stream_maps") or {}
         self._values: Mapping[str, Any] = config.get("stream_map_config") or {}
         self._faker: Mapping[str, Any] = config.get("faker_config") or {}
-        self._fake = fake_of(self._faker.get("locale")) or fake_of(None)
         self._maps = [_Map(key, rules) for key, rules in self._given.items() if _is_column(key)]
+        self._fake = (fake_of(self._faker.get("locale")) or fake_of(None)) if self._maps else None
 
     def problems(self) -> Iterator[Problem]:
         """List what matches nothing."""
@@ -199,7 +174,7 @@ class MapRules:
         made = [*filter(_is_column, given.rules or ())]
         for column, tree in given.trees.items():
             is_filter = column == MAPPER_FILTER_OPTION
-            row = Row(stream.columns, stream.known, "" if is_filter else column, made, self._values, self._fake)
+            row = Row(stream, "" if is_filter else column, made, self._values, self._fake)
             where = f"stream_maps: the expression of {column} for {stream.name if given.is_primary else given.key}"
             yield from (Problem(f"{where} {reason}") for reason in dict.fromkeys(row.faults(tree)))
             outside = reads_besides_its_row(tree, stream.columns, is_filter=is_filter)

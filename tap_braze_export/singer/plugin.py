@@ -36,9 +36,10 @@ from tap_braze_export.singer.catalogs import declared_streams
 from tap_braze_export.singer.command import Command
 from tap_braze_export.singer.config_errors import config_errors, read_environment, unknown_settings
 from tap_braze_export.singer.config_values import converted_config, odd_values
+from tap_braze_export.singer.expressions import MappedStream
 from tap_braze_export.singer.flattening import Flattening
 from tap_braze_export.singer.given_files import read_catalog, read_config, read_state
-from tap_braze_export.singer.map_rules import MappedStream, MapRules
+from tap_braze_export.singer.map_rules import MapRules
 from tap_braze_export.singer.messages import MessageWriter
 from tap_braze_export.singer.selection_rules import Known, catalog_rules, meltano_rules
 from tap_braze_export.state import none_or_one
@@ -284,8 +285,8 @@ class Plugin(Tap):
         return cls(
             config=config.config,
             parse_env_config=config.parse_env,
-            catalog=read_catalog(catalog) or without_catalog,
-            state=read_state(state),
+            catalog=read_catalog(catalog) if catalog else without_catalog,
+            state=read_state(state) if state else None,
         )
 
     @classmethod

@@ -10,7 +10,7 @@ import pytest
 from singer_sdk.mapper import CustomStreamMap
 
 from tap_braze_export.schema.user_object import USERS
-from tap_braze_export.singer.expressions import GIVEN_NAMES, Row, parsed, reads_besides_its_row
+from tap_braze_export.singer.expressions import GIVEN_NAMES, MappedStream, Row, parsed, reads_besides_its_row
 
 COLUMNS: dict[str, Any] = USERS.json_schema["properties"]
 RIGHT = (
@@ -99,7 +99,8 @@ UNSTEADY = (
 
 def row(column: str = "x") -> Row:
     config = {"salt": "s", "seen": []}
-    return Row(COLUMNS, {*COLUMNS, "hidden"}, column, made=["x", "y"], config=config)
+    stream = MappedStream("users", COLUMNS, {*COLUMNS, "hidden"}, is_selected=True)
+    return Row(stream, column, made=["x", "y"], config=config)
 
 
 def faults(text: str, of: Row | None = None) -> list[str]:

@@ -13,7 +13,8 @@ from singer_sdk.mapper import RemoveRecordTransform
 
 from tap_braze_export.errors import ConfigError, Problem, problems_in_words
 from tap_braze_export.schema.user_object import TABLES
-from tap_braze_export.singer.map_rules import MappedStream, MapRules
+from tap_braze_export.singer.expressions import MappedStream
+from tap_braze_export.singer.map_rules import MapRules
 from tests.support.fakes import FakeClock
 from tests.support.hostile import few_examples
 from tests.support.runs import command, refusal, selecting, settings, sync, tap_class, written
@@ -131,7 +132,7 @@ def problems(maps: dict[str, Any], **more: Any) -> list[Problem]:
 
 
 def words(found: list[Problem]) -> str:
-    return "; ".join(problems_in_words(found))
+    return problems_in_words(found)
 
 
 def test_rules_that_take_away_and_hit_nothing_are_refused() -> None:

@@ -255,6 +255,6 @@ def test_run_with_such_a_field_is_refused(sandbox: Sandbox, tmp_path: Path) -> N
 
 def test_words_name_ten_and_a_remedy_once() -> None:
     found = [Problem(f"name {number}", "mend it") for number in range(12)]
-    assert problems_in_words([*found, found[0]]) == [
+    assert problems_in_words([*found, found[0]]) == (
         "name 0; name 1; name 2; name 3; name 4; name 5; name 6; name 7; name 8; name 9; 2 more: mend it"
-    ]
+    )
