@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import filter as filter_names
 from fnmatch import fnmatch
 from itertools import chain
@@ -52,6 +52,12 @@ class Rule:
     selects: bool
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The column, and what is inside it; of a breadcrumb that leads to neither, all its words."""
+        names = self.crumb[1::2]
+        return names if _crumb(*names) == self.crumb else self.crumb
+
+    @property
     def selects_attributes(self) -> bool:
         """True if it selects all custom attributes."""
         names_all = not self.crumb or fnmatch(f"properties.{_ATTRIBUTES}", ".".join(self.crumb))
@@ -71,8 +77,9 @@ def catalog_rules(catalog: Catalog) -> Iterator[Rule]:
             continue
         for crumb, selects in chosen.items():
             if selects is not None:
-                words = "selected" if selects else "deselected"
-                yield Rule(f"catalog: {words} {'.'.join((stream, *crumb[1::2]))}", stream, crumb, selects)
+                rule = Rule("", stream, crumb, selects)
+                text = f"catalog: {'selected' if selects else 'deselected'} {'.'.join((stream, *rule.names))}"
+                yield replace(rule, text=text)
 
 
 def meltano_rules(environment: Mapping[str, str]) -> Iterator[Rule]:
@@ -142,7 +149,7 @@ class Known:
         """A rule that names a column or member which does not exist; refused where what is meant would be exported."""
         stream = next((each for each in streams if self.is_selected(each)), "")
         leaves, stream = bool(stream), stream or streams[0]
-        column, *inner = rule.crumb[1::2]
+        column, *inner = rule.names
         if not inner or not any(fnmatch(name, column) for name in self._columns(stream)):
             told = with_nearest(column, self._columns(stream))
             text = f"{rule.text} names no column of {stream}: {told}"

@@ -110,6 +110,16 @@ def test_metadata_that_deselects_the_unknown_is_refused() -> None:
         assert not problem.is_refused, path
 
 
+def test_breadcrumb_that_leads_to_no_column() -> None:
+    for crumb in (["properties"], ["properties", "email", "items"]):
+        given = catalog({})
+        (users,) = [each for each in given["streams"] if each["tap_stream_id"] == "users"]
+        users["metadata"].append({"breadcrumb": crumb, "metadata": {"selected": False}})
+        (problem,) = catalog_problems(Known(Catalog.from_dict(given)))
+        assert "names no column of users: properties" in problem.text, crumb
+        assert problem.is_refused, crumb
+
+
 def test_what_leaves_with_its_holder_may_be_unknown() -> None:
     """Nothing of a deselected stream or column is exported."""
     for holder in ("users", "users/custom_attributes"):
