@@ -22,7 +22,8 @@ from tap_braze_export.clock import Clock
 from tap_braze_export.errors import DamagedFileError, TapError, texts_in
 from tap_braze_export.exports.journal import Journal
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.sources import sources_of
+from tap_braze_export.exports.scope import sources_of
+from tap_braze_export.exports.shared import Shared
 from tap_braze_export.files import archive
 from tap_braze_export.files.download import Download
 from tap_braze_export.files.spool import Spool
@@ -277,7 +278,7 @@ def discovered_catalog() -> dict[str, Any]:
 def journal_of_segment() -> Journal:
     """The journal of the one segment, of a run that was handed a STATE after which nothing runs."""
     spool = _spool(FakeClock(), Path(_folder()))
-    return Journal.of(spool, Settings.of(_CONFIG).workspace, ("segment", "seg"), _ENDED)
+    return Journal(spool, Settings.of(_CONFIG).workspace, ("segment", "seg"), _ENDED)
 
 
 def _spool(clock: FakeClock, folder: Path) -> Spool:
@@ -288,18 +289,17 @@ def _spool(clock: FakeClock, folder: Path) -> Spool:
 
 def _exports(found: Mapping[str, Any], clock: FakeClock, folder: Path) -> Exports:
     settings = Settings.of({**_CONFIG, "bucket_url": str(folder)})
-    return Exports(
-        sources_of(settings, RequestedFields.of(()), with_memberships=False),
+    common = Shared(
         client=unanswered(),
         clock=clock,
         spool=_spool(clock, folder),
         progress=Progress(RunFacts(clock), clock, logging.getLogger("fuzz")),
         settings=settings,
-        state=dict(found),
         rows_signature="shape",
         files_ahead=0,
         write_state=lambda *, must: None,  # noqa: ARG005
     )
+    return Exports(sources_of(settings, RequestedFields.of(()), with_memberships=False), common, dict(found))
 
 
 def _resync(found: Mapping[str, Any], clock: FakeClock, folder: Path) -> Resync:

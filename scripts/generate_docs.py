@@ -18,6 +18,7 @@ import yaml
 from dbt_sources import dbt_sources
 from fault_matrix import fault_matrix
 
+from tap_braze_export.exports.phases import STEPS, Phase, Step
 from tap_braze_export.schema.table import RESCUED
 from tap_braze_export.schema.user_object import CANVAS_STEPS_RECEIVED, CANVASES_RECEIVED, TABLES, USERS
 from tap_braze_export.tap import TapBrazeExport
@@ -265,6 +266,25 @@ def _replace(path: Path, made: str, *, indent: int = 0) -> str:
     return pattern.sub(lambda match: match[1] + block + match[2], text, count=1)
 
 
+def phase_tables() -> str:
+    """The phases of an export, and the steps between them; steps that differ only in where they begin share a row."""
+    lines = ["", "| phase | an export in it |", "|---|---|"]
+    lines += [f"| {_phase(phase)} | {phase.value} |" for phase in Phase]
+    lines += ["", "| from | to | when | the journal's record | STATE |", "|---|---|---|---|---|"]
+    rows: dict[Step, list[str]] = {}
+    for step in STEPS:
+        rows.setdefault(step._replace(before=Phase.PLANNED), []).append(_phase(step.before))
+    for step, before in rows.items():
+        lines.append(
+            f"| {', '.join(before)} | {_phase(step.after)} | {step.cause} | {step.record.value} | {step.state} |"
+        )
+    return "\n".join([*lines, "", ""])
+
+
+def _phase(phase: Phase) -> str:
+    return f"*{phase.name.lower().replace('_', ' ')}*"
+
+
 def generated() -> dict[Path, str]:
     """Each generated file and what belongs in it."""
     schema = config_schema()
@@ -279,6 +299,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "settings.md": _replace(ROOT / "docs" / "settings.md", settings_table(schema)),
         ROOT / "docs" / "rows.md": _replace(ROOT / "docs" / "rows.md", entity_diagram()),
         ROOT / "docs" / "columns.md": _replace(ROOT / "docs" / "columns.md", column_tables()),
+        ROOT / "docs" / "state.md": _replace(ROOT / "docs" / "state.md", phase_tables()),
         ROOT / "docs" / "reliability.md": _replace(ROOT / "docs" / "reliability.md", fault_matrix(ROOT)),
         ROOT / ".env.example": env_example(schema),
     }

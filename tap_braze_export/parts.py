@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.sources import sources_of
+from tap_braze_export.exports.scope import sources_of
+from tap_braze_export.exports.shared import Shared
 from tap_braze_export.resync.lifecycle import Resync
 from tap_braze_export.schema.selection import RequestedFields, rows_signature
 from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
@@ -38,17 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Parts:
-    """Makes the parts of one run.
-
-    Attributes:
-        settings: The tap's settings.
-        streams: The selected streams.
-        selections: The selections of those of them whose rows come from users, by name.
-        writer: Standard output.
-        clock: Time and waiting.
-        spool: Directory of the tap's own files.
-        progress: Reports waiting.
-    """
+    """Makes the parts of one run."""
 
     settings: Settings
     streams: Sequence[FileStream]
@@ -76,12 +67,7 @@ class Parts:
         return batches
 
     def fingerprints(self, state: Any, *, keeps_all: bool) -> Fingerprints | None:
-        """The fingerprints, where they are used.
-
-        Args:
-            state: The member `fingerprints` of STATE.
-            keeps_all: See `Fingerprints`.
-        """
+        """The fingerprints, where they are used."""
         url = self.settings.fingerprints_url
         if not url or any(stream.is_limited for stream in self.streams):
             return None
@@ -117,14 +103,7 @@ class Parts:
     def deliveries(
         self, state: Mapping[str, Any], files_ahead: int, write_state: WriteState, known_users: Known | None
     ) -> Deliveries:
-        """The segment exports, or the resync.
-
-        Args:
-            state: The value of `bookmarks.export_files` that the run was given.
-            files_ahead: Files beyond the current one that workers can read.
-            write_state: See `Exports`.
-            known_users: The users that the target has; None if all are emitted.
-        """
+        """The segment exports, or the resync."""
         client = Braze(self.settings.api_url, self.settings.api_key, clock=self.clock)
         if self.settings.is_resync:
             if self.settings.segment_ids or self.settings.global_control_group:
@@ -140,18 +119,21 @@ class Parts:
                 lists_misses=INVALID_USER_IDS.stream in self.selections,
             )
         with_memberships = SEGMENT_MEMBERS.stream in self.selections
-        return Exports(
-            sources_of(self.settings, self._requested_fields, with_memberships=with_memberships),
+        shared = Shared(
             client=client,
             clock=self.clock,
             spool=self.spool,
             progress=self.progress,
             settings=self.settings,
-            state=dict(state),
             rows_signature=self.rows_signature,
             files_ahead=files_ahead,
-            puts_off_full_exports=known_users is not None and known_users.is_reliable,
             write_state=write_state,
+        )
+        return Exports(
+            sources_of(self.settings, self._requested_fields, with_memberships=with_memberships),
+            shared,
+            dict(state),
+            puts_off_full_exports=known_users is not None and known_users.is_reliable,
         )
 
     @cached_property

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tap_braze_export.singer.batch_messages import Batches
     from tap_braze_export.singer.file_stream import FileStream
     from tap_braze_export.singer.messages import MessageWriter
+    from tap_braze_export.workers.file_reader import ReadBlock
     from tap_braze_export.workers.read_ahead import ReadAhead
 
 _FINGERPRINTS = "fingerprints"
@@ -47,17 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class Run:
-    """Reads one delivery after the other and emits its rows, then the STATE that covers them.
-
-    Args:
-        settings: The tap's settings.
-        parent: The stream `export_files`, through which the SDK syncs the other streams.
-        streams: The selected streams, `export_files` among them if it is selected.
-        writer: Standard output.
-        clock: Time and waiting.
-        state: The value of `bookmarks.export_files`; this run keeps it up to date.
-        send_state: Writes a STATE message.
-    """
+    """Reads one delivery after the other and emits its rows, then the STATE that covers them."""
 
     def __init__(
         self,
@@ -127,12 +118,7 @@ class Run:
                 yield from self._emit_part(lambda *_, following=following: following, keeps_fingerprints=True)
 
     def _emit_part(self, make: Callable[..., Deliveries], *, keeps_fingerprints: bool = False) -> Iterator[Record]:
-        """Emit some deliveries of the run, mostly all of them.
-
-        Args:
-            make: Makes them, see `Parts.deliveries`.
-            keeps_fingerprints: True if no file of fingerprints is removed, see `Fingerprints`.
-        """
+        """Emit some deliveries of the run, mostly all of them."""
         with ExitStack() as stack:
             self._fingerprints = self._parts.fingerprints(self._state.get(_FINGERPRINTS), keeps_all=keeps_fingerprints)
             if self._fingerprints:
@@ -166,25 +152,14 @@ class Run:
         started, waited = self._clock.monotonic(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
         self._facts.begun(delivery.export)
-        record: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
+        row: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
         rejected = RejectedLines(self._spool.rejected(delivery.export.export_id), delivery.name)
         try:
             for block in blocks:
-                if self._fingerprints:
-                    self._fingerprints.record(block.fingerprints, export_id=delivery.export.export_id)
-                    self._measure(delivery, block.fingerprints, record)
-                rescued.update(block.rescued)
-                add(self._facts.rescued_members, block.rescued_members.items())
-                for count in ("lines", "users", "duplicates", "unchanged"):
-                    record[count] += getattr(block, count)
                 rejected.keep(block.rejected)
-                if self._batches is not None:
-                    for name, file in block.batch_files.items():
-                        self._batches.add_file(name, file)
-                        self._streams[name].count(file.count)
-                self._parent.emit_to_children(block.rows, delivery.export.exported_at)
-                self._facts.emitted(block.users)
+                rescued.update(block.rescued)
+                self._emit_block(delivery, block, row)
                 self._deliveries.advance()
         except ExportError as error:
             delivery.failed(error)  # rows that are written stay valid; a second fetch writes them again
@@ -193,12 +168,12 @@ class Run:
             rejected.tell()
             self._rejected_lines += rejected.count
             self._facts.rejected(delivery.name, rejected.count, rejected.first_numbers)
-        record["rejected"] = rejected.count
-        self._emit_own_rows(delivery, record)
-        delivery.done(record["users"], rejected.count)
+        row["rejected"] = rejected.count
+        self._emit_own_rows(delivery, row)
+        delivery.done(row["users"], rejected.count)
         self._facts.done(
             delivery.export,
-            record,
+            row,
             rescued,
             misses=len(delivery.invalid_user_ids),
             seconds=self._clock.monotonic() - started,
@@ -208,7 +183,22 @@ class Run:
         if self._is_state_due:
             self._write_state()
         self._writer.flush()  # the next file may be an hour away
-        return record
+        return row
+
+    def _emit_block(self, delivery: Delivery, block: ReadBlock, row: Record) -> None:
+        """Emit the rows of a block, whose part of fingerprints is written before; add its counts to the audit row."""
+        if self._fingerprints:
+            self._fingerprints.record(block.fingerprints, export_id=delivery.export.export_id)
+            self._measure(delivery, block.fingerprints, row)
+        for count in ("lines", "users", "duplicates", "unchanged"):
+            row[count] += getattr(block, count)
+        if self._batches is not None:
+            for name, file in block.batch_files.items():
+                self._batches.add_file(name, file)
+                self._streams[name].count(file.count)
+        self._parent.emit_to_children(block.rows, delivery.export.exported_at)
+        add(self._facts.rescued_members, block.rescued_members.items())
+        self._facts.emitted(block.users)
 
     def _measure(self, delivery: Delivery, block: Any, record: Record) -> None:
         """Compare the users of a full export with those that the incremental one just before had."""

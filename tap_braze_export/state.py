@@ -46,21 +46,11 @@ class CompleteExports:
     def to_dict(self) -> dict[str, Any]:
         """Its entry in STATE."""
         return {
-            "full_at": timestamp(self.full_at),
+            "full_at": optional_timestamp(self.full_at),
             "full_since": optional_timestamp(self.full_since),
-            "accepted_at": timestamp(self.accepted_at),
+            "accepted_at": optional_timestamp(self.accepted_at),
             "rows_signature": self.rows_signature,
         }
-
-    @classmethod
-    def of(cls, entry: _CompleteEntry) -> Self:
-        """Read an entry of STATE."""
-        return cls(
-            _seconds(entry.full_at),
-            _optional_seconds(entry.full_since),
-            _seconds(entry.accepted_at),
-            entry.rows_signature,
-        )
 
 
 @dataclass
@@ -166,28 +156,9 @@ class Bookmark:
         """
         try:
             known = msgspec.convert(entry, _Entry)
-            requested_at, updated_since = _seconds(known.requested_at), _optional_seconds(known.updated_since)
-            accepted_at = _optional_seconds(known.accepted_at)
-            complete = CompleteExports.of(known.complete[-1]) if known.complete else None
-            digests = base64.urlsafe_b64decode(known.emitted)
+            return known.bookmark()
         except (msgspec.ValidationError, OverflowError, UnicodeError) as error:
             raise ValueError("no entry of an export") from error
-        return cls(
-            export=Export(known.source, known.segment_id, known.export_id, requested_at, updated_since),
-            requested_fields=known.requested_fields,
-            rows_signature=known.rows_signature,
-            running=known.running,
-            in_bucket=known.in_bucket,
-            users=known.users,
-            last_users=known.last_users,
-            is_full=known.full,
-            accepted_at=accepted_at,
-            rejected=known.rejected,
-            complete=complete,
-            digests=dict.fromkeys(
-                digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
-            ),
-        )
 
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -200,6 +171,11 @@ class _CompleteEntry(msgspec.Struct):
     full_since: _Moment | None
     accepted_at: _Moment
     rows_signature: str
+
+    def value(self) -> CompleteExports:
+        """The same in epoch seconds."""
+        since = None if self.full_since is None else _seconds(self.full_since)
+        return CompleteExports(_seconds(self.full_at), since, _seconds(self.accepted_at), self.rows_signature)
 
 
 class _Entry(msgspec.Struct):
@@ -224,6 +200,27 @@ class _Entry(msgspec.Struct):
     accepted_at: _Moment | None = None
     rejected: Count = 0
     complete: tuple[_CompleteEntry, ...] = ()
+
+    def bookmark(self) -> Bookmark:
+        """The same as the tap works with it."""
+        digests = base64.urlsafe_b64decode(self.emitted)
+        since = None if self.updated_since is None else _seconds(self.updated_since)
+        return Bookmark(
+            Export(self.source, self.segment_id, self.export_id, _seconds(self.requested_at), since),
+            requested_fields=self.requested_fields,
+            rows_signature=self.rows_signature,
+            running=self.running,
+            in_bucket=self.in_bucket,
+            users=self.users,
+            last_users=self.last_users,
+            is_full=self.full,
+            accepted_at=None if self.accepted_at is None else _seconds(self.accepted_at),
+            rejected=self.rejected,
+            complete=self.complete[-1].value() if self.complete else None,
+            digests=dict.fromkeys(
+                digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)
+            ),
+        )
 
 
 class ResyncProgress(msgspec.Struct):
@@ -290,10 +287,6 @@ def _seconds(moment: datetime) -> float:
     seconds = moment.timestamp()
     timestamp(seconds)  # in UTC it may lie beyond the years that there are
     return seconds
-
-
-def _optional_seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else _seconds(moment)
 
 
 def _digest(file: str) -> bytes:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.errors import DamagedFileError, DiskFullError, ExportError
-from tap_braze_export.exports.polling import missing_files
+from typing_extensions import override
+
+from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.exports.polling import ExportPoller
 from tap_braze_export.exports.unread_objects import UnreadObject, remark
+from tap_braze_export.report.progress import ExportStatus
 from tap_braze_export.report.units import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from concurrent.futures import Executor, Future
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
 
-    from tap_braze_export.clock import Clock, PollTimer
+    from tap_braze_export.files.archive import Member
     from tap_braze_export.files.bucket import Bucket
-    from tap_braze_export.files.objects import BucketObject, DeliveredFile
+    from tap_braze_export.files.objects import BucketObject, DeliveredFile, StoredObject
     from tap_braze_export.files.prefetch import Fetcher
     from tap_braze_export.state import Bookmark
 
@@ -27,7 +30,7 @@ _FETCH_SECONDS = 600.0
 _log = logging.getLogger(__name__)
 
 
-class BucketExport:
+class BucketExport(ExportPoller):
     """An export that Braze writes into the company's bucket, file by file.
 
     It has ended when Braze calls back, after `settle_seconds` without a new file, or at its deadline. A damaged file
@@ -38,14 +41,10 @@ class BucketExport:
         bookmark: The export.
         bucket: The bucket.
         fetcher: Makes an object readable.
-        timer: Paces the listings.
-        threads: Runs the transfers.
-        clock: Time.
-        settle_seconds: Quiet after the last new file that counts as the end; None to list just once.
-        deadline: Seconds of the monotonic clock at which it ends.
-        may_be_empty: True if a bucket that stays without a file may mean that there is no user.
+        settle_seconds: Seconds after the last new file that count as the end; None to list just once.
         called_back: Tells if Braze has said that the export is complete.
         max_objects: Objects that are fetched and not yet read at most.
+        given: See `ExportPoller`.
     """
 
     def __init__(
@@ -54,26 +53,15 @@ class BucketExport:
         bucket: Bucket,
         fetcher: Fetcher,
         *,
-        timer: PollTimer,
-        threads: Executor,
-        clock: Clock,
         settle_seconds: float | None,
-        deadline: float,
-        may_be_empty: bool = False,
         called_back: Callable[[], bool] = lambda: False,
         max_objects: int = 1,
+        **given: Any,
     ) -> None:
-        self.bookmark = bookmark
-        self.timer = timer
-        self.waits_since = clock.monotonic_at(bookmark.export.requested_at)
-        self.proven = False
+        super().__init__(bookmark, **given)
         self._bucket = bucket
         self._fetcher = fetcher
-        self._threads = threads
-        self._clock = clock
         self._settle_seconds = settle_seconds
-        self._deadline = deadline
-        self._may_be_empty = may_be_empty
         self._called_back = called_back
         self._max_objects = max_objects
         self._objects: dict[str, UnreadObject] = {}
@@ -86,56 +74,46 @@ class BucketExport:
         self._searches: dict[str, Future[BucketObject | None]] = {}
         """By the path of a lost object the search for the one that it was to be."""
         self._ended = False
-        self._listed_at = clock.monotonic()
+        self._listed_at = self._clock.monotonic()
         self._newest_listed_at = self._listed_at
         """Monotonic seconds of the listing that first showed the newest file."""
         self._newest_missing_at = self._listed_at
         """Monotonic seconds of the listing before that one."""
 
     @property
+    @override
     def complete(self) -> bool:
-        """True once every file was read."""
         return self._ended and not (self._objects or self._gone or self._is_too_late)
 
     @property
+    @override
     def has_found_files(self) -> bool:
-        """True if a file has come."""
         return bool(self._seen)
 
     @property
-    def elsewhere(self) -> tuple[str, bool]:
+    def elsewhere(self) -> tuple[str, bool]:  # type: ignore[override]
         """See `ExportPoller`."""
         return self._bucket.elsewhere(self.bookmark.export.export_id, self.bookmark.export.segment_id)
 
     @property
-    def files_left(self) -> int:
-        """See `ExportPoller`; an object that is not fetched yet counts as one file."""
-        return len(self._objects) + sum(len(unread.files) - 1 for unread in self._busy if unread.files)
-
-    @property
-    def transfers(self) -> Iterable[Future[Any]]:
-        """See `ExportPoller`."""
+    @override
+    def transfers(self) -> Sequence[Future[Any]]:
         return [*self._searches.values(), *(unread.fetching for unread in self._busy if unread.fetching)]
 
     @property
-    def received_bytes(self) -> int:
-        """See `ExportPoller`; a copy from the bucket says nothing before its end."""
-        return 0
+    @override
+    def status(self) -> ExportStatus:
+        """Its state, for people; an object that is not fetched yet counts as one file."""
+        waits_for_more = self._settle_seconds is not None and self._seen and not (self._ended or self._objects)
+        return ExportStatus(
+            export=self.bookmark.export,
+            files_left=len(self._objects) + sum(len(unread.files) - 1 for unread in self._busy if unread.files),
+            expected=sum(unread.listed.size for unread in self._busy if unread.fetching),
+            quiet_until=self._newest_listed_at + (self._settle_seconds or 0.0) if waits_for_more else None,
+        )
 
-    @property
-    def expected_bytes(self) -> int:
-        """See `ExportPoller`."""
-        return sum(unread.listed.size for unread in self._busy if unread.fetching)
-
-    @property
-    def quiet_until(self) -> float | None:
-        """See `ExportPoller`."""
-        if self._settle_seconds is None or self._ended or self._objects or not self._seen:
-            return None
-        return self._newest_listed_at + self._settle_seconds
-
+    @override
     def poll(self) -> Sequence[DeliveredFile]:
-        """See `ExportPoller`."""
         if self.timer.due:
             self._list_objects()
         self._collect()
@@ -145,52 +123,70 @@ class BucketExport:
             self._check_end()
         return files
 
+    @override
     def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
-        """See `ExportPoller`."""
         self.bookmark.emitted(file.name, users, rejected)
         unread = self._holder_of(file)
         unread.files.remove(file)
         if not unread.files:
             self._finish(unread)
 
+    @override
     def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
-        """See `ExportPoller`. A file that has changed meanwhile was still being written: that is no second damage."""
+        """Fetch it once more; if it has changed meanwhile it was still being written: that is no second damage."""
         self._retry_later(self._holder_of(file), error)
 
+    # The bucket, and the end
+
     def _list_objects(self) -> None:
-        """List the bucket. Quiet lasts from listing to listing: how long files take to be read says nothing."""
+        """List the bucket, and tell by what is new if the export has ended.
+
+        The time without a new file counts from listing to listing: how long files take to be read says nothing.
+        """
         self.proven = self._called_back()  # asked before the listing, which then shows every file
         now = self._clock.monotonic()
-        listed = self._listed(is_last=self.proven or self._settle_seconds is None or now > self._deadline)
-        new = {found.path: found for found in listed if self._seen.get(found.path) != found}
-        for found in new.values():
-            if found.path in self._seen:
-                self.bookmark.forget(found.name)  # it has changed: if it was read, it is read again
-        if new:
-            self._seen |= new
-            self._newest_listed_at, self._newest_missing_at = now, self._listed_at
-        self._listed_at = now
-        is_quiet = (bool(self._seen) or self._may_be_empty) and not new
-        shortest = 0.0 if self._seen else _SHORTEST_EMPTY_SECONDS
-        patience = max(self._settle_seconds or 0.0, shortest)
-        settled = self._settle_seconds is None or (is_quiet and now - self._newest_listed_at >= patience)
-        past_deadline = is_quiet and now > self._deadline
-        if self._settle_seconds is not None and settled and self._seen and not (self.proven or self._ended):
-            _log.info(
-                "%s: no new file in the bucket for %s (settle_minutes), so it is assumed to be complete; with"
-                " callback_url Braze would say so",
-                self.bookmark.export,
-                duration(now - self._newest_listed_at),
-            )
-        self._ended = self.proven or settled or past_deadline
-        to_read = [found for found in new.values() if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
+        is_past_deadline = now > self._deadline
+        listed = self._listed(is_last=self.proven or self._settle_seconds is None or is_past_deadline)
+        new = [found for found in listed if self._seen.get(found.path) != found]
+        self._note_new(new, now)
+        if self._settle_seconds is None or self.proven:
+            self._ended = True
+        elif new or not (self._seen or self._may_be_empty):
+            self._ended = False
+        else:
+            self._ended = self._has_settled(now) or is_past_deadline
         self._forget_gone({found.path for found in listed}, has_new=bool(new))
+        to_read = [found for found in new if not (self._is_too_late or self.bookmark.has_emitted(found.name))]
         for found in to_read:
             self._objects.setdefault(found.path, UnreadObject(found)).listed = found
         if self._ended:
             for unread in self._objects.values():
                 unread.may_retry = unread.damaged is not None and not unread.is_lost
         self.timer.polled(found=bool(to_read))
+
+    def _note_new(self, new: Sequence[BucketObject], now: float) -> None:
+        """Note the objects, or versions of objects, that no listing before has shown."""
+        for found in new:
+            if found.path in self._seen:
+                self.bookmark.forget(found.name)  # it has changed: if it was read, it is read again
+            self._seen[found.path] = found
+        if new:
+            self._newest_listed_at, self._newest_missing_at = now, self._listed_at
+        self._listed_at = now
+
+    def _has_settled(self, now: float) -> bool:
+        """True after `settle_minutes` without a new file, of which a line tells; an empty bucket has a minute."""
+        seconds = now - self._newest_listed_at
+        if seconds < max(self._settle_seconds or 0.0, 0.0 if self._seen else _SHORTEST_EMPTY_SECONDS):
+            return False
+        if self._seen and not self._ended:
+            _log.info(
+                "%s: no new file in the bucket for %s (settle_minutes), so it is assumed to be complete; with"
+                " callback_url Braze would say so",
+                self.bookmark.export,
+                duration(seconds),
+            )
+        return True
 
     def _listed(self, *, is_last: bool) -> list[BucketObject]:
         """The files that are there; while there are none, Braze's folder is also looked for nearby, ever less often."""
@@ -214,66 +210,6 @@ class BucketExport:
         """True if the newest file came after the deadline, and Braze has not said that it was the last one."""
         return self._newest_missing_at > self._deadline and not self.proven
 
-    def _start_fetches(self) -> None:
-        self._busy = [unread for unread in self._busy if unread.is_busy]
-        for unread in self._objects.values():
-            if len(self._busy) >= self._max_objects:
-                return
-            if unread.is_due:
-                if unread.damaged is not None:
-                    self._clock.count_retry()
-                unread.fetched, unread.fetched_at = unread.listed, self._clock.monotonic()
-                unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
-                self._busy.append(unread)
-
-    def _collect(self) -> None:
-        """Note the transfers that have ended; an error is raised once the objects before it are fetched and read."""
-        must_wait = False
-        for unread in self._busy:
-            if unread.fetching and unread.fetching.done():
-                if (problem := unread.fetching.exception()) and must_wait:
-                    if isinstance(problem, DiskFullError):
-                        name = unread.listed.name
-                        _log.warning("%s: %s. If not, it is copied once the files before it are read", name, problem)
-                        unread.fetching = None
-                        self._max_objects = 1  # for the rest of this export, one copy at a time
-                    return  # the next poll finds it again
-                fetching, unread.fetching = unread.fetching, None
-                try:
-                    unread.stored, members = fetching.result()
-                except DamagedFileError as error:
-                    self._retry_later(unread, error)
-                    continue
-                if unread.listed != unread.fetched:  # it has changed meanwhile
-                    unread.drop_copy()
-                    continue
-                unread.names = [member.name for member in members]
-                unread.files = missing_files(self.bookmark, unread.stored, members)
-                if not unread.files:
-                    self._finish(unread)
-            must_wait = must_wait or bool(unread.fetching or unread.files)
-
-    def _retry_later(self, unread: UnreadObject, error: DamagedFileError) -> None:
-        unread.drop_copy()
-        unread.files = []
-        if unread.damaged == unread.fetched:
-            unread.lost, unread.may_retry = error, False
-            return
-        _log.warning("%s; fetching it once more when it has changed, or the export has ended", error)
-        unread.damaged, unread.may_retry = unread.fetched, False
-
-    def _finish(self, unread: UnreadObject) -> None:
-        unread.drop_copy()
-        if unread.listed != unread.fetched:  # it has changed while it was read: it is read again
-            for name in unread.names:
-                self.bookmark.forget(name)
-            return
-        self.bookmark.emitted_whole(unread.listed.name, unread.names)
-        del self._objects[unread.listed.path]
-
-    def _holder_of(self, file: DeliveredFile) -> UnreadObject:
-        return next(unread for unread in self._busy if file in unread.files)
-
     def _check_end(self) -> None:
         """Give up an export that has nothing to read now and can no longer become complete.
 
@@ -289,7 +225,7 @@ class BucketExport:
             raise ExportError(f"{name} was deleted from the bucket before it was read: run again for a new export")
         if now <= self._deadline:
             return
-        waited = f"{duration(now - self.waits_since)} after it was requested"
+        waited = f"{self._waited} after it was requested"
         if not self._seen:
             where, is_certain = self.elsewhere
             if is_certain:
@@ -340,3 +276,69 @@ class BucketExport:
         )
         self.bookmark.emitted_whole(lost.name, unread.names)
         del self._objects[lost.path]
+
+    # Objects on their way
+
+    def _start_fetches(self) -> None:
+        self._busy = [unread for unread in self._busy if unread.is_busy]
+        for unread in self._objects.values():
+            if len(self._busy) >= self._max_objects:
+                return
+            if unread.is_due:
+                if unread.damaged is not None:
+                    self._clock.count_retry()
+                unread.fetched, unread.fetched_at = unread.listed, self._clock.monotonic()
+                unread.fetching = self._threads.submit(self._fetcher.fetch, unread.listed)
+                self._busy.append(unread)
+
+    def _collect(self) -> None:
+        """Take over what the transfers have brought.
+
+        Raises:
+            ExportError: One has failed, and nothing else of the export is fetched or read.
+        """
+        for unread in self._busy:
+            if unread.fetching and unread.fetching.done():
+                fetching, unread.fetching = unread.fetching, None
+                try:
+                    unread.stored, members = fetching.result()
+                except DamagedFileError as error:
+                    self._retry_later(unread, error)
+                except ExportError as error:
+                    unread.failure = error
+                else:
+                    self._list_members(unread, unread.stored, members)
+        failures = [unread.failure for unread in self._busy if unread.failure]
+        if failures and not any(unread.fetching or unread.files for unread in self._busy):
+            raise failures[0]
+
+    def _list_members(self, unread: UnreadObject, stored: StoredObject, members: Sequence[Member]) -> None:
+        """Note the files of an object that is here, unless it has changed meanwhile: then it is fetched again."""
+        if unread.listed != unread.fetched:
+            unread.drop_copy()
+            return
+        unread.names = [member.name for member in members]
+        unread.files = self._missing_files(stored, members)
+        if not unread.files:
+            self._finish(unread)
+
+    def _retry_later(self, unread: UnreadObject, error: DamagedFileError) -> None:
+        unread.drop_copy()
+        unread.files = []
+        if unread.damaged == unread.fetched:
+            unread.lost, unread.may_retry = error, False
+            return
+        _log.warning("%s; fetching it once more when it has changed, or the export has ended", error)
+        unread.damaged, unread.may_retry = unread.fetched, False
+
+    def _finish(self, unread: UnreadObject) -> None:
+        unread.drop_copy()
+        if unread.listed != unread.fetched:  # it has changed while it was read: it is read again
+            for name in unread.names:
+                self.bookmark.forget(name)
+            return
+        self.bookmark.emitted_whole(unread.listed.name, unread.names)
+        del self._objects[unread.listed.path]
+
+    def _holder_of(self, file: DeliveredFile) -> UnreadObject:
+        return next(unread for unread in self._busy if file in unread.files)

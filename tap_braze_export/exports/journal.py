@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import msgspec
 
 from tap_braze_export.errors import DiskFullError, TapError
-from tap_braze_export.exports.resume import KnownExport, Status
+from tap_braze_export.export import subject
+from tap_braze_export.exports.phases import Phase
 from tap_braze_export.files.disk import file_lock, private_file
 from tap_braze_export.state import Bookmark
 
@@ -25,11 +25,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from tap_braze_export.export import Export
     from tap_braze_export.files.spool import Spool
 
 _DIGEST_BYTES = 12
 _DOWNLOAD = "download"
-_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KnownExport:
+    """An export that this run or an earlier one has requested.
+
+    Attributes:
+        bookmark: The export, as STATE says it.
+        url: The signed URL of its download, a secret; None for a bucket, or while no response has come.
+        token: The token of its callback.
+        follows: While no response has come, the `export_id` of the export before it: its folder is not the wanted one.
+        given_state: Digest of the STATE that was handed to the run which recorded it; empty for an empty STATE.
+        read_before: The bookmark of a run that has read it to its end, if it is to be read again.
+        proven: True if that run knew, and did not only assume, that it had every file.
+    """
+
+    bookmark: Bookmark
+    url: str | None = field(default=None, repr=False)
+    token: str = field(default="", repr=False)
+    follows: str = ""
+    given_state: str = ""
+    read_before: Bookmark | None = None
+    proven: bool = False
+
+    @property
+    def export(self) -> Export:
+        """Which one it is."""
+        return self.bookmark.export
+
+    @property
+    def phase(self) -> Phase:
+        """How far it had come when it was written down."""
+        if not self.bookmark.running:
+            return Phase.KEPT
+        return Phase.RUNNING if self.export.export_id else Phase.LOST
 
 
 class _Record(msgspec.Struct):
@@ -45,33 +80,15 @@ class _Record(msgspec.Struct):
 
 
 class Journal:
-    """The journal of one segment, or of the control group, and its downloads.
+    """The journal of one segment, or of the control group, and its downloads."""
 
-    Args:
-        path: Its file.
-        spool: Has the downloads.
-        subject: The segment, as errors name it.
-        given_state: Digest of the STATE that this run was handed; empty for an empty one.
-
-    Attributes:
-        is_kept: True if this run has read the export to its end.
-    """
-
-    def __init__(self, path: Path, spool: Spool, *, subject: str = "", given_state: str = "") -> None:
-        self.path = path
-        self.given_state = given_state
-        self.is_kept = False
-        self._spool = spool
-        self._lock = file_lock(path.with_suffix(".lock"))
-        self._subject = subject
-
-    @classmethod
-    def of(cls, spool: Spool, workspace: str, key: tuple[str, str], state: Mapping[str, Any]) -> Journal:
-        """The journal of a source and segment id in a workspace, for a run that was handed this STATE."""
+    def __init__(self, spool: Spool, workspace: str, key: tuple[str, str], state: Mapping[str, Any]) -> None:
         digest = _digest("\n".join((workspace, *key)))
-        given_state = _digest(json.dumps(state, sort_keys=True)) if state else ""
-        path = spool.root / "journal" / f"{digest}.json"
-        return cls(path, spool, subject=" ".join(key).strip(), given_state=given_state)
+        self.path = spool.root / "journal" / f"{digest}.json"
+        self.given_state = _digest(json.dumps(state, sort_keys=True)) if state else ""
+        self.spool = spool
+        self._subject = subject(*key)
+        self._lock = file_lock(self.path.with_suffix(".lock"))
 
     def lock(self) -> None:
         """Keep other runs from this segment until this process ends.
@@ -107,34 +124,27 @@ class Journal:
             )
         except (OSError, ValueError, RecursionError):
             return None
-        if found.status is Status.ENDED and found.url is not None and not self._download(found).exists():
-            return None
-        return found
+        download = self.spool.path(self._folder_name(found.export.export_id)) / _DOWNLOAD
+        return None if found.phase is Phase.KEPT and found.url is not None and not download.exists() else found
 
     def write(self, export: KnownExport) -> None:
         """Record a running export, atomically; not its files: which ones the target has, only STATE says."""
         self._write(replace(export, bookmark=replace(export.bookmark, digests={}, users=0, rejected=0)))
 
-    def keep(self, bookmark: Bookmark, *, proven: bool) -> None:
-        """Record that the export was read to its end: a run whose loader has failed can read it again.
-
-        Args:
-            bookmark: The export, with all its files.
-            proven: True if it is known, not only assumed, that it has no more.
-        """
+    def end(self, bookmark: Bookmark, *, proven: bool) -> None:
+        """Record that the export was read to its end: a run whose loader has failed can read it again."""
         known = self.read()
+        if known is None or known.export.export_id != bookmark.export.export_id:
+            return
         try:
-            if known:
-                self._write(replace(known, bookmark=bookmark, proven=proven))
-                self.is_kept = True
+            self._write(replace(known, bookmark=bookmark, proven=proven))
         except DiskFullError:
             self.forget()
             self.clear(bookmark.export.export_id)
 
     def forget(self) -> None:
-        """Remove the record: the export was given up, or the target has it."""
+        """Remove the record."""
         self.path.unlink(missing_ok=True)
-        self.is_kept = False
 
     def _write(self, export: KnownExport) -> None:
         content = {
@@ -149,71 +159,28 @@ class Journal:
         with private_file(part) as file:
             file.write(msgspec.json.encode(content))
         part.replace(self.path)
-        self.is_kept = False
 
     # The downloads
 
     def download(self, export_id: str) -> Path:
         """Where the download of a hosted export goes."""
-        return self._spool.folder(self._folder_name(export_id)) / _DOWNLOAD
+        return self.spool.folder(self._folder_name(export_id)) / _DOWNLOAD
 
     def copies(self, export_id: str) -> Path:
         """An empty folder for copies from the bucket: nobody knows which of a dead run's are whole."""
         self.clear(export_id)
-        return self._spool.folder(self._folder_name(export_id))
+        return self.spool.folder(self._folder_name(export_id))
 
     def clear(self, export_id: str) -> None:
         """Remove what was downloaded of an export."""
-        self._spool.clear(self._folder_name(export_id))
+        self.spool.clear(self._folder_name(export_id))
 
     def clear_others(self, keep: Iterable[str]) -> None:
         """Remove what was downloaded of this segment's exports, but for these ids."""
-        self._spool.clear_others(self._folder_name(""), [self._folder_name(export_id) for export_id in keep])
-
-    def _download(self, export: KnownExport) -> Path:
-        return self._spool.path(self._folder_name(export.export.export_id)) / _DOWNLOAD
+        self.spool.clear_others(self._folder_name(""), [self._folder_name(export_id) for export_id in keep])
 
     def _folder_name(self, export_id: str) -> str:
         return f"{self.path.stem}-{export_id}"
-
-    # Room for other exports
-
-    def kept(self) -> KnownExport | None:
-        """The export that stays only in case a loader fails, if it takes up room."""
-        found = self.read()
-        return found if found and found.status is Status.ENDED and found.url is not None else None
-
-    def remove_kept(self) -> bool:
-        """Remove that export; False if a run uses it."""
-        try:
-            with self._lock:
-                if (found := self.kept()) is None:
-                    return False
-                self.forget()
-        except OSError:  # a run holds the lock, or it is another user's
-            return False
-        self.clear(found.export.export_id)  # without the lock, which would turn away a run that begins meanwhile
-        _log.info(
-            "The disk is full: export %s is removed, which was kept in case its loader fails",
-            found.export.export_id,
-        )
-        return True
-
-
-def make_room(spool: Spool, own: Iterable[Journal]) -> bool:
-    """Remove the oldest download that stays only in case a loader fails, of any segment; False if there is none.
-
-    Args:
-        spool: Has it.
-        own: The journals that this run has locked.
-    """
-    journals = {path: Journal(path, spool) for path in (spool.root / "journal").glob("*.json")}
-    for journal in own:
-        journals.pop(journal.path, None)  # the export may be read once more just now
-        if journal.is_kept:
-            journals[journal.path] = journal
-    found = {path: known.export.requested_at for path, journal in journals.items() if (known := journal.kept())}
-    return any(journals[path].remove_kept() for path in sorted(found, key=lambda path: found[path]))
 
 
 def _digest(text: str) -> str:

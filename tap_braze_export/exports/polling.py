@@ -1,13 +1,17 @@
-"""Finds the files of a hosted export and its end: they come all at once, behind a signed URL."""
+"""Finds the files of an export and its end; those of a hosted export come all at once, behind a signed URL."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from tap_braze_export.errors import DamagedFileError, ExportError
 from tap_braze_export.files import archive
 from tap_braze_export.files.objects import DeliveredFile, LocalObject, open_local
+from tap_braze_export.report.progress import ExportStatus
 from tap_braze_export.report.units import duration
 
 if TYPE_CHECKING:
@@ -26,25 +30,36 @@ _LAST_SECONDS = 600.0
 _log = logging.getLogger(__name__)
 
 
-class ExportPoller(Protocol):
-    """The files of one export, as they come.
+class ExportPoller(ABC):
+    """Polls for the files of one export, until its `deadline` in seconds of the monotonic clock.
 
     Attributes:
-        bookmark: The export.
-        timer: Says when to poll next.
-        waits_since: Seconds of the monotonic clock at which it was requested.
         proven: True if it is known, not only assumed, that every file has come.
+        elsewhere: Where such files are, if not in the bucket; empty if nobody knows. True if its own are among them.
     """
 
-    bookmark: Bookmark
-    timer: PollTimer
-    waits_since: float
-    proven: bool
+    elsewhere = ("", False)
 
-    @property
-    def complete(self) -> bool:
-        """True once every file was read."""
+    def __init__(
+        self,
+        bookmark: Bookmark,
+        *,
+        timer: PollTimer,
+        threads: Executor,
+        clock: Clock,
+        deadline: float,
+        may_be_empty: bool = False,
+    ) -> None:
+        self.bookmark = bookmark
+        self.timer = timer
+        self.proven = False
+        self._threads = threads
+        self._clock = clock
+        self._deadline = deadline
+        self._may_be_empty = may_be_empty
+        self._waits_since = clock.monotonic_at(bookmark.export.requested_at)
 
+    @abstractmethod
     def poll(self) -> Sequence[DeliveredFile]:
         """The next files that can be read, without those that the target has. Never waits for a transfer.
 
@@ -53,36 +68,30 @@ class ExportPoller(Protocol):
         """
 
     @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """True once every file was read."""
+
+    @property
+    @abstractmethod
     def has_found_files(self) -> bool:
-        """True if a file has come."""
+        """True if a file has come, or proof that there is none."""
 
     @property
-    def elsewhere(self) -> tuple[str, bool]:
-        """Where such files are, if not in the bucket; empty if nobody knows. True if this export's are among them."""
-
-    @property
-    def files_left(self) -> int:
-        """Number of files that are known and not yet read."""
-
-    @property
-    def transfers(self) -> Iterable[Future[Any]]:
+    @abstractmethod
+    def transfers(self) -> Sequence[Future[Any]]:
         """The transfers under way."""
 
     @property
-    def received_bytes(self) -> int:
-        """Bytes that have come of the transfers under way, as far as that is known."""
+    @abstractmethod
+    def status(self) -> ExportStatus:
+        """Its state, for people."""
 
-    @property
-    def expected_bytes(self) -> int:
-        """All bytes of the transfers under way, as far as that is known."""
-
-    @property
-    def quiet_until(self) -> float | None:
-        """Monotonic seconds at which it counts as complete if no file comes; None unless that is all it waits for."""
-
+    @abstractmethod
     def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
         """Note that a file's rows are written, without the lines that could not be read."""
 
+    @abstractmethod
     def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
         """Have a damaged file fetched once more.
 
@@ -90,85 +99,60 @@ class ExportPoller(Protocol):
             DamagedFileError: If it was fetched once more already.
         """
 
+    @property
+    def _waited(self) -> str:
+        """How long ago it was requested."""
+        return duration(self._clock.monotonic() - self._waits_since)
 
-class HostedExport:
-    """An export that Braze hosts behind a signed URL: complete as soon as it can be downloaded.
+    def _missing_files(self, stored: StoredObject, members: Iterable[Member]) -> list[DeliveredFile]:
+        """The files of an object that the target does not have."""
+        export, has_emitted = self.bookmark.export, self.bookmark.has_emitted
+        return [DeliveredFile(stored, member, export) for member in members if not has_emitted(member.name)]
 
-    Args:
-        bookmark: The export.
-        download: Fetches it.
-        path: Where the download is when it is complete.
-        timer: Paces the attempts.
-        threads: Runs the attempts.
-        clock: Time.
-        deadline: Seconds of the monotonic clock at which the export is given up, unless its download is there.
-        may_be_empty: True if a link that never becomes ready may mean that there is no user.
-        max_files: Files that `poll` returns at most.
-    """
 
-    quiet_until = None
-    elsewhere = ("", False)
+class HostedExport(ExportPoller):
+    """An export that Braze hosts behind a signed URL: complete as soon as it can be downloaded."""
 
-    def __init__(
-        self,
-        bookmark: Bookmark,
-        download: Download,
-        path: Path,
-        *,
-        timer: PollTimer,
-        threads: Executor,
-        clock: Clock,
-        deadline: float,
-        may_be_empty: bool = False,
-        max_files: int = 1,
-    ) -> None:
-        self.bookmark = bookmark
+    def __init__(self, bookmark: Bookmark, download: Download, path: Path, *, max_files: int = 1, **given: Any) -> None:
+        super().__init__(bookmark, **given)
         self.proven = True
-        self._may_be_empty = may_be_empty
-        self.timer = timer
-        self.waits_since = clock.monotonic_at(bookmark.export.requested_at)
         self._download = download
         self._object = LocalObject(download.name, path)
-        self._threads = threads
-        self._clock = clock
-        self._deadline = deadline
         self._max_files = max_files
         self._attempt: Future[bool] | None = None
         self._files: list[DeliveredFile] | None = None
         self._fetched_again = False
 
     @property
+    @override
     def complete(self) -> bool:
-        """True once every file was read."""
         return self._files == []
 
     @property
+    @override
     def has_found_files(self) -> bool:
-        """True if the download is there: an archive without users says that there are none."""
         return self._files is not None and self.proven
 
     @property
-    def files_left(self) -> int:
-        """See `ExportPoller`."""
-        return len(self._files or ())
-
-    @property
-    def transfers(self) -> Iterable[Future[Any]]:
-        """See `ExportPoller`."""
+    @override
+    def transfers(self) -> Sequence[Future[Any]]:
         return [self._attempt] if self._attempt else []
 
     @property
-    def received_bytes(self) -> int:
-        """See `ExportPoller`."""
-        return self._download.received if self._attempt else 0
+    @override
+    def status(self) -> ExportStatus:
+        left, download = len(self._files or ()), self._download
+        if not self._attempt:
+            return ExportStatus(export=self.bookmark.export, files_left=left)
+        return ExportStatus(
+            export=self.bookmark.export,
+            files_left=left,
+            received=download.received,
+            expected=download.expected or 0,
+        )
 
-    @property
-    def expected_bytes(self) -> int:
-        """See `ExportPoller`."""
-        return (self._download.expected or 0) if self._attempt else 0
-
+    @override
     def poll(self) -> Sequence[DeliveredFile]:
-        """See `ExportPoller`."""
         if self._attempt and self._attempt.done():
             attempt, self._attempt = self._attempt, None
             is_there = attempt.result()
@@ -189,14 +173,15 @@ class HostedExport:
             )
         return (self._files or [])[: self._max_files]
 
+    @override
     def done(self, file: DeliveredFile, users: int, rejected: int = 0) -> None:
-        """See `ExportPoller`."""
         self.bookmark.emitted(file.name, users, rejected)
         if self._files:
             self._files.remove(file)
 
-    def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:  # noqa: ARG002 - it comes as a whole
-        """See `ExportPoller`."""
+    @override
+    def damaged(self, file: DeliveredFile, error: DamagedFileError) -> None:
+        """Have all files fetched once more: they come as a whole."""
         self._fetch_again(error)
 
     def _list_files(self) -> None:
@@ -206,7 +191,7 @@ class HostedExport:
         except DamagedFileError as error:
             self._fetch_again(error)
             return
-        self._files = missing_files(self.bookmark, self._object, members)
+        self._files = self._missing_files(self._object, members)
 
     def _fetch_again(self, error: DamagedFileError) -> None:
         if self._fetched_again:
@@ -218,22 +203,14 @@ class HostedExport:
         self._object.path.unlink()
 
     def _overdue(self) -> str:
-        waited = duration(self._clock.monotonic() - self.waits_since)
         if problem := self._download.problem:
             return (
-                f"{waited} after it was requested its download still fails, the last time because of: {problem}. Check"
-                " the way from this machine to the store, or raise export_timeout_minutes"
+                f"{self._waited} after it was requested its download still fails, the last time because of: {problem}."
+                " Check the way from this machine to the store, or raise export_timeout_minutes"
             )
         return (
-            f"{waited} after it was requested its download is still not there (403 or 404). Braze may need longer: "
-            "raise export_timeout_minutes. Or the export failed, or its file became too large (Braze sends an e-mail "
-            "then): select fewer fields, split the audience into segments by random bucket number, or connect a bucket "
-            "to Braze and set bucket_url. Or the link expired before it was used"
+            f"{self._waited} after it was requested its download is still not there (403 or 404). Braze may need"
+            " longer: raise export_timeout_minutes. Or the export failed, or its file became too large (Braze sends an"
+            " e-mail then): select fewer fields, split the audience into segments by random bucket number, or connect"
+            " a bucket to Braze and set bucket_url. Or the link expired before it was used"
         )
-
-
-def missing_files(bookmark: Bookmark, stored: StoredObject, members: Iterable[Member]) -> list[DeliveredFile]:
-    """The files of an object that the target does not have."""
-    return [
-        DeliveredFile(stored, member, bookmark.export) for member in members if not bookmark.has_emitted(member.name)
-    ]

@@ -1,23 +1,51 @@
-"""Decides whether an export asks for everybody, or only for users that were updated since the last complete export."""
+"""The exports of a run, and for whom each asks: everybody, or only users updated since the last complete export."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tap_braze_export.clock import timestamp
-from tap_braze_export.export import SEGMENT
+from tap_braze_export.export import GLOBAL_CONTROL_GROUP, SEGMENT, subject
+from tap_braze_export.schema.selection import RequestedFields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tap_braze_export.exports.sources import Source
     from tap_braze_export.settings import Settings
-    from tap_braze_export.state import Bookmark, CompleteExports
+    from tap_braze_export.state import CompleteExports
 
 _DAY = 24 * 3600.0
+_log = logging.getLogger(__name__)
 _CLOCK_SET_BACK_SECONDS = _DAY
 """Seconds by which the last complete export may lie in the future: Braze's clock and this machine's may differ."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A segment, or the Global Control Group, and the fields to export of it."""
+
+    kind: str
+    """`segment` or `global_control_group`."""
+    segment_id: str
+    fields: RequestedFields
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its identity: Braze runs one export of it at a time."""
+        return self.kind, self.segment_id
+
+    def __str__(self) -> str:
+        return subject(*self.key)
+
+
+def sources_of(settings: Settings, fields: RequestedFields, *, with_memberships: bool) -> list[Source]:
+    """The exports that the settings ask for; `with_memberships` if the stream `segment_members` is selected."""
+    sources = [Source(SEGMENT, segment_id, fields) for segment_id in dict.fromkeys(settings.segment_ids)]
+    if settings.global_control_group and with_memberships:
+        sources.append(Source(GLOBAL_CONTROL_GROUP, "", RequestedFields.of(())))
+    elif settings.global_control_group:
+        _log.info("The Global Control Group is not exported: segment_members is not selected")
+    return sources
 
 
 @dataclass(frozen=True)
@@ -35,6 +63,11 @@ class Scope:
     is_full: bool = True
     reason: str = ""
     full_again_at: float | None = None
+
+    @property
+    def full_follows(self) -> bool:
+        """True if a full export of the same source comes in the second part of the run."""
+        return not self.is_full and self.full_again_at is None
 
     @property
     def is_due_by_age(self) -> bool:
@@ -67,14 +100,7 @@ CLOCK_SET_BACK = "the last complete export lies in the future, so this machine's
 def scope_of(  # noqa: PLR0911 - a return for each row of the table
     complete: CompleteExports | None, *, settings: Settings, rows_signature: str, now: float
 ) -> Scope:
-    """Decide what the next export of a segment asks for; docs/state.md has the table.
-
-    Args:
-        complete: The complete exports of the segment that STATE knows; None for none.
-        settings: `incremental`, `full_export_days`, `overlap_minutes` and `start_date`.
-        rows_signature: Hash of the fields, and of everything that shapes rows.
-        now: Epoch seconds.
-    """
+    """Decide what the next export of a segment asks for; docs/state.md has the table."""
     start = settings.start_seconds
     if not settings.incremental:
         return Scope(start)
@@ -108,47 +134,20 @@ def asks_enough(asked_since: float | None, needed_since: float | None) -> bool:
     return asked_since is None or (needed_since is not None and asked_since <= needed_since)
 
 
-class Scopes:
-    """The scope of each export of a run.
-
-    Args:
-        sources: What is exported.
-        bookmarks: The exports that STATE knows, by source.
-        settings: The tap's settings.
-        rows_signature: Hash of the fields, and of everything that shapes rows.
-        now: Epoch seconds.
-        puts_off: True if a full export that is due by age waits until an incremental one was read, which it measures.
-
-    Attributes:
-        put_off: The sources whose full exports wait, with the time of the last one in epoch seconds.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        bookmarks: Mapping[tuple[str, str], Bookmark],
-        *,
-        settings: Settings,
-        rows_signature: str,
-        now: float,
-        puts_off: bool,
-    ) -> None:
-        self.put_off: dict[Source, float] = {}
-        self._by_key: dict[tuple[str, str], Scope] = {}
-        for source in sources:
-            last = bookmarks.get(source.key)
-            complete = last.complete if last else None
-            if source.kind != SEGMENT:  # Braze has the parameter for segments only
-                self._by_key[source.key] = Scope(None)
-                continue
-            scope = scope_of(complete, settings=settings, rows_signature=rows_signature, now=now)
-            if puts_off and complete and scope.is_due_by_age:
-                before = incremental_scope(complete, settings=settings)
-                if not before.is_full:
-                    self.put_off[source] = complete.full_at
-                    scope = replace(before, full_again_at=None)
-            self._by_key[source.key] = scope
-
-    def __getitem__(self, source: Source) -> Scope:
-        """The scope of one export."""
-        return self._by_key[source.key]
+def first_scope(
+    source: Source,
+    complete: CompleteExports | None,
+    *,
+    settings: Settings,
+    rows_signature: str,
+    now: float,
+    measures: bool,
+) -> Scope:
+    """The scope of the first export of a source in a run; an incremental one where it `measures` the filter first."""
+    if source.kind != SEGMENT:  # Braze has the parameter for segments only
+        return Scope(None)
+    scope = scope_of(complete, settings=settings, rows_signature=rows_signature, now=now)
+    if measures and complete and scope.is_due_by_age:
+        before = incremental_scope(complete, settings=settings)
+        return scope if before.is_full else replace(before, full_again_at=None)
+    return scope

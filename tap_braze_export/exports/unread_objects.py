@@ -10,7 +10,7 @@ from tap_braze_export.files.objects import DeliveredFile, LocalObject
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from tap_braze_export.errors import DamagedFileError
+    from tap_braze_export.errors import DamagedFileError, ExportError
     from tap_braze_export.files.objects import BucketObject, StoredObject
     from tap_braze_export.files.prefetch import Fetched
 
@@ -24,6 +24,7 @@ class UnreadObject:
         fetching: The transfer under way.
         fetched: The object as it was when its transfer began.
         fetched_at: Seconds of the monotonic clock then.
+        failure: Why that transfer has failed, if not because of damage.
         stored: Where it can be read.
         files: Its files that are still to be read.
         names: The names of all its files.
@@ -36,6 +37,7 @@ class UnreadObject:
     fetching: Future[Fetched] | None = None
     fetched: BucketObject | None = None
     fetched_at: float = 0.0
+    failure: ExportError | None = None
     stored: StoredObject | None = None
     files: list[DeliveredFile] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -45,8 +47,8 @@ class UnreadObject:
 
     @property
     def is_busy(self) -> bool:
-        """True while it is fetched or read."""
-        return self.fetching is not None or self.stored is not None
+        """True while it is fetched or read, and if its transfer has failed."""
+        return bool(self.fetching or self.stored or self.failure)
 
     @property
     def is_due(self) -> bool:

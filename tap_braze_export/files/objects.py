@@ -43,23 +43,14 @@ class Opener(Protocol):
     """Opens objects that stay in a bucket; `files/bucket` has one."""
 
     def open(self, stored: BucketObject) -> BinaryIO:
-        """The object as a file.
-
-        Raises:
-            ExportError: It cannot be read.
-        """
+        """The object as a file; raises an ExportError if it cannot be read."""
 
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """One file of an export: a member of a zip, or a gzip stream.
+    """One file of an export: a member of a zip, or a gzip stream, in an object that is stored somewhere.
 
     It holds no connection, so that it can be sent to other processes.
-
-    Attributes:
-        stored: The object that holds it.
-        member: Where in the object it is.
-        export: Its export.
     """
 
     stored: StoredObject
@@ -82,14 +73,7 @@ class DeliveredFile:
         return hashlib.blake2b(f"{self.export.export_id}/{self.name}".encode(), digest_size=12).hexdigest()
 
     def blocks(self, opener: Opener | None = None) -> Iterator[Block]:
-        """Its lines; see `archive.blocks`.
-
-        Args:
-            opener: Opens the object, where it stayed in the bucket.
-
-        Raises:
-            ExportError: If it cannot be read to its end.
-        """
+        """Its lines; raises an ExportError if they cannot be read to their end."""
         with _opened(self.stored, opener) as file:
             folder = self.stored.path.parent if isinstance(self.stored, LocalObject) else None
             yield from archive.blocks(file, self.member, spool_folder=folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_braze_export.export import Export
-from tap_braze_export.exports.estimates import Estimates
+from tap_braze_export.exports.completeness import Estimates
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import as_json, hang_up
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.export import Export
-from tap_braze_export.exports.resume import KnownExport, known_export
+from tap_braze_export.exports.journal import KnownExport
+from tap_braze_export.exports.resume import known_export
 from tap_braze_export.state import Bookmark
 from tests.support import ports
 from tests.support.fakes import Reader

@@ -10,11 +10,11 @@ import pytest
 
 from tap_braze_export.errors import TapError
 from tap_braze_export.export import Export
-from tap_braze_export.exports.journal import Journal
-from tap_braze_export.exports.resume import KnownExport
+from tap_braze_export.exports.journal import Journal, KnownExport
+from tap_braze_export.exports.phases import Phase
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.http.addresses import read_api_url
-from tap_braze_export.state import Bookmark
+from tap_braze_export.state import Bookmark, CompleteExports
 from tests.support.fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def journal(spool: Spool) -> Iterator[Journal]:
-    journal = Journal.of(spool, API, KEY, {})
+    journal = Journal(spool, API, KEY, {})
     yield journal
     journal.unlock()
 
@@ -113,7 +113,7 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
     """Another spelling of api_url makes no other workspace, once it is read as a setting."""
 
     def path(api_url: str, key: tuple[str, str]) -> Path:
-        return Journal.of(spool, read_api_url(api_url), key, {}).path
+        return Journal(spool, read_api_url(api_url), key, {}).path
 
     paths = {
         path(API, KEY),
@@ -128,14 +128,34 @@ def test_each_workspace_and_segment_has_its_own(spool: Spool) -> None:
 def test_lock_keeps_a_second_run_away(spool: Spool, journal: Journal) -> None:
     """It is refused at once, with the segment and the lock's file named; of another segment it is not."""
     journal.lock()
-    second = Journal.of(spool, API, KEY, {})
+    second = Journal(spool, API, KEY, {})
     with pytest.raises(TapError) as refused:
         second.lock()
     assert "another run is exporting segment seg-1" in str(refused.value)
     assert str(journal.path.with_suffix(".lock")) in str(refused.value)
-    other = Journal.of(spool, API, ("segment", "seg-2"), {})
+    other = Journal(spool, API, ("segment", "seg-2"), {})
     other.lock()
     other.unlock()
     journal.unlock()
     second.lock()
     second.unlock()
+
+
+def test_a_record_of_commit_f684153_is_read(journal: Journal) -> None:
+    """Byte for byte as that commit wrote it: nights are running."""
+    journal.path.write_bytes(
+        b'{"bookmark":{"source":"segment","segment_id":"seg-1","export_id":"a-1800000000",'
+        b'"requested_at":"2027-01-15T08:00:00.500000Z","requested_fields":["braze_id"],"rows_signature":"rows_signature",'
+        b'"running":true,"in_bucket":false,"users":0,"last_users":7,"updated_since":"2027-01-14T07:00:00.000000Z",'
+        b'"full":false,"accepted_at":null,"rejected":0,"complete":[{"full_at":"2027-01-13T08:00:00.000000Z",'
+        b'"full_since":null,"accepted_at":"2027-01-14T08:00:00.000000Z","rows_signature":"rows_signature"}],"files":0,'
+        b'"emitted":""},"url":"https://store.example.com/a.zip?Signature=topsecret","token":"token",'
+        b'"given_state":"0f1e2d","proven":false,"follows":""}'
+    )
+    known = journal.read()
+    assert known is not None
+    assert (known.phase, known.token, known.given_state, known.read_before) == (Phase.RUNNING, "token", "0f1e2d", None)
+    assert known.url == "https://store.example.com/a.zip?Signature=topsecret"
+    assert known.export == Export("segment", "seg-1", "a-1800000000", 1_800_000_000.5, 1_799_910_000.0)
+    assert (known.bookmark.last_users, known.bookmark.is_full) == (7, False)
+    assert known.bookmark.complete == CompleteExports(1_799_827_200.0, None, 1_799_913_600.0, "rows_signature")

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tap_braze_export.export import Export
-from tap_braze_export.exports.journal import Journal, make_room
-from tap_braze_export.exports.resume import KnownExport
+from tap_braze_export.exports.journal import Journal, KnownExport
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.state import Bookmark
 from tests.support.fakes import FakeClock
@@ -37,7 +36,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def journal(spool: Spool, segment: str) -> Journal:
-    return Journal.of(spool, API, ("segment", segment), {})
+    return Journal(spool, API, ("segment", segment), {})
 
 
 def downloaded(spool: Spool, segment: str, at: float, *, ended: bool = True) -> Journal:
@@ -47,7 +46,7 @@ def downloaded(spool: Spool, segment: str, at: float, *, ended: bool = True) -> 
     found.write(KnownExport(bookmark, f"https://store.example.com/{segment}.zip", "token"))
     found.download(bookmark.export.export_id).write_bytes(b"x" * 1000)
     if ended:
-        found.keep(replace(bookmark, running=False), proven=True)
+        found.end(replace(bookmark, running=False), proven=True)
     return found
 
 
@@ -59,33 +58,6 @@ def kept(spool: Spool) -> set[str]:
 # Room for other exports
 
 
-def test_oldest_download_gives_way_first(spool: Spool) -> None:
-    """One after the other, also those of segments that other pipelines export; journal and download go together."""
-    downloaded(spool, "older", 1000)
-    own = downloaded(spool, "own", 1001)
-    downloaded(spool, "newer", 1002)
-    left = []
-    while make_room(spool, [own]):
-        left.append(kept(spool))
-    assert left == [{"own", "newer"}, {"newer"}, set()]
-    assert not [*spool.root.glob("journal/*.json")]
-
-
-def test_what_a_run_needs_does_not_give_way(spool: Spool) -> None:
-    """An export that runs, one that this run reads again, and those of a segment that another run holds."""
-    downloaded(spool, "running", 1000, ended=False)
-    downloaded(spool, "again", 1000)
-    again = journal(spool, "again")  # as the run has it that reads the export again
-    held = downloaded(spool, "held", 1000)
-    held.lock()
-    again.lock()
-    assert not make_room(spool, [again])
-    assert kept(spool) == {"running", "again", "held"}
-    held.unlock()
-    assert make_room(spool, [again])
-    assert kept(spool) == {"running", "again"}
-
-
 def test_disk_that_is_full_keeps_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record that an export was read finds no room: the run ends well, and the export is forgotten."""
     found = downloaded(spool, "s", 1000, ended=False)
@@ -94,8 +66,8 @@ def test_disk_that_is_full_keeps_nothing(spool: Spool, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    found.keep(Bookmark(Export("segment", "s", "s-1", 1000), ("braze_id",), "rows", running=False), proven=True)
-    assert (found.read(), kept(spool), found.is_kept) == (None, set(), False)
+    found.end(Bookmark(Export("segment", "s", "s-1", 1000), ("braze_id",), "rows", running=False), proven=True)
+    assert (found.read(), kept(spool)) == (None, set())
 
 
 # What killed runs leave

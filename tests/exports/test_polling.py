@@ -325,8 +325,8 @@ def test_next_object_is_fetched_while_one_is_read(tmp_path: Path) -> None:
     assert [file.name for file in files] == [f"{3:032}.zip!0-users.txt"]
 
 
-def test_what_cannot_be_fetched_ahead_is_told_in_its_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The error of a file is logged, or raised, once the files before it are read."""
+def test_what_cannot_be_fetched_ahead_stops_no_other_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged file is told at once, and the files before and after it are read."""
     export = in_bucket(tmp_path, FakeClock())
     for number in (1, 2, 3):
         put(tmp_path, number)
@@ -337,7 +337,7 @@ def test_what_cannot_be_fetched_ahead_is_told_in_its_turn(tmp_path: Path, caplog
         wait(export.transfers, SECONDS)
         export.poll()
         warnings.append((file.name[31], len(caplog.messages)))
-    assert warnings == [("1", 0), ("3", 1)]
+    assert warnings == [("1", 1), ("3", 1)]
 
 
 def read_slowly(export: BucketExport, clock: FakeClock, folder: Path, *, files: int) -> int:

@@ -26,8 +26,8 @@ QUIET = re.compile(
     r" \(settle_minutes\), or when Braze calls back \(callback_url\): [\da-f-]+"
 )
 ASSUMED = re.compile(
-    r"Export [\da-f-]+: no new file in the bucket for \d+ min \(settle_minutes\), so it is assumed to be complete;"
-    r" with callback_url Braze would say so"
+    r"Export [\da-f-]+ of segment all-users: no new file in the bucket for \d+ min \(settle_minutes\), so it is assumed"
+    r" to be complete; with callback_url Braze would say so"
 )
 
 

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tap_braze_export.braze.callback import Callbacks
 from tap_braze_export.braze.client import Braze
+from tap_braze_export.exports.job import ExportJob
 from tap_braze_export.exports.journal import Journal
-from tap_braze_export.exports.request import BrazeFilter, ExportRequest
-from tap_braze_export.exports.scope import Scope
-from tap_braze_export.exports.sources import Source
-from tap_braze_export.files.bucket import Bucket
+from tap_braze_export.exports.scope import Scope, Source
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.settings import Settings
+from tests.support.deliveries import shared
 from tests.support.fakes import FakeClock, Server, as_json, hang_up
 
 if TYPE_CHECKING:
@@ -38,34 +36,23 @@ SOURCES = [
 def journal(tmp_path: Path, clock: FakeClock) -> Journal:
     spool = Spool(str(tmp_path / "spool"), clock=clock)
     spool.open()
-    return Journal.of(spool, "https://rest.example.org", ("segment", "all-users"), {})
+    return Journal(spool, "https://rest.example.org", ("segment", "all-users"), {})
 
 
-def request_of(
+def job_of(
     source: Source,
     url: str,
     *,
     clock: FakeClock,
     journal: Journal,
     session: requests.Session,
-    bucket: Bucket | None = None,
+    bucket_url: str | None = None,
     scope: Scope = EVERYBODY,
-) -> ExportRequest:
-    """The request of an export, sent to this address."""
-    return ExportRequest(
-        source,
-        scope,
-        None,
-        rows_signature="rows",
-        unique_time=lambda seconds: seconds,
-        braze_filter=BrazeFilter(),
-        client=Braze(url, "key", clock=clock, session=session),
-        clock=clock,
-        journal=journal,
-        bucket=bucket,
-        callbacks=Callbacks(None, None),
-        settings=Settings(api_url=url, api_key="key"),
-    )
+) -> ExportJob:
+    """An export that is requested at this address."""
+    settings = Settings(api_url=url, api_key="key", bucket_url=bucket_url)
+    client = Braze(url, "key", clock=clock, session=session)
+    return ExportJob(source, scope, journal, shared(settings, journal.spool, client=client, clock=clock))
 
 
 @pytest.fixture
@@ -99,11 +86,12 @@ def test_a_request_that_waited_for_the_rate_limit_is_dated_by_the_accepted_try(
     accepted = at_this_time(clock, times, STARTED)
     server.answers = [limited(clock, 600), limited(clock, 1_200), accepted]
 
-    known = request_of(source, server.url, clock=clock, journal=journal, session=session).attempt()
+    job = job_of(source, server.url, clock=clock, journal=journal, session=session)
+    assert job.start()
 
-    assert known is not None
-    assert known.export.requested_at == times[0] > began + 1_200
-    assert known.export.exported_at == known.bookmark.to_dict()["requested_at"]
+    assert job.bookmark.export.requested_at == pytest.approx(times[0], abs=1e-5)
+    assert times[0] > began + 1_200
+    assert job.bookmark.export.exported_at == job.bookmark.to_dict()["requested_at"]
 
 
 def test_a_request_repeated_after_a_failed_connection_is_dated_by_the_accepted_try(
@@ -124,10 +112,11 @@ def test_a_request_repeated_after_a_failed_connection_is_dated_by_the_accepted_t
     server.answers = [at_this_time(clock, times, STARTED)]
 
     with Unreachable() as session:
-        known = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session).attempt()
+        job = job_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
+    assert job.start()
 
-    assert known is not None
-    assert known.export.requested_at == times[0] > began
+    assert job.bookmark.export.requested_at == pytest.approx(times[0], abs=1e-5)
+    assert times[0] > began
 
 
 def test_a_lost_response_is_dated_by_the_request_that_it_belongs_to(
@@ -136,10 +125,10 @@ def test_a_lost_response_is_dated_by_the_request_that_it_belongs_to(
     """After a wait for the rate limit, too: else its folder in the bucket is not known again by its time."""
     server.answers = [limited(clock, 600), hang_up]
     (tmp_path / "bucket").mkdir()
-    bucket = Bucket(str(tmp_path / "bucket"), {}, clock=clock)
-    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session, bucket=bucket)
+    bucket_url = str(tmp_path / "bucket")
+    job = job_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session, bucket_url=bucket_url)
 
-    assert request.attempt() is None
+    assert not job.start()
     sent_at = clock.time
     journalled = journal.read()
     assert journalled is not None
@@ -148,10 +137,9 @@ def test_a_lost_response_is_dated_by_the_request_that_it_belongs_to(
     folder.mkdir(parents=True)
     (folder / "a.zip").write_bytes(b"")
     clock.time += 3_600
-    known = request.attempt()
+    assert job.start()
 
-    assert known is not None
-    assert known.export.requested_at == sent_at
+    assert job.bookmark.export.requested_at == pytest.approx(sent_at, abs=1e-5)
     assert len(server.seen) == 2
 
 
@@ -159,11 +147,11 @@ def test_a_lost_response_keeps_the_time_of_the_first_request(
     server: Server, clock: FakeClock, journal: Journal, session: requests.Session
 ) -> None:
     server.answers = [hang_up]
-    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
+    job = job_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
     began = clock.time
 
     for _ in range(3):
-        assert request.attempt() is None
+        assert not job.start()
         clock.time += 60
 
     journalled = journal.read()
@@ -176,14 +164,13 @@ def test_a_request_that_waited_for_another_export_is_dated_by_the_accepted_try(
 ) -> None:
     running = as_json({"message": "An export is already in progress"}, 429)
     server.answers = [running, STARTED]
-    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
+    job = job_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
 
-    assert request.attempt() is None
+    assert not job.start()
     clock.time += 1_000
-    known = request.attempt()
+    assert job.start()
 
-    assert known is not None
-    assert known.export.requested_at == clock.time
+    assert job.bookmark.export.requested_at == clock.time
 
 
 def test_long_waits_for_another_export_are_logged(
@@ -192,13 +179,13 @@ def test_long_waits_for_another_export_are_logged(
     """Each that is longer than half a minute, with its reason."""
     caplog.set_level("INFO", "tap_braze_export")
     server.answers = [as_json({"message": "An export is already in progress"}, 429)]
-    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
+    job = job_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session)
 
     waits = []
     for _ in range(8):
-        assert request.attempt() is None
-        waits.append(request.timer.next - clock.elapsed)
-        clock.elapsed = request.timer.next
+        assert not job.start()
+        waits.append(job.timer.next - clock.elapsed)
+        clock.elapsed = job.timer.next
 
     assert [message for message in caplog.messages if "requested again" in message] == [
         f"The export of segment all-users is requested again in {wait:.0f} s: Braze is still exporting it"
@@ -215,8 +202,8 @@ def test_a_refused_filter_is_told_with_every_error(
     errors = [{"id": "bad-time", "message": "no such parameter"}, {"id": "second", "message": "another one"}]
     server.answers = [as_json({"errors": errors}, 400), STARTED]
     since = Scope(1_800_000_000.0, is_full=False)
-    request = request_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session, scope=since)
-    assert request.attempt()
+    job = job_of(SOURCES[0], server.url, clock=clock, journal=journal, session=session, scope=since)
+    assert job.start()
 
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert line.partition("refused with ")[2] == "400 (no such parameter; another one)"

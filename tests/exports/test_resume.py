@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.export import Export
-from tap_braze_export.exports.resume import KnownExport, Status, known_export, late_export
+from tap_braze_export.exports.journal import KnownExport
+from tap_braze_export.exports.phases import Phase
+from tap_braze_export.exports.resume import known_export, late_export
 from tap_braze_export.state import Bookmark
 from tests.support import ports
 from tests.support.fakes import FakeClock
@@ -342,8 +344,8 @@ def test_files_are_those_of_state() -> None:
     entry = KnownExport(bookmark(), "https://example.org/x", "token")
     found = known_export(known, entry, WANTED, given_state="", timeout=5000, has_bucket=False)
     assert found is not None
-    assert (found.status, found.url, found.token, found.bookmark.files) == (
-        Status.RUNNING,
+    assert (found.phase, found.url, found.token, found.bookmark.files) == (
+        Phase.RUNNING,
         "https://example.org/x",
         "token",
         1,
@@ -360,7 +362,7 @@ def test_unanswered_request_is_remembered() -> None:
         None, KnownExport(bookmark(""), token="t"), WANTED, given_state="", timeout=5000, has_bucket=True
     )
     assert found is not None
-    assert (found.status, found.token) == (Status.REQUESTED, "t")
+    assert (found.phase, found.token) == (Phase.LOST, "t")
 
 
 @pytest.mark.parametrize(("rows_signature", "late"), [("signature", True), ("other", False)])
@@ -369,4 +371,4 @@ def test_ended_export_may_have_late_files(*, rows_signature: str, late: bool) ->
     known = bookmark(running=False, in_bucket=True)
     known.rows_signature = rows_signature
     found = late_export(known, WANTED, has_bucket=True)
-    assert (found is not None and found.status is Status.ENDED) == late
+    assert (found is not None and found.phase is Phase.KEPT) == late

@@ -18,20 +18,20 @@ from typing_extensions import override
 
 from tap_braze_export.braze.client import Braze
 from tap_braze_export.clock import PollTimer
+from tap_braze_export.errors import DiskFullError
 from tap_braze_export.export import SEGMENT, Export
 from tap_braze_export.exports.bucket_polling import BucketExport
 from tap_braze_export.exports.lifecycle import Exports
-from tap_braze_export.exports.sources import Source
+from tap_braze_export.exports.scope import Source
 from tap_braze_export.files.bucket import Bucket
 from tap_braze_export.files.disk import disk_full_error
 from tap_braze_export.files.prefetch import CopyToDisk
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.http.threads import DaemonThreads
-from tap_braze_export.report.facts import RunFacts
-from tap_braze_export.report.progress import Progress
 from tap_braze_export.schema.selection import RequestedFields
 from tap_braze_export.settings import Settings
 from tap_braze_export.state import Bookmark
+from tests.support.deliveries import shared
 from tests.support.fakes import FakeClock, Server, as_json
 from tests.support.runs import selecting, sync, tap_class
 
@@ -172,40 +172,35 @@ def exporting(server: Server, folder: Path, clock: FakeClock, *, capacity: int) 
     def write_state(*, must: bool) -> None:  # noqa: ARG001
         exports.stated()
 
-    exports = Exports(
-        [Source(SEGMENT, segment, fields) for segment in ("a", "b")],
+    common = shared(
+        Settings.of(config(server, folder)),
+        spool,
         client=Braze(server.url, "key", clock=clock),
         clock=clock,
-        spool=spool,
-        progress=Progress(RunFacts(clock), clock, logging.getLogger("progress")),
-        settings=Settings.of(config(server, folder)),
-        state={},
-        rows_signature="",
-        files_ahead=0,
         write_state=write_state,
         free=free,
     )
+    exports = Exports([Source(SEGMENT, segment, fields) for segment in ("a", "b")], common, {})
     return exports
 
 
 def reading(
-    server: Server, folder: Path, *, capacity: int, begin: Callable[[], bool] = lambda: True
+    server: Server, folder: Path, clock: FakeClock, *, capacity: int, begin: Callable[[], bool] = lambda: True
 ) -> tuple[list[str], list[str]]:
     """Read the exports of two segments on a disk of this size; lines and failures.
 
     Args:
         server: Braze.
         folder: The spool.
+        clock: Time.
         capacity: Bytes.
         begin: Tells if the first file may be read.
     """
-    clock = FakeClock()
     with exporting(server, folder, clock, capacity=capacity) as exports:
         lines = []
         while not exports.ended:
             deliveries = exports.poll()
             if not begin():
-                clock.time += 60
                 exports.wait()
             elif deliveries:
                 lines += [line.decode() for block in deliveries[0].blocks() for line in block.lines]
@@ -219,34 +214,27 @@ CONTENT = {segment: zipped(segment.encode() + b"x" * 50_000) for segment in ("a"
 
 
 @pytest.mark.parametrize("capacity", [60_000, 90_000, 150_000])
-def test_download_that_finds_the_disk_full_waits_for_the_export_read_now(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capacity: int
-) -> None:
-    """It is fetched when that one's file is gone, and a line says so; no export fails."""
-
-    def is_there(segment: str) -> bool:
-        return any((tmp_path / "exports").glob(f"*-{segment}-1/download"))
+def test_download_that_finds_the_disk_full_is_left_to_the_next_run(tmp_path: Path, capacity: int) -> None:
+    """The other export is read, one line says what is full, and the next run goes on without a new export."""
+    first = threading.Event()  # its download was there
 
     def get(segment: str) -> tuple[int, bytes]:
-        return (200, CONTENT[segment]) if segment == "a" or is_there("a") or begun else (403, b"not ready")
-
-    begun: list[bool] = []
-
-    def begin() -> bool:
-        """The second download has come, or was found to have no room, beside the first."""
-        if is_there("b") or any("is full" in line for line in caplog.messages):
-            begun.append(True)
-        return bool(begun)
+        if any((tmp_path / "exports").glob("*-a-1/download")):
+            first.set()
+        return (200, CONTENT[segment]) if segment == "a" or first.is_set() else (403, b"not ready")
 
     with Server() as server:
         braze = TwoSegments(server, get)
-        lines, failures = reading(server, tmp_path, capacity=capacity, begin=begin)
-    assert sorted(line[0] for line in lines) == ["a", "b"]
-    assert failures == []
-    assert braze.posts == ["a", "b"]
-    told = [line for line in caplog.messages if "is full" in line]
-    assert len(told) == (capacity < 2 * len(CONTENT["a"]))
-    assert all("If not, it is fetched once the exports before it are read" in line for line in told)
+        clock = FakeClock()
+        lines, failures = reading(server, tmp_path, clock, capacity=capacity, begin=first.is_set)
+        posts = [*braze.posts]
+        if failures:
+            more, _ = reading(server, tmp_path, clock, capacity=10 * capacity)
+            lines += more
+    assert sorted({line[0] for line in lines}) == ["a", "b"]
+    assert all("Export b-1 of segment b: the disk of" in failure and "is full" in failure for failure in failures)
+    assert posts == ["a", "b"]
+    assert braze.posts.count("b") == 1
 
 
 def test_rows_that_find_the_disk_full(tmp_path: Path) -> None:
@@ -272,16 +260,14 @@ def test_rows_that_find_the_disk_full(tmp_path: Path) -> None:
 def test_disk_that_is_full_with_nothing_to_free_ends_the_exports(tmp_path: Path) -> None:
     with Server() as server:
         TwoSegments(server, lambda segment: (200, CONTENT[segment]))
-        lines, failures = reading(server, tmp_path, capacity=40_000)
+        lines, failures = reading(server, tmp_path, FakeClock(), capacity=40_000)
     assert lines == []
     assert len(failures) == 2
     assert all("bytes are wanted): free some space there, or set spool_dir" in failure for failure in failures)
 
 
-def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_now(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Then files are copied one after the other."""
+def test_copy_from_the_bucket_that_finds_the_disk_full_ends_the_export_once_the_others_are_read(tmp_path: Path) -> None:
+    """Files that have found room are emitted first, so the next run goes on with the rest."""
     clock = FakeClock()
 
     class OneAtATime(CopyToDisk):
@@ -311,18 +297,19 @@ def test_copy_from_the_bucket_that_finds_the_disk_full_waits_for_the_file_read_n
         max_objects=3,
     )
     read = []
-    while not export.complete:
-        files = export.poll()
-        wait(export.transfers)
-        if files:
-            export.poll()
-            read.append(files[0].name)
-            export.done(files[0], 1)
-    assert read == [f"{number}.zip!0-0.txt" for number in range(4)]
-    assert (
-        len([line for line in caplog.messages if "If not, it is copied once the files before it are read" in line]) <= 2
-    )
-    assert [line for line in caplog.messages if "is full" in line]
+
+    def poll() -> None:
+        while not export.complete:
+            files = export.poll()
+            wait(export.transfers)
+            if files:
+                export.poll()
+                read.append(files[0].name)
+                export.done(files[0], 1)
+
+    with pytest.raises(DiskFullError, match="is full"):
+        poll()
+    assert read == ["0.zip!0-0.txt"]
 
 
 # What is reported

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.export import Export
 
+
 HOSTILE = '</script><script src="//x.example">alert(1)</script><img src=x onerror=alert(1)>"\'&\u202e\x07'
 START = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 

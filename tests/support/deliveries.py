@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 from tap_braze_export.deliveries import Delivery
 from tap_braze_export.export import Export
+from tap_braze_export.exports.shared import Shared
 from tap_braze_export.files.archive import Block, Member
 from tap_braze_export.files.objects import BucketObject, DeliveredFile, LocalObject
+from tap_braze_export.report.facts import RunFacts
+from tap_braze_export.report.progress import Progress
 from tests.support.rows import EXPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from tap_braze_export.braze.client import Braze
+    from tap_braze_export.clock import Clock
     from tap_braze_export.errors import ExportError
+    from tap_braze_export.files.spool import Spool
+    from tap_braze_export.settings import Settings
+
+
+def shared(settings: Settings, spool: Spool, *, client: Braze, clock: Clock, **more: Any) -> Shared:
+    """The exports of a run without STATE share this."""
+    progress = Progress(RunFacts(clock), clock, logging.getLogger("progress"))
+    given: dict[str, Any] = {"rows_signature": "rows", "files_ahead": 0, "write_state": lambda *, must: None}  # noqa: ARG005
+    return Shared(client=client, clock=clock, spool=spool, progress=progress, settings=settings, **{**given, **more})
 
 
 def lines(ids: Iterable[str], text: str = "") -> list[bytes]:

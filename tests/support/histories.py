@@ -230,6 +230,7 @@ class History:
         calls, catalog = len(self.braze.calls), self.catalog
         speed = 200.0 if self.mode == "resync" else 1.0  # a group of responses is emitted after thirty seconds
         output = self.runners[0].run(self.config, catalog, given, now=self.clock.now, speed=speed, **kill)
+        assert "Unforeseen" not in output.log, self._story(output)  # such as a step that the table of phases has not
         for journalled in self._journals().values():
             if not journalled["running"]:
                 self.given_states.setdefault(journalled["export_id"], given)
