@@ -6,6 +6,8 @@ Usage: tap-braze-export --config batches.json | python load_duckdb.py warehouse.
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 import duckdb
 from batches import DUCKDB_TYPES, Table, last_rows, load_messages, quoted, with_files
@@ -32,10 +34,17 @@ def statements(table: Table, schema: str = "main") -> list[str]:
 def main() -> None:
     """Load what stands between two STATE messages in one transaction."""
     parser = argparse.ArgumentParser(description="Load the Parquet files of a tap into DuckDB.")
-    parser.add_argument("database")
+    parser.add_argument("database", nargs="?")
     parser.add_argument("--schema", default="main", help="the schema of the tables")
     parser.add_argument("--storage-version", default=STORAGE_VERSION, help="oldest DuckDB that opens a new file")
+    parser.add_argument("--config", type=Path, help="these as JSON, as Meltano writes them")
     arguments = parser.parse_args()
+    if arguments.config:
+        parser.set_defaults(**json.loads(arguments.config.read_text(encoding="utf-8")))
+        arguments = parser.parse_args()
+    if not arguments.database:
+        parser.error("the database is missing")
+    Path(arguments.database).parent.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         path = arguments.database.replace("'", "''")
         connection.execute(f"attach '{path}' as warehouse (storage_version '{arguments.storage_version}')")

@@ -259,16 +259,20 @@ def given_by(sandbox: Sandbox) -> dict[str, str]:
 
 def with_loaders(project: Path) -> None:
     """Let a project find the loaders that this repository's own project has installed."""
-    (project / ".meltano").mkdir(exist_ok=True)
-    (project / ".meltano" / "loaders").symlink_to(PLUGINS / "loaders", target_is_directory=True)
+    own = project / ".meltano" / "loaders"
+    own.mkdir(parents=True, exist_ok=True)
+    for each in (PLUGINS / "loaders").iterdir():
+        (own / each.name).symlink_to(each, target_is_directory=True)
 
 
-def with_extra(project: Path, extra: str) -> None:
-    """Add an extra to the tap of a project, as the documents say it."""
+def with_extras(project: Path) -> None:
+    """Add to the tap of a project the extras that the documents name before `meltano install`."""
     path = project / "meltano.yml"
     content = path.read_text(encoding="utf-8")
-    assert "pip_url: ./tap-braze-export\n" in content
-    path.write_text(content.replace("./tap-braze-export\n", f"./tap-braze-export[{extra}]\n"), encoding="utf-8")
+    path.write_text(
+        content.replace("./tap-braze-export\n", "./tap-braze-export[fingerprints,parquet]\n"), encoding="utf-8"
+    )
+    assert "[fingerprints,parquet]" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -294,7 +298,7 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
             (project / "tap-braze-export").symlink_to(ROOT, target_is_directory=True)
             continue
         if command.startswith("meltano install"):
-            with_extra(project, "fingerprints")
+            with_extras(project)
         logs[command] = logs.get(command, "") + (done := shell.run(command)).stdout + done.stderr
         if command.startswith("meltano init"):
             with_loaders(project)
@@ -315,6 +319,8 @@ def test_meltano_commands(tmp_path: Path, sandbox_of_readme: Sandbox) -> None:
     assert "; incremental since " in logs["meltano run tap-braze-export target-duckdb"]
     assert "Resync ids-" in logs["meltano run tap-braze-export--resync target-duckdb"]
     assert '"all-users"' in logs["meltano state get dev:tap-braze-export-to-target-duckdb"]
+    # By another way, and by the DuckDB of another loader: the file has a format that both read.
+    assert duckdb_counts(project / "output" / "tables.duckdb", SCHEMA)["users"] == 300
     (query,) = documents.queries("rows.md")
     assert len(duckdb_rows(database, f"set schema = '{SCHEMA}'; {query}")) == counts["devices"]
 
