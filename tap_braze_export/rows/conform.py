@@ -157,21 +157,6 @@ def _with_point(number: int | Decimal) -> msgspec.Raw:
     return msgspec.Raw((text if "." in text else f"{text}.0").encode())
 
 
-def to_array(value: Any) -> Any:
-    """Return a list as it is."""
-    return value if isinstance(value, list) else UNFIT
-
-
-def to_object(value: Any) -> Any:
-    """Return an object as it is."""
-    return value if isinstance(value, dict) else UNFIT
-
-
-def to_any(value: Any) -> Any:
-    """Return any value as it is."""
-    return value
-
-
 CONFORM: Mapping[Type, Callable[[Any], Any]] = {
     Type.STRING: to_string,
     Type.INTEGER: to_integer,
@@ -181,9 +166,9 @@ CONFORM: Mapping[Type, Callable[[Any], Any]] = {
     Type.TIMESTAMP: to_timestamp,
     Type.DATE: to_date,
     Type.COORDINATES: to_coordinates,
-    Type.ARRAY: to_array,
-    Type.OBJECT: to_object,
-    Type.ANY: to_any,
+    Type.ARRAY: lambda value: value if isinstance(value, list) else UNFIT,
+    Type.OBJECT: lambda value: value if isinstance(value, dict) else UNFIT,
+    Type.ANY: lambda value: value,
 }
 """The conforming function of each type."""
 

@@ -54,17 +54,14 @@ class BlockRows:
     """The rows of one block of lines, or of a part of them where they are many.
 
     Attributes:
-        rows: The rows by stream.
+        rows: By stream.
         size: Bytes of the lines that were read.
-        careful: Number of rows that took the careful path.
-        lines: Number of lines that are not blank.
-        users: Number of users in them.
-        duplicates: Number of lines that a later line of the same user replaced.
-        unchanged: Number of users that were skipped, since the target has them as they are.
-        rejected: Line number and content of each line that is no user object.
-        rescued: Number of rows that have rescued members, by stream; 0 is left out.
-        rescued_members: The same by stream and member.
-        fingerprints: Of these users, if users are compared with what was emitted before.
+        careful: Rows that took the careful path.
+        lines: Lines that are not blank.
+        duplicates: Lines that a later line of the same user replaced.
+        unchanged: Users that were skipped, since the target has them as they are.
+        rejected: Number and content of each line that is no user object.
+        rescued: Rows that have rescued members, by stream; 0 is left out.
     """
 
     rows: Mapping[str, Rows] = field(default_factory=dict)
@@ -202,11 +199,7 @@ class Reader:
         emitted = self._rendered(rows, careful.values(), rendered, part)
         if self._memberships and index_of:
             emitted[SEGMENT_MEMBERS.stream] = membership_rows(
-                self._memberships,
-                index_of,
-                segment_id=self._segment_id,
-                is_member=True,
-                exported_at=self._exported_at,
+                self._memberships, index_of, segment_id=self._segment_id, is_member=True, exported_at=self._exported_at
             )
         return emitted
 
@@ -274,7 +267,7 @@ class Reader:
         rendered: Mapping[str, bytes],
         part: BlockRows,
     ) -> dict[str, Rows]:
-        """Render rows by stream, those of the careful path last, and count them where they have rescued data.
+        """Render rows by stream, those of the careful path last, and count those with rescued data.
 
         Args:
             rows: The structs of the fast path.

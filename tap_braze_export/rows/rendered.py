@@ -23,9 +23,7 @@ _PIECE_BYTES = 2**20
 class Rows:
     """Exactly what a BATCH file holds, and what RECORD messages hold between their constant head and tail.
 
-    Attributes:
-        parts: The rows in several parts, every row followed by a newline.
-        count: Number of rows.
+    They come in several parts; each row is followed by a newline.
     """
 
     parts: tuple[bytes, ...]

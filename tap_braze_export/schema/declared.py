@@ -55,12 +55,7 @@ class Declaration:
 
     @classmethod
     def of(cls, table: Table, schema: Mapping[str, Any]) -> Declaration:
-        """Read what a catalog says of a stream.
-
-        Args:
-            table: The stream as the tap knows it.
-            schema: Its JSON schema in the catalog.
-        """
+        """Read what a catalog's JSON schema says of a stream."""
         given = schema.get("properties") or {}
         own = {column.name: column for column in table.columns}
         edited: dict[str, Field] = {}
@@ -113,11 +108,7 @@ class _Declared:
 
     @classmethod
     def of(cls, definition: Any) -> _Declared:
-        """Read the definition of a column, a member or an item.
-
-        Raises:
-            _RefusedError: If it says what this tap cannot promise of any value.
-        """
+        """Read the definition of a column, a member or an item."""
         declared = cls.read(definition)
         if not declared.kinds and {"type", "anyOf", "oneOf"} & declared.words.keys():
             raise _RefusedError(" allows no value but null: deselect it instead")
@@ -181,11 +172,7 @@ def _check_words(words: Mapping[str, Any]) -> None:
 
 
 def _kinds(given: Any) -> list[str]:
-    """List the JSON types that `type` names, null among them.
-
-    Raises:
-        _RefusedError: If it names none that there is.
-    """
+    """List the JSON types that `type` names, null among them."""
     listed = [given] if isinstance(given, str) else given
     if not isinstance(listed, list) or not listed or not all(kind in (*JSON_TYPES, "null") for kind in listed):
         raise _RefusedError(f" has the type {str(given)[:40]}: there are {', '.join(JSON_TYPES)} and null")
@@ -193,11 +180,7 @@ def _kinds(given: Any) -> list[str]:
 
 
 def _column(own: Field, declared: _Declared, table: Table) -> Field:
-    """Return a column as it is declared.
-
-    Raises:
-        _RefusedError: If that is not possible.
-    """
+    """Return a column as it is declared."""
     is_given = own.name in (*table.keys, EXPORTED_AT)
     if not declared.nullable and not is_given:
         raise _RefusedError(f" must allow null, which rows hold where Braze sends nothing: {_possible(own)}")

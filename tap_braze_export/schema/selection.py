@@ -27,7 +27,6 @@ class Selection:
     """The catalog's selection of one table.
 
     Attributes:
-        table: The table.
         columns: The selected columns, with their selected members only.
         dropped: Deselected members by the column that holds them.
     """
@@ -132,14 +131,7 @@ def rows_signature(
     *,
     version: int = ROWS_VERSION,
 ) -> str:
-    """A hash that is equal only if an export gives the same rows.
-
-    Args:
-        selections: The selected streams by name.
-        fields: The fields requested.
-        row_shaping: The settings that change what rows look like.
-        version: Of the code that makes the rows.
-    """
+    """A hash that is equal only if an export gives the same rows; `row_shaping` has the settings that change them."""
     signatures = {name: selection.signature for name, selection in selections.items()}
     content = msgspec.json.encode([version, fields.requested_fields, signatures, row_shaping], order="sorted")
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -67,9 +67,7 @@ class Field:
     """A member of Braze's object and the column made of it.
 
     Attributes:
-        name: Its name in Braze's object and in the stream.
         type: The type of its values, as Braze sends them.
-        description: Its description in the catalog.
         requested_as: Its name in `fields_to_export`, where that is not its own.
         personal: True if it identifies a person.
         members: The known members of an open object.
@@ -135,14 +133,10 @@ class Table:
     """The rows of one stream: their path in the user object, their keys and their columns.
 
     Attributes:
-        stream: The stream's name.
-        keys: Names of the primary key's columns.
-        description: Its description in the catalog.
         fields: The columns but `exported_at` and `_rescued_data`.
         path: The members that lead to its objects; () is the user itself, None a stream of the tap's own rows.
         given: Columns that the tap fills itself: ids of the owner, the device key.
         personal: True if its rows as a whole identify a person.
-        selected_by_default: True if a catalog selects it unless it says otherwise.
         edited: Columns as a catalog declares them, by name.
     """
 

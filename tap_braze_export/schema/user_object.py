@@ -36,11 +36,7 @@ USERS = Table(
     path=(),
     fields=(
         _BRAZE_ID,
-        _string(
-            "external_id",
-            "The company's own id; missing for anonymous and alias-only profiles",
-            personal=True,
-        ),
+        _string("external_id", "The company's own id; missing for anonymous and alias-only profiles", personal=True),
         _string("appboy_id", "Legacy twin of braze_id (seen, undocumented)"),
         _date_time("created_at", "When the profile was created"),
         _string("created_from", "How the profile was made: SDK, REST API, CSV import (segment export only)"),
@@ -73,9 +69,7 @@ USERS = Table(
         _date_time("email_opted_in_at", "Comes with email_subscribe", requested_as="email_subscribe"),
         _date_time("email_unsubscribed_at", "Comes with email_subscribe", requested_as="email_subscribe"),
         Field(
-            "uninstalled_at",
-            Type.TIMESTAMP,
-            "When the app was uninstalled; a string, or epoch seconds or milliseconds",
+            "uninstalled_at", Type.TIMESTAMP, "When the app was uninstalled; a string, or epoch seconds or milliseconds"
         ),
         Field("custom_attributes", Type.OBJECT, "Custom attributes, as they are", personal=True),
     ),
@@ -234,11 +228,7 @@ USER_ALIASES = Table(
     path=("user_aliases",),
     given=("braze_id",),
     personal=True,
-    fields=(
-        _BRAZE_ID,
-        _string("alias_label", "The alias's label"),
-        _string("alias_name", "The alias's name"),
-    ),
+    fields=(_BRAZE_ID, _string("alias_label", "The alias's label"), _string("alias_name", "The alias's name")),
 )
 
 CARDS_CLICKED = Table(

@@ -84,12 +84,7 @@ def errors_in(given: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class BatchFile:
-    """A written file.
-
-    Attributes:
-        url: Its address in the storage.
-        count: Number of its rows.
-    """
+    """A written file: its address in the storage, and the number of its rows."""
 
     url: str
     count: int
@@ -100,10 +95,7 @@ class BatchFiles:
     """Writes batch files. It connects on first use, because it is pickled for other processes.
 
     Attributes:
-        encoding: Format and compression of the files.
-        storage: The SDK's description of the storage.
         batch_size: Rows of the largest stream at which a group of files is complete.
-        clock: Waits between tries.
         schemas: The JSON schema of each stream; it sets the column types of Parquet.
         run_id: Part of every file name, so that no run replaces files of another.
     """
@@ -135,22 +127,13 @@ class BatchFiles:
         return isinstance(self.connect().files, LocalFileSystem)
 
     def connect(self) -> Storage:
-        """Connect to the storage, unless connected.
-
-        Raises:
-            ConfigError: If the storage cannot be used as configured.
-        """
+        """Connect to the storage, unless connected; `ConfigError` if it cannot be used as configured."""
         if self._store is None:
             self._store = Storage(self.storage.root, self.storage.params, _LABELS, clock=self.clock)
         return self._store
 
     def check(self) -> None:
-        """Connect to the storage; in a local folder, make the calls that a run needs.
-
-        Raises:
-            ConfigError: If the storage cannot be used as configured.
-            DiskFullError: If the folder's disk has no room.
-        """
+        """Connect to the storage; in a local folder, make the calls that a run needs."""
         root = Path(self.connect().root)
         if not self.is_local:
             return
@@ -163,15 +146,7 @@ class BatchFiles:
         try_out(root, (WRITE, MODE, REMOVE), setting=_SETTING)
 
     def write(self, rows: Mapping[str, Rows], name: str) -> dict[str, BatchFile]:
-        """Write one file for each stream.
-
-        Args:
-            rows: The rows by stream.
-            name: Part of the file names; a second call with the same name replaces the files of the first.
-
-        Raises:
-            TapError: If the storage cannot be written.
-        """
+        """Write one file for each stream; a second call with the same name replaces the files of the first."""
         store = self.connect()
         names = {stream: self._name(stream, name) for stream in rows}
         contents = {f"{store.root}/{names[stream]}": self._encode(stream, part) for stream, part in rows.items()}

@@ -22,12 +22,7 @@ _MAX_PENDING_BYTES = 32 * 2**20
 
 
 class Batches:
-    """Collects rows in batch files instead of RECORD messages; a group of files is announced when it is closed.
-
-    Args:
-        files: Writes the files.
-        writer: Writes the BATCH messages, and all others but RECORD.
-    """
+    """Collects rows in batch files instead of RECORD messages; a group of files is announced when it is closed."""
 
     def __init__(self, files: BatchFiles, writer: MessageWriter) -> None:
         self._files = files

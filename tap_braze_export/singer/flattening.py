@@ -55,24 +55,14 @@ class _Node:
 
 @dataclass
 class Flattening:
-    """The flattened form of one stream.
-
-    Attributes:
-        schema: The JSON schema of the flattened rows.
-    """
+    """The flattened form of one stream, and the JSON schema of its rows."""
 
     schema: dict[str, Any]
     _properties: dict[str, _Node] = field(default_factory=dict)
 
     @classmethod
     def of(cls, schema: Mapping[str, Any], options: FlatteningOptions, keys: Collection[str]) -> Flattening:
-        """Flatten a schema.
-
-        Args:
-            schema: The JSON schema of the rows.
-            options: Depth and names.
-            keys: Columns that keep their names, since SCHEMA names them as keys.
-        """
+        """Flatten the JSON schema of rows; keys keep their names, since SCHEMA has them."""
         tree = _Tree(options, keys)
         properties = tree.properties(schema, (), 0)
         tree.make_names_unique()

@@ -65,16 +65,7 @@ class MessageWriter(MsgSpecWriter):
             self.write_lines((head + lines).replace(b"\n", tail + head), unwanted_end=len(head))
 
     def write_lines(self, lines: bytes, *, unwanted_end: int = 0) -> None:
-        """Write rendered lines, each with its newline; a signal ends the run between two blocks of lines.
-
-        Args:
-            lines: Whole lines, and after them the unwanted end.
-            unwanted_end: Number of bytes at the end that are not written.
-
-        Raises:
-            Interruption: If the run was told to end.
-            BrokenPipeError: If the reader has closed the pipe.
-        """
+        """Write whole lines, but for an unwanted end of so many bytes; a signal ends the run between two blocks."""
         start, size = 0, len(lines) - unwanted_end
         while start < size:
             self._signals.check()

@@ -23,18 +23,7 @@ if TYPE_CHECKING:
 
     from tap_braze_export.rows.rendered import Rows
 
-_PLAIN_TYPES: dict[str, Any] = {
-    "string": str | None,
-    "integer": Integer64 | None,
-    "number": float | None,
-    "boolean": bool | None,
-}
-_LIST_TYPES: dict[str, Any] = {
-    "string": list[str | None] | None,
-    "integer": list[Integer64 | None] | None,
-    "number": list[float | None] | None,
-    "boolean": list[bool | None] | None,
-}
+_PLAIN_TYPES: dict[str, Any] = {"string": str, "integer": Integer64, "number": float, "boolean": bool}
 _MISFIT: Any = object()
 """Stands for a value that its column cannot hold."""
 
@@ -64,7 +53,10 @@ class Column:
     @property
     def python(self) -> Any:
         """The Python type that its values are decoded to."""
-        return (_LIST_TYPES if self.is_list else _PLAIN_TYPES).get(self.plain, msgspec.Raw)
+        if not self.plain:
+            return msgspec.Raw
+        plain = _PLAIN_TYPES[self.plain] | None
+        return list[plain] | None if self.is_list else plain  # type: ignore[valid-type]
 
     @property
     def arrow(self) -> Any:
@@ -86,11 +78,7 @@ class Column:
 
 
 def encode(stream: str, rows: Rows, schema: Mapping[str, Any], *, compression: str) -> bytes:
-    """Make the content of a Parquet file.
-
-    Raises:
-        TapError: If stream maps made a value that its column cannot hold.
-    """
+    """Make the content of a Parquet file; `TapError` if stream maps made a value that its column cannot hold."""
     import pyarrow as pa  # noqa: PLC0415 - an extra
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -129,11 +117,7 @@ def _struct(columns: Iterable[Column]) -> Any:
 
 
 def _decoded(rows: Rows, columns: Sequence[Column], struct: Any) -> Iterator[list[list[Any]]]:
-    """Yield the values of each column, part by part, while they are as the schema says.
-
-    Raises:
-        msgspec.ValidationError: If a value or member is not as the schema says.
-    """
+    """Yield the values of each column, part by part; `ValidationError` if one is not as the schema says."""
     decoder = msgspec.json.Decoder(struct)
     for part in rows.parts:
         decoded = decoder.decode_lines(part)
