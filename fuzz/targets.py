@@ -159,7 +159,7 @@ def state(data: bytes) -> None:
             with suppress(TapError), each:
                 each.poll()
             json.dumps(each.state(), allow_nan=False).encode()
-        for name in Confirmed.of(found.get("fingerprints")).names[:10]:
+        for name in Confirmed.of(found.get("fingerprints")).part_names[:10]:
             name.encode()
 
 

@@ -1,54 +1,54 @@
-"""The users that the target has, as the last confirmed version tells: answers the reader's `KnownUsers`."""
+"""The users that the target has, as a version tells: answers the reader's `KnownUsers`."""
 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tap_braze_export.fingerprints.snapshot import USERS, members_table
+from tap_braze_export.fingerprints.columns import IS_MEMBER, USERS, Part, PartFacts, UnreadableError, members_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from tap_braze_export.fingerprints.snapshot import Column, Snapshot
+    from tap_braze_export.fingerprints.columns import Column, Version
 
 _DIGEST_BYTES = 8
 _MAX_ID_BYTES = 64
 """A user with a longer id is always emitted: ids stand in columns of one width."""
 _ID_NAME = b'"braze_id"'
+_sha256 = partial(hashlib.sha256, usedforsecurity=False)
 
 
 def digests(contents: Iterable[bytes]) -> Column:
     """Eight bytes of each content's SHA-256, which processors compute faster than any other standard hash."""
-    sha256 = hashlib.sha256
-    joined = b"".join([sha256(content, usedforsecurity=False).digest()[:_DIGEST_BYTES] for content in contents])
-    return np.frombuffer(joined, "<u8")
+    return np.frombuffer(b"".join([_sha256(content).digest()[:_DIGEST_BYTES] for content in contents]), "<u8")
 
 
 @dataclass
 class BlockFingerprints:
-    """The fingerprints of users of one block of lines.
+    """The fingerprints of the users of one block of lines.
 
     Attributes:
         users: Number of users, also of those without a fingerprint.
-        keys: Digests of their ids, sorted.
+        seen: Digests of the ids of all users, sorted.
+        keys: Those of users whose line is not the one last emitted, sorted.
         ids: Their ids.
         raws: Digests of their lines.
         contents: Digests of their contents.
-        are_emitted: 1 for each that is emitted, 0 for each that is skipped.
+        are_emitted: True for each that is emitted, False for each that is skipped.
         member_of: The segment whose memberships are emitted; empty for none.
         has_profiles: True if more than memberships is emitted.
-        skipped: Positions in the last version of the users that were skipped.
+        skipped: Positions in the version of all users that are skipped.
         emitted: Positions there of the others that it has.
     """
 
     users: int
+    seen: Column
     keys: Column
     ids: Column
     raws: Column
@@ -59,36 +59,83 @@ class BlockFingerprints:
     skipped: Column
     emitted: Column
 
-    def tables(self) -> dict[str, dict[str, Column]]:
-        """Its tables, for a snapshot."""
-        tables = {}
-        if self.has_profiles:
-            digests = {"key": self.keys, "raw": self.raws, "content": self.contents}
-            tables[USERS] = {**digests, "emitted": self.are_emitted}
+    def part(self, **facts: Any) -> Part | None:
+        """The part that lists them; None if there is nothing to say."""
+        columns = {"key": self.keys, "raw": self.raws, "content": self.contents, "emitted": self.are_emitted}
         if self.member_of:
-            tables[members_table(self.member_of)] = {"key": self.keys, "id": self.ids}
-        return tables
+            columns["id"] = self.ids
+        elif not len(self.keys):
+            return None
+        facts |= {"segment": self.member_of, "has_profiles": self.has_profiles, "users": self.users}
+        return Part(PartFacts(**facts), columns, self.seen if self.member_of else self.seen[:0])
 
 
-class SnapshotSource(Protocol):
-    """Where a worker finds the version."""
+class Known:
+    """The users that the target has. It can be sent to other processes, which open the version themselves.
 
-    def open(self) -> Snapshot:
-        """Open it.
+    Args:
+        open_version: Opens the version; None if every user is to be emitted.
+    """
 
-        Raises:
-            TapError: If it cannot be read.
-        """
+    def __init__(self, open_version: Callable[[], Version] | None) -> None:
+        self._open_version = open_version
+        self._emitted: Column | None = None
+        """True for each of the version's profiles that was emitted since."""
+
+    @property
+    def is_reliable(self) -> bool:
+        """True if unchanged users are skipped."""
+        return self._open_version is not None
+
+    @cached_property
+    def _version(self) -> Version | None:
+        try:
+            return self._open_version() if self._open_version else None
+        except UnreadableError:  # another program has removed it meanwhile
+            return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The run itself finds out if a worker has skipped somebody who was emitted meanwhile.
+        return {"_open_version": self._open_version, "_emitted": None}
+
+    def check(self, lines: Sequence[bytes], *, member_of: str, has_profiles: bool) -> BlockCheck:
+        """See `rows.known_users.KnownUsers`."""
+        return BlockCheck(self, lines, member_of=member_of, has_profiles=has_profiles)
+
+    def emitted(self, block: BlockFingerprints) -> None:
+        """Note users that are emitted: whoever stands in another file, too, is emitted again."""
+        if self._version is not None and len(block.emitted):
+            if self._emitted is None:
+                self._emitted = np.zeros(self._version.count(USERS), bool)
+            self._emitted[block.emitted] = True
+
+    def is_outdated(self, block: BlockFingerprints) -> bool:
+        """True if a worker skipped a user that was emitted with another content meanwhile."""
+        return self._emitted is not None and bool(self._emitted[block.skipped].any())
+
+    def find(self, keys: Column, *, member_of: str, has_profiles: bool) -> Found:
+        """Find users by the digests of their ids."""
+        none, version = np.zeros(len(keys), "<u8"), self._version
+        found = Found(np.full(len(keys), -1, np.int64), none, none, np.zeros(len(keys), bool))
+        if version is not None and has_profiles:
+            found.positions, columns = version.find(USERS, keys, ["raw", "content"])
+            found.raws, found.contents = columns["raw"], columns["content"]
+            if self._emitted is not None:
+                found.positions[(found.positions >= 0) & self._emitted[found.positions]] = -1
+        if version is not None and member_of:
+            positions, columns = version.find(members_table(member_of), keys, ["state"])
+            found.are_members = (positions >= 0) & (columns["state"] == IS_MEMBER)
+        return found
 
 
 @dataclass
-class _Found:
-    """The rows of some users in the version.
+class Found:
+    """Some users in the version.
 
     Attributes:
-        positions: Of their rows; -1 where there is none that can be relied on.
-        raws: Digests of the lines last emitted.
-        contents: Digests of the contents last emitted.
+        positions: Of their profiles; -1 where there is none that can be relied on.
+        raws: Digests of the lines last emitted, if there is one.
+        contents: Digests of the contents last emitted, if there is one.
         are_members: True for each member of the segment.
     """
 
@@ -96,94 +143,6 @@ class _Found:
     raws: Column
     contents: Column
     are_members: Column
-
-
-class Known:
-    """The users that the target has: the last version that it has confirmed, and what may have changed since.
-
-    It can be sent to other processes, which open the version themselves.
-
-    Args:
-        source: Opens that version; None if every user is to be emitted.
-    """
-
-    def __init__(self, source: SnapshotSource | None) -> None:
-        self._source = source
-        self._changed: dict[str, Column] = {}
-        """By table of the version, True for each of its rows that may not be what the target has."""
-
-    @property
-    def is_reliable(self) -> bool:
-        """True if unchanged users are skipped."""
-        return self._source is not None
-
-    @cached_property
-    def base(self) -> Snapshot | None:
-        """The version."""
-        return self._source.open() if self._source else None
-
-    def __getstate__(self) -> tuple[SnapshotSource | None, dict[str, tuple[int, bytes]]]:
-        packed = {
-            table: (len(rows), zlib.compress(np.packbits(rows).tobytes(), 1)) for table, rows in self._changed.items()
-        }
-        return self._source, packed
-
-    def __setstate__(self, state: tuple[SnapshotSource | None, dict[str, tuple[int, bytes]]]) -> None:
-        self._source, packed = state
-        self._changed = {
-            table: np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8), count=count).view(bool)
-            for table, (count, bits) in packed.items()
-        }
-
-    def check(self, lines: Sequence[bytes], *, member_of: str, has_profiles: bool) -> BlockCheck:
-        """See `rows.known_users.KnownUsers`."""
-        return BlockCheck(self, lines, member_of=member_of, has_profiles=has_profiles)
-
-    def note_changed(self, table: str, positions: Column) -> None:
-        """Note rows of the version that may not be what the target has."""
-        if self.base is not None and len(positions):
-            rows = self._changed.setdefault(table, np.zeros(self.base.count(table), bool))
-            rows[positions] = True
-
-    def emitted(self, block: BlockFingerprints) -> None:
-        """Note users that are emitted: whoever stands in another file, too, is emitted again."""
-        self.note_changed(USERS, block.emitted)
-
-    def is_outdated(self, block: BlockFingerprints) -> bool:
-        """True if a worker skipped a user that was emitted with another content meanwhile."""
-        rows = self._changed.get(USERS)
-        return rows is not None and bool(rows[block.skipped].any())
-
-    def find(self, keys: Column, *, member_of: str, has_profiles: bool) -> _Found:
-        """Find users by the digests of their ids, in any order."""
-        none = np.zeros(len(keys), "<u8")
-        found = _Found(np.full(len(keys), -1, np.int64), none, none, np.zeros(len(keys), bool))
-        if self.base is None or not len(keys):
-            return found
-        order = np.argsort(keys)
-        if has_profiles:
-            positions, columns = self._lookup(USERS, keys, order, ["raw", "content"])
-            found.positions = positions
-            found.raws, found.contents = columns.get("raw", none), columns.get("content", none)
-        if member_of:
-            positions, columns = self._lookup(members_table(member_of), keys, order, ["certain"])
-            found.are_members = (positions >= 0) & (columns.get("certain", none) == 1)
-        return found
-
-    def _lookup(
-        self, table: str, keys: Column, order: Column, wanted: Sequence[str]
-    ) -> tuple[Column, dict[str, Column]]:
-        assert self.base is not None  # noqa: S101 - find() has asked
-        sorted_positions, sorted_columns = self.base.lookup(table, keys[order], wanted)
-        if (rows := self._changed.get(table)) is not None:
-            sorted_positions[(sorted_positions >= 0) & rows[sorted_positions]] = -1
-        positions = np.empty_like(sorted_positions)
-        positions[order] = sorted_positions
-        columns = {}
-        for name, values in sorted_columns.items():
-            columns[name] = np.empty_like(values)
-            columns[name][order] = values
-        return positions, columns
 
 
 class BlockCheck:
@@ -198,12 +157,12 @@ class BlockCheck:
         self._keys = digests(self._ids)
         self._found = found = known.find(self._keys, member_of=member_of, has_profiles=has_profiles)
         # A first id that is not the user's own finds another user, whose line was another one.
-        same = (found.positions >= 0) & (found.raws == self._raws) & (found.contents != 0)
+        same = (found.positions >= 0) & (found.raws == self._raws)
         if member_of:
             same &= found.are_members
-        self.same_lines = [
-            braze_id.decode() if is_same else None for braze_id, is_same in zip(self._ids, same.tolist(), strict=True)
-        ]
+        self.same_lines: list[str | None] = [None] * len(lines)
+        for index in np.flatnonzero(same).tolist():
+            self.same_lines[index] = self._ids[index].decode()
         self._skipped_lines: list[int] = []
         self._others: list[tuple[Column, list[bytes], Column, Column, Column, Column]] = []
 
@@ -216,60 +175,52 @@ class BlockCheck:
         if not users:
             return frozenset()
         ids = [braze_id.encode() for braze_id in users]
-        keys, contents = digests(ids), digests(content for _, content in users.values())
+        contents = digests(content for _, content in users.values())
         lines = np.fromiter((index for index, _ in users.values()), np.int64, len(users))
-        found = self._find(keys, lines)
+        keys, found = self._find(ids, lines)
         same = np.full(len(ids), self._has_profiles or bool(self._member_of))
         if self._has_profiles:
             same &= (found.positions >= 0) & (found.contents == contents)
         if self._member_of:
             same &= found.are_members
-        same &= np.fromiter(map(_fits, ids), bool, len(ids))
         self._others.append((keys, ids, self._raws[lines], contents, found.positions, same))
         return {braze_id for braze_id, is_same in zip(users, same.tolist(), strict=True) if is_same}
 
-    def _find(self, keys: Column, lines: Column) -> _Found:
+    def _find(self, ids: Sequence[bytes], lines: Column) -> tuple[Column, Found]:
         """Find the users of some lines: as they were found by the first id of the line, where that is their own."""
-        of_lines = (values[lines] for values in vars(self._found).values())
-        found = _Found(*of_lines)
-        if len(wrong := np.flatnonzero(self._keys[lines] != keys)):
+        keys = self._keys[lines]
+        found = Found(*(values[lines] for values in vars(self._found).values()))
+        wrong = [place for place, line in enumerate(lines.tolist()) if self._ids[line] != ids[place]]
+        if wrong:
+            keys[wrong] = digests(ids[place] for place in wrong)
             again = self._known.find(keys[wrong], member_of=self._member_of, has_profiles=self._has_profiles)
             for name, values in vars(again).items():
                 getattr(found, name)[wrong] = values
-        return found
+        return keys, found
 
     def result(self) -> BlockFingerprints:
         """See `rows.known_users.BlockCheck`."""
-        lines = np.array(self._skipped_lines, np.int64)
-        keys = [self._keys[lines]]
-        ids = [self._ids[index] for index in self._skipped_lines]
-        raws, contents = [self._raws[lines]], [self._found.contents[lines]]
-        skipped, emitted = [self._found.positions[lines]], []
-        are_emitted = [np.zeros(len(lines), "u1")]
-        for other_keys, other_ids, other_raws, other_contents, positions, same in self._others:
-            keys.append(other_keys)
-            ids += other_ids
-            raws.append(other_raws)
-            contents.append(other_contents)
-            skipped.append(positions[same])
-            emitted.append(positions[~same])
-            are_emitted.append((~same).astype("u1"))
-        fitting = np.fromiter(map(_fits, ids), bool, len(ids))
-        all_keys = np.concatenate(keys)
-        order = np.argsort(all_keys, kind="stable")
+        skipped_lines = np.array(self._skipped_lines, np.int64)
+        none = (self._keys[:0], [], self._keys[:0], self._keys[:0], self._found.positions[:0], np.zeros(0, bool))
+        keys, ids, raws, contents, positions, same = zip(none, *self._others, strict=True)
+        all_ids = [braze_id for some in ids for braze_id in some]
+        fitting = np.fromiter(map(_fits, all_ids), bool, len(all_ids))
+        all_keys, all_positions, are_same = map(np.concatenate, (keys, positions, same))
+        order = np.argsort(all_keys)
         order = order[fitting[order]]
-        width = max((len(braze_id) for braze_id, fits in zip(ids, fitting, strict=True) if fits), default=1)
+        width = max(map(len, all_ids), default=1)
         block = BlockFingerprints(
-            users=len(ids),
+            users=len(all_ids) + len(skipped_lines),
+            seen=np.sort(np.concatenate([self._keys[skipped_lines], all_keys[order]])),
             keys=all_keys[order],
-            ids=np.array(ids, f"S{width}")[order],
+            ids=np.array(all_ids, f"S{max(1, min(width, _MAX_ID_BYTES))}")[order],
             raws=np.concatenate(raws)[order],
             contents=np.concatenate(contents)[order],
-            are_emitted=np.concatenate(are_emitted)[order],
+            are_emitted=~are_same[order],
             member_of=self._member_of,
             has_profiles=self._has_profiles,
-            skipped=_found_only(skipped),
-            emitted=_found_only(emitted),
+            skipped=_found_only([self._found.positions[skipped_lines], all_positions[are_same]]),
+            emitted=_found_only([all_positions[~are_same]]),
         )
         self._skipped_lines, self._others = [], []
         self._known.emitted(block)
@@ -287,5 +238,5 @@ def _fits(braze_id: bytes) -> bool:
 
 
 def _found_only(positions: Sequence[Column]) -> Column:
-    joined = np.concatenate(positions) if positions else np.zeros(0, np.int64)
+    joined = np.concatenate(positions)
     return joined[joined >= 0]

@@ -1,40 +1,47 @@
-"""The fingerprints of one run: read what the target has, record what is emitted, leave a version at the end."""
+"""The fingerprints of one run: read what the target has, record what is emitted, leave a version at the end.
+
+A part lists whom a run emitted; who stands in a part that STATE does not confirm is emitted.
+"""
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from tap_braze_export.errors import TapError
-from tap_braze_export.fingerprints.file_names import (
-    is_snapshot,
-    missing_part,
-    new_run_id,
-    part_name,
-    reads_name,
-    run_of,
-    running_name,
-    version_name,
+from tap_braze_export.fingerprints.columns import (
+    Part,
+    PartFacts,
+    Source,
+    UnreadableError,
+    Version,
+    between,
+    key_ranges,
+    members_table,
+    merged,
+    write_version,
 )
 from tap_braze_export.fingerprints.known import Known
-from tap_braze_export.fingerprints.merge import Emitted, differing, leavers, write_merged
-from tap_braze_export.fingerprints.snapshot import USERS, UnreadableSnapshotError, left_table
-from tap_braze_export.fingerprints.store import Store, StoredVersion, lost_error
+from tap_braze_export.fingerprints.store import began_at, new_run_id, part_name, parts_of, run_of, version_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from tap_braze_export.clock import Clock
     from tap_braze_export.fingerprints.known import BlockFingerprints
-    from tap_braze_export.fingerprints.snapshot import Columns, Snapshot, SnapshotWriter
+    from tap_braze_export.fingerprints.store import Store
 
 _MAX_PARTS = 10_000_000
 """Parts that a run may have in STATE; each has the users of a file, or of 64 MiB of one."""
+KEPT_SECONDS = 14 * 24 * 3600
+"""So long files stay that a version includes: another pipeline may not have seen them."""
+_BASE = "base"
+_OTHER_ROWS = "the last fingerprints are of another selection, schema, stream map or tap version"
 _log = logging.getLogger(__name__)
 
 
@@ -70,24 +77,20 @@ class Confirmed:
         return [] if is_empty else [{"version": self.version, "parts": [list(part) for part in self.parts]}]
 
     @property
-    def names(self) -> list[str]:
-        """The names of the version and of all parts, in the order in which they were emitted."""
-        parts = [part_name(run_id, number) for run_id, count in self.parts for number in range(count)]
-        return [self.version, *parts] if self.version else parts
+    def part_names(self) -> list[str]:
+        """The names of the parts, in the order in which they were emitted."""
+        return [part_name(run_id, number) for run_id, count in self.parts for number in range(count)]
 
 
 class Fingerprints:
     """The fingerprints of a run; a context manager.
-
-    The target never lacks a change: a part is written before its rows are; only what STATE names counts as what the
-    target has; and whatever else is found marks its users as changed.
 
     Args:
         store: The files.
         signature: Hash of everything that shapes rows.
         state: The member `fingerprints` of the STATE that the run was given.
         clock: Time.
-        is_resync: True if users are emitted whatever they were, and only marked as changed for other runs.
+        is_resync: True if users are emitted whatever they were, and only listed for other runs.
         keeps_all: True if nothing is removed, since STATE is this run's own and the target may not have confirmed it.
 
     Attributes:
@@ -102,22 +105,19 @@ class Fingerprints:
         self._store = store
         self._signature = signature
         self._confirmed = Confirmed.of(state)
+        self._clock = clock
         self._is_resync = is_resync
         self._keeps_all = keeps_all
         self._run_id = new_run_id(clock)
         self._parts = 0
-        self._version = ""
-        self._found: list[str] = []
-        self._live: frozenset[str] = frozenset()
-        """Other runs that have not ended."""
-        self._last: list[Snapshot] = []
-        """The target's users by STATE: a version, and the parts emitted since."""
-        self._last_signature = signature
-        """Empty if the target may have other rows."""
-        self._knows_all = True
-        """False once a file of another run is gone."""
-        self._others: dict[str, Snapshot] = {}
-        """All else that was emitted, by name: by runs whose STATE was not confirmed, or by resyncs."""
+        self._includes: dict[str, int] = {}
+        """Parts of other runs that the next version knows of."""
+        self._sources: list[Source] = []
+        """All that was emitted before this run."""
+        self._unended: list[Source] = []
+        """Those of it whose runs have not ended: their loaders may be the last ones."""
+        self._is_changed = True
+        """False as long as the version that STATE names says it all."""
 
     def __enter__(self) -> Self:
         """Find out what the target has.
@@ -125,23 +125,19 @@ class Fingerprints:
         Raises:
             TapError: If the storage cannot be used.
         """
-        self._store.mark(self._run_id)  # first: until it says what it reads, nobody removes anything
+        self._store.mark(self._run_id)  # first: whoever finds it removes nothing
         try:
-            self._found = [name for name in self._store.names() if run_of(name) != self._run_id]
-            self._live = self._store.live_runs(self._found)
-            if self._is_resync:
-                self._store.note_reads(self._run_id, ())
-                self.known = Known(None)
-            else:
-                self.known = self._known()
+            self.known = Known(None) if self._is_resync else self._find_known()
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the mark of this run: only one that was killed leaves it."""
+        """Remove what only this run needs: one that was killed leaves it."""
         with suppress(TapError):
+            names = self._store.names()
+            self._store.remove([name for name in names if name.startswith(version_name(self._run_id, _BASE))])
             self._store.unmark(self._run_id)
         self._store.close()
 
@@ -151,14 +147,9 @@ class Fingerprints:
         Raises:
             TapError: If it cannot be written.
         """
-        if not block.users:
-            return
         self.known.emitted(block)
-        tables = block.tables()
-        if self._is_resync and USERS in tables:
-            nothing = np.zeros(len(block.keys), "<u8")
-            tables[USERS] |= {"raw": nothing, "content": nothing}
-        self._write_part(tables, export_id=export_id, users=block.users)
+        if part := block.part(signature=self._signature, export_id=export_id):
+            self._write(part)
 
     def leavers(self, export_id: str, member_of: str, users: int) -> Iterator[list[str]]:
         """Yield the users that left a segment since its last complete export, and record that they are emitted.
@@ -171,23 +162,31 @@ class Fingerprints:
         Raises:
             TapError: If they cannot be recorded.
         """
-        with _files_needed():
-            try:
-                yield from self._leavers(export_id, member_of, users)
-            except UnreadableSnapshotError:
-                self._forget_gone()
-                yield from self._leavers(export_id, member_of, users)
-
-    def _leavers(self, export_id: str, member_of: str, users: int) -> Iterator[list[str]]:
-        steps = self._steps()
-        emitted = [each for step in steps if not step.is_doubtful for each in step.snapshots]
-        parts = [each for each in emitted if each.facts.get("export_id") == export_id]
-        if sum(part.facts["users"] for part in parts) != users:
-            _log.info("No user leaves %s: an earlier run emitted files of this export without fingerprints", member_of)
-            return
-        for rows in leavers(steps, member_of, parts):
-            self._write_part({left_table(member_of): rows}, export_id=export_id, users=0)
-            yield [braze_id.decode() for braze_id in rows["id"].tolist()]
+        try:
+            names = [*self._confirmed.part_names, *self._own_names]
+            parts = [name for name in names if self._store.part(name).facts.export_id == export_id]
+            if sum(self._store.part(name).facts.users for name in parts) != users:
+                _log.info("No user leaves %s: not all files of its export have fingerprints", member_of)
+                return
+            sources = [*self._sources, *self._own_sources]
+            rows = sum(source.open().count(members_table(member_of)) for source in sources) + users
+            for low, high in key_ranges(rows):
+                members = merged(sources, members_table(member_of), low, high)
+                seen = [between({"key": self._store.part(name).seen}, low, high)["key"] for name in parts]
+                gone = ~np.isin(members["key"], np.concatenate([members["key"][:0], *seen]))
+                if gone.any():
+                    keys, ids = members["key"][gone], members["id"][gone]
+                    columns = {
+                        "key": keys,
+                        "id": ids,
+                        "raw": keys,
+                        "content": keys,
+                        "emitted": np.ones(len(keys), bool),
+                    }
+                    self._write(Part(PartFacts(self._signature, segment=member_of, has_left=True), columns, keys[:0]))
+                    yield [braze_id.decode() for braze_id in ids.tolist()]
+        except UnreadableError:
+            _log.warning("No user leaves %s: files of fingerprints are gone or damaged", member_of)
 
     def finish(self, *, only_own: bool) -> None:
         """Write the version that the next run compares users with.
@@ -200,138 +199,149 @@ class Fingerprints:
         """
         if self._is_resync:
             return
-        with _files_needed():
-            try:
-                self._write_version(only_own=only_own)
-            except UnreadableSnapshotError:
-                self._forget_gone()
-                self._write_version(only_own=only_own)
-
-    def _write_version(self, *, only_own: bool) -> None:
-        steps = self._steps()
-        if not (self._confirmed.parts or any(step.snapshots for step in steps[1:])):
+        if only_own:
+            self._write(Part(PartFacts(self._signature, deletes=True), {"key": np.zeros(0, "<u8")}, np.zeros(0, "<u8")))
+        if not (self._is_changed or self._parts):
             return
-        own_marks = (running_name(self._run_id), reads_name(self._run_id))
-        includes = [*self._found, *self._own_names, *own_marks]
-        facts = {"is_version": True, "signature": self._signature, "includes": includes}
-        of_profiles = steps[2:] if only_own else steps
-        name = version_name(self._run_id)
-        self._store.write(name, lambda writer: write_merged(writer, steps, of_profiles=of_profiles), facts)
-        self._version = name
+        since = [*self._own_sources, *self._unended]
+        sources = [*self._sources, *since]
+        try:
+            self._write_version("version", sources, of_users=since if only_own else sources)
+        except UnreadableError:
+            _log.warning("Files of fingerprints are gone or damaged: the next run emits all users")
+            self._confirmed, self._parts = Confirmed(), 0
+        else:
+            self._confirmed, self._parts = Confirmed(version_name(self._run_id)), 0
 
     def state(self) -> list[dict[str, Any]]:
         """The member `fingerprints` of STATE: all parts that were written so far have left, too."""
-        if self._version:
-            return Confirmed(self._version).to_list()
         own = ((self._run_id, self._parts),) if self._parts else ()
         return replace(self._confirmed, parts=(*self._confirmed.parts, *own)).to_list()
 
-    def _known(self) -> Known:
-        reason = self._read_last()
-        included = set(self._last[0].facts.get("includes", ())) if self._last else set()
-        names = set(self._found)
-        others = sorted(filter(is_snapshot, names - included - {*self._confirmed.names}))
-        self._store.note_reads(self._run_id, [*self._confirmed.names, *others])
-        reason = reason or missing_part(names | {*self._confirmed.names}, included)
-        for name in others:
+    def _find_known(self) -> Known:
+        """Find what the target has, and remove what nobody needs any more."""
+        names = [name for name in self._store.names() if run_of(name) != self._run_id]
+        live = self._store.live_runs(names)
+        version, reason = self._open_version()
+        included = version.facts.includes if version else {}
+        found, confirmed = parts_of(names), dict(self._confirmed.parts)
+        doubted: list[str] = []
+        for run_id, numbers in sorted(found.items()):
+            first = max(included.get(run_id, 0), confirmed.get(run_id, 0))
+            new = sorted(number for number in numbers if number >= first)
+            if new and new != [*range(first, new[-1] + 1)]:
+                reason = reason or f"a part of {run_id} is missing at fingerprints_url"
+            doubted += [part_name(run_id, number) for number in new]
+        self._includes = {run_id: max(found.get(run_id, {-1})) + 1 for run_id in map(run_of, names)}
+        if version and self._may_be_removed(names, included):
+            reason = reason or "the last fingerprints are so old that other runs may have removed what they emitted"
+        reason = reason or self._problem(self._confirmed.part_names, doubted)
+        sources = [Source(lambda: version, is_doubted=bool(reason))] if version else []
+        sources += [self._source(name, is_doubted=bool(reason)) for name in self._confirmed.part_names]
+        self._sources = sources + [self._source(name, is_doubted=True) for name in doubted]
+        self._unended = [self._source(name, is_doubted=True) for name in doubted if run_of(name) in live]
+        if reason:
+            self._sources = [source for source in self._sources if _is_readable(source)]
+            self._unended = [source for source in self._unended if _is_readable(source)]
+            _log.log(logging.WARNING if names else logging.INFO, "All users are emitted: %s", reason)
+            return Known(None)
+        if version and not (self._keeps_all or live):
+            self._prune(names, version)
+        if version and len(self._sources) == 1:
+            is_young = self._clock.age(began_at(self._confirmed.version)) < KEPT_SECONDS / 2
+            self._is_changed = not is_young
+            return self._known_of(self._confirmed.version)
+        self._write_version(_BASE, self._sources, of_users=self._sources)
+        base = version_name(self._run_id, _BASE)
+        self._sources = [Source(partial(self._store.version, base, is_checked=True))]
+        return self._known_of(base)
+
+    def _may_be_removed(self, names: Iterable[str], included: Collection[str]) -> bool:
+        """True if another pipeline may have removed parts that the version does not include."""
+        name = self._confirmed.version
+        if self._clock.age(began_at(name)) < KEPT_SECONDS:
+            return False
+        others = (each.removesuffix(".json") for each in names if each.endswith("/version.json"))
+        new = [each for each in others if each != name and run_of(each) not in included]
+        try:
+            return any(self._store.version(each, is_checked=True).facts.replaces != name for each in new)
+        except UnreadableError:
+            return True
+
+    def _open_version(self) -> tuple[Version | None, str]:
+        """Open the version that STATE names; else say why all users are emitted."""
+        name = self._confirmed.version
+        if not name:
+            return None, "" if self._confirmed.parts else "STATE names no fingerprints of an earlier run"
+        try:
+            version = self._store.version(name)
+        except UnreadableError as error:
+            is_missing = isinstance(error.__cause__, FileNotFoundError)
+            return None, f"{name}, which STATE names, is {'missing' if is_missing else 'damaged'} at fingerprints_url"
+        return version, "" if version.facts.signature == self._signature else _OTHER_ROWS
+
+    def _problem(self, confirmed: Sequence[str], doubted: Sequence[str]) -> str:
+        """Why parts do not say what the target has; empty if they do."""
+        for name in (*confirmed, *doubted):
             try:
-                self._others[name] = self._store.open(name)
-            except UnreadableSnapshotError:
-                reason = reason or f"{name} at fingerprints_url is damaged"
-        if not reason:
-            try:
-                known = self._compared()
-            except UnreadableSnapshotError:
-                reason = "files of another run at fingerprints_url are gone or damaged"
-            else:
-                if not self._keeps_all:
-                    self._prune(included & names)
-                return known
-        self._last_signature = ""
-        _log.log(logging.WARNING if self._found else logging.INFO, "All users are emitted: %s", reason)
-        return Known(None)
+                facts = self._store.part(name).facts
+            except UnreadableError as error:
+                is_missing = isinstance(error.__cause__, FileNotFoundError)
+                return f"{name} is {'missing' if is_missing else 'damaged'} at fingerprints_url"
+            if facts.deletes:
+                return "a run that was not confirmed may have had loaders delete users"
+            if facts.signature != self._signature and name in confirmed:
+                return _OTHER_ROWS
+        return ""
 
-    def _compared(self) -> Known:
-        """The users of the version, and which of them were perhaps emitted otherwise since."""
-        base = self._last[0]
-        known = Known(StoredVersion(self._store, self._confirmed.version))
-        known.base = base
-        emitted_since = [(part, True) for part in self._last[1:]] + [(each, False) for each in self._others.values()]
-        for other, is_confirmed in emitted_since:
-            comparable = other.facts["signature"] == self._signature
-            for table, positions in differing(base, other, comparable=comparable, is_confirmed=is_confirmed):
-                known.note_changed(table, positions)
-        return known
+    def _prune(self, names: Sequence[str], version: Version) -> None:
+        """Remove what the version replaces, and what it includes and is old."""
+        needed = (self._confirmed.version, *(f"{run_id}/" for run_id, _ in self._confirmed.parts))
 
-    def _prune(self, names: AbstractSet[str]) -> None:
-        """Remove files that the version includes, but for those of runs that go on, and what these may read."""
-        live = self._store.live_runs(self._store.names()) - {self._run_id}
-        read = [self._store.reads(run_id) for run_id in live]
-        if None in read:
-            return  # one has just begun: the next run removes them
-        kept = frozenset[str]().union(*filter(None, read))
-        unneeded = [name for name in names - kept if run_of(name) not in live | self._live]
-        self._store.remove(sorted(unneeded, key=lambda name: not name.endswith("/version")))
+        def goes(name: str) -> bool:
+            if name.startswith(needed) or run_of(name) not in version.facts.includes:
+                return False
+            is_old = self._clock.age(began_at(name)) > KEPT_SECONDS
+            is_replaced = bool(version.facts.replaces) and name.startswith(version.facts.replaces)
+            return is_replaced or is_old or "/" + _BASE in name or name.endswith("/running")
 
-    def _forget_gone(self) -> None:
-        """Forget files of other runs that are gone: nobody knows any more what the target has of their users."""
-        _log.warning("Files of another run are gone from fingerprints_url: the next run emits all users")
-        self._last = [each for each in self._last if not each.is_gone]
-        self._others = {name: each for name, each in self._others.items() if not each.is_gone}
-        self._knows_all = False
+        self._store.remove([name for name in names if goes(name)])
 
-    def _read_last(self) -> str:
-        """Open what the target has by STATE, as far as it can be read; returns why it cannot be relied on."""
-        names, found, reason = self._confirmed.names, set(self._found), ""
-        if not self._confirmed.version:
-            reason = "STATE names no fingerprints of an earlier run"
-        for name in names:
-            try:
-                if name in found:
-                    self._last.append(self._store.open(name, stays_mapped=name == self._confirmed.version))
-                else:
-                    reason = reason or f"{name}, which STATE names, is missing at fingerprints_url"
-            except UnreadableSnapshotError:
-                reason = reason or f"{name} at fingerprints_url is damaged"
-        if any(each.facts["signature"] != self._signature for each in self._last):
-            reason = reason or "the last fingerprints are of another selection, schema, stream map or tap version"
-        return reason
+    def _known_of(self, name: str) -> Known:
+        return Known(partial(self._store.version, name, is_checked=True))
 
-    def _steps(self) -> list[Emitted]:
-        """Everything that was emitted, in order; nobody knows when that of a run was which had not ended."""
-        ended = [each for name, each in self._others.items() if run_of(name) not in self._live]
-        unended = [each for name, each in self._others.items() if run_of(name) in self._live]
-        own = [self._store.open(name, is_checked=True) for name in self._own_names]
-        signature, last = (self._signature, self._last_signature) if self._knows_all else ("", "")
-        return [
-            Emitted(self._last, is_doubtful=False, signature=last),
-            Emitted(ended, is_doubtful=True, signature=signature),
-            Emitted(own, is_doubtful=False, signature=signature),
-            Emitted(unended, is_doubtful=True, signature=signature),
-        ]
+    def _write_version(self, what: str, sources: Sequence[Source], *, of_users: Sequence[Source]) -> None:
+        name = version_name(self._run_id, what)
+        write_version(
+            lambda end: self._store.create(name + end),
+            lambda end: self._store.path(name + end),
+            sources,
+            of_users=of_users,
+            signature=self._signature,
+            includes=self._includes | ({self._run_id: self._parts} if self._parts else {}),
+            replaces=self._confirmed.version,
+        )
+
+    def _source(self, name: str, *, is_doubted: bool) -> Source:
+        return Source(partial(self._store.part, name), is_doubted)
 
     @property
     def _own_names(self) -> list[str]:
         return [part_name(self._run_id, number) for number in range(self._parts)]
 
-    def _write_part(self, tables: Mapping[str, Columns], *, export_id: str, users: int) -> None:
-        def fill(writer: SnapshotWriter) -> None:
-            for table, columns in tables.items():
-                writer.add(table, columns)
+    @property
+    def _own_sources(self) -> list[Source]:
+        return [self._source(name, is_doubted=False) for name in self._own_names]
 
-        facts = {"is_version": False, "signature": self._signature, "export_id": export_id, "users": users}
-        self._store.write(part_name(self._run_id, self._parts), fill, facts)
+    def _write(self, part: Part) -> None:
+        with self._store.create(part_name(self._run_id, self._parts)) as file:
+            part.write(file)
         self._parts += 1
 
 
-@contextmanager
-def _files_needed() -> Iterator[None]:
-    """End the run with one line if files go that it needs.
-
-    Raises:
-        TapError: They are gone, or damaged.
-    """
+def _is_readable(source: Source) -> bool:
     try:
-        yield
-    except UnreadableSnapshotError:
-        raise lost_error("a file of this run") from None
+        source.open()
+    except UnreadableError:
+        return False
+    return True

@@ -1,20 +1,20 @@
-"""The snapshots at `fingerprints_url`: a folder for each run, with its parts, its version, and marks while it runs.
+"""The files at `fingerprints_url`: a folder for each run, with its parts, its version, and a mark while it goes on.
 
 No name is used twice and no file is changed, so that two runs at once cannot spoil each other's.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import filelock
-import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tap_braze_export.clock import Clock
@@ -22,17 +22,21 @@ from tap_braze_export.errors import DiskFullError, TapError
 from tap_braze_export.files.bucket_url import read_storage_url
 from tap_braze_export.files.disk import FLUSH, MAP, REMOVE, RENAME, WRITE, file_lock, private_file, try_out
 from tap_braze_export.files.storage import Storage, StorageLabels
-from tap_braze_export.fingerprints.file_names import began_at, is_own, new_run_id, reads_name, run_of, running_name
-from tap_braze_export.fingerprints.snapshot import Snapshot, SnapshotWriter, UnreadableSnapshotError
+from tap_braze_export.fingerprints.columns import Part, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
 
     from tap_braze_export.files.spool import Spool
 
 _SETTING = "fingerprints_url"
 _UNFINISHED = "."
 """Prefix of a file that is being written."""
+_RUNNING = "running"
+_TIME = "%Y%m%dT%H%M%SZ"
+_is_own = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}/[^/.][^/]*").fullmatch
+_find_part = re.compile(r"(.+)/(\d{6,})\.npz").fullmatch
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600
 _PROBED_SECONDS = 2.0
 """For so long another run may hold a lock that it only looks at."""
@@ -45,11 +49,37 @@ _LABELS = StorageLabels(
 )
 
 
-def lost_error(what: str) -> TapError:
-    """The error of files that another program, or another pipeline, has removed or changed."""
-    return TapError(
-        f"{what} at fingerprints_url was removed or damaged during the run: run again, the next run emits all users"
-    )
+def new_run_id(clock: Clock) -> str:
+    """A name that no other run has."""
+    return f"{datetime.fromtimestamp(clock.now(), UTC):{_TIME}}-{uuid.uuid4().hex[:12]}"
+
+
+def run_of(name: str) -> str:
+    """The run that a file belongs to."""
+    return name.partition("/")[0]
+
+
+def began_at(name: str) -> float:
+    """When the run of a file began, in epoch seconds."""
+    return datetime.strptime(name.partition("-")[0], _TIME).replace(tzinfo=UTC).timestamp()
+
+
+def part_name(run_id: str, number: int) -> str:
+    """The name of a run's part; parts are counted from 0 in the order in which they are emitted."""
+    return f"{run_id}/{number:06}.npz"
+
+
+def version_name(run_id: str, what: str = "version") -> str:
+    """The name of the version that a run leaves, or of another one that it needs; with it begin those of its files."""
+    return f"{run_id}/{what}"
+
+
+def parts_of(names: Iterable[str]) -> dict[str, set[int]]:
+    """The numbers of the parts of each run."""
+    numbers: dict[str, set[int]] = {}
+    for found in filter(None, map(_find_part, names)):
+        numbers.setdefault(found[1], set()).add(int(found[2]))
+    return numbers
 
 
 class Store:
@@ -102,7 +132,7 @@ class Store:
         storage = self._storage
         paths = storage.retrying("listed", lambda: storage.files.find(storage.root))
         found = (str(path).removeprefix(storage.root).lstrip("/") for path in paths)
-        return sorted(name for name in found if is_own(name))
+        return sorted(filter(_is_own, found))
 
     def check(self) -> None:
         """Do what each run does: make the calls that it needs, list the files, write a mark and remove it.
@@ -115,21 +145,15 @@ class Store:
         self.mark(run_id)
         self.unmark(run_id)
 
-    def write(self, name: str, fill: Callable[[SnapshotWriter], None], facts: Mapping[str, Any]) -> None:
-        """Write a snapshot; it is there as a whole, or not at all.
-
-        Args:
-            name: Its name.
-            fill: Adds its tables.
-            facts: What it says of itself.
+    @contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """A new file; it is there as a whole, or not at all.
 
         Raises:
-            TapError: If it cannot be written.
+            TapError: It cannot be written.
         """
         with self._written(name) as path, private_file(path) as file:
-            writer = SnapshotWriter(file)
-            fill(writer)
-            writer.finish(facts)
+            yield file
 
     def mark(self, run_id: str) -> None:
         """Say that a run has begun, and has not ended until `unmark` or its death.
@@ -137,14 +161,14 @@ class Store:
         Raises:
             TapError: If it cannot be written.
         """
-        name = running_name(run_id)
+        name = f"{run_id}/{_RUNNING}"
         if self.is_local:
             self._try_out()
         with self._written(name) as path, private_file(path):
             pass
         if self.is_local:
             self._lock = file_lock(Path(self._storage.root, name))
-            with suppress(OSError):  # a file system without locks: the run counts as live for a week, as elsewhere
+            with suppress(OSError):  # without locks the run counts as live for a week, as elsewhere
                 self._lock.acquire(timeout=_PROBED_SECONDS)
 
     def _try_out(self) -> None:
@@ -166,41 +190,14 @@ class Store:
         """
         if self._lock is not None:
             self._lock.release()
-        self.remove([reads_name(run_id), running_name(run_id)])
-
-    def note_reads(self, run_id: str, names: Iterable[str]) -> None:
-        """Say which files of others a run that has begun may still read: no other run removes them.
-
-        Raises:
-            TapError: If it cannot be written.
-        """
-        with self._written(reads_name(run_id)) as path, private_file(path, durable=False) as file:
-            file.write(msgspec.json.encode([*names]))
-
-    def reads(self, run_id: str) -> frozenset[str] | None:
-        """The files that a run may still read; None if it has not said so.
-
-        Raises:
-            TapError: If the storage cannot be read.
-        """
-
-        def read() -> bytes:
-            with suppress(FileNotFoundError):
-                return bytes(storage.files.cat_file(f"{storage.root}/{reads_name(run_id)}"))
-            return b""
-
-        storage = self._storage
-        try:
-            return msgspec.json.decode(storage.retrying("read", read), type=frozenset[str])
-        except msgspec.MsgspecError:
-            return None
+        self.remove([f"{run_id}/{_RUNNING}"])
 
     def live_runs(self, names: Iterable[str]) -> frozenset[str]:
         """The runs whose marks are among these files, and that may go on, as far as can be known.
 
         In a directory with locks, that of a run that was killed is free. Elsewhere a run counts as live for a week.
         """
-        marked = (run_of(name) for name in names if name == running_name(run_of(name)))
+        marked = (run_of(name) for name in names if name.endswith(f"/{_RUNNING}"))
         return frozenset(filter(self._is_live, marked))
 
     def _is_live(self, run_id: str) -> bool:
@@ -211,32 +208,48 @@ class Store:
 
     def _is_locked(self, run_id: str) -> bool:
         try:
-            with file_lock(Path(self._storage.root, running_name(run_id))):
+            with file_lock(Path(self._storage.root, run_id, _RUNNING)):
                 return False
         except filelock.Timeout:
             return True
         except FileNotFoundError:  # it has ended meanwhile
             return False
 
-    def open(self, name: str, *, is_checked: bool = False, stays_mapped: bool = False) -> Snapshot:
-        """Open a snapshot; see `Snapshot.open`.
+    def part(self, name: str) -> Part:
+        """Read a part.
 
         Raises:
-            UnreadableSnapshotError: If it is missing or damaged.
-            TapError: If the storage cannot be read.
+            UnreadableError: It is missing or damaged.
+            TapError: The storage cannot be read.
+        """
+        return Part.read(self.path(name))
+
+    def version(self, name: str, *, is_checked: bool = False) -> Version:
+        """Read a version, see `Version.read`.
+
+        Raises:
+            UnreadableError: It is missing or damaged.
+            TapError: The storage cannot be read.
+        """
+        return Version.read(lambda end: self.path(name + end), is_checked=is_checked)
+
+    def path(self, name: str) -> Path:
+        """A file on the local disk; none is there if the storage has none.
+
+        Raises:
+            TapError: The storage cannot be read.
         """
         path = Path(self._storage.root, name) if self.is_local else self._copy(name)
         if not (self.is_local or path.exists()):
-            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-            storage, is_checked = self._storage, False
+            draft, storage = path.with_name(f"{path.name}.{uuid.uuid4().hex}"), self._storage
 
             def fetch() -> None:
                 with suppress(FileNotFoundError):  # another run was faster, or a person
-                    storage.files.get_file(f"{storage.root}/{name}", str(part))
-                    part.replace(path)
+                    storage.files.get_file(f"{storage.root}/{name}", str(draft))
+                    draft.replace(path)
 
             storage.retrying("read", fetch)
-        return Snapshot.open(path, is_checked=is_checked, stays_mapped=stays_mapped)
+        return path
 
     def remove(self, names: Sequence[str]) -> None:
         """Remove files, in this order, and the folders of runs that are empty then.
@@ -296,27 +309,3 @@ class Store:
             self._temporary = TemporaryDirectory(prefix="tap-braze-export-")
             self._copies = Path(self._temporary.name)
         return self._copies / name.replace("/", "-")
-
-
-@dataclass
-class StoredVersion:
-    """A version that was found to be good; each process opens it for itself.
-
-    Attributes:
-        store: Has it.
-        name: Its name.
-    """
-
-    store: Store
-    name: str
-
-    def open(self) -> Snapshot:
-        """Open it.
-
-        Raises:
-            TapError: If it cannot be read.
-        """
-        try:
-            return self.store.open(self.name, is_checked=True, stays_mapped=True)
-        except UnreadableSnapshotError:
-            raise lost_error(self.name) from None

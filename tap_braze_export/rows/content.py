@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
 from decimal import Decimal, InvalidOperation
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
+from tap_braze_export.rows.exact_json import ENCODER
 from tap_braze_export.schema.table import EXPORTED_AT, RESCUED, Type
 from tap_braze_export.schema.user_object import USERS
 
@@ -19,50 +19,51 @@ if TYPE_CHECKING:
     Contents = dict[str, list[bytes]]
     """By `braze_id`, what its content is made of: name and rows of one stream after the other."""
 
-_ATTRIBUTES = "custom_attributes"
 _RAW_COLUMNS = [column.name for column in USERS.fields if column.type in (Type.OBJECT, Type.COORDINATES)]
 """Columns of `users` that hold the bytes of the line, with its blanks."""
-_BLANKS = b" \t\r\n"
-_NULL = Raw(b"null")
-_RESCUES = f'"{RESCUED}":{{'.encode()
+_NO_RESCUES = f',"{RESCUED}":null'.encode()
 _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 """Sorts the members of open objects; columns stay in their order."""
 _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, Raw])
+_find_exponent = re.compile(rb"[0-9][eE][-+]?[0-9]+\s*[,\]}]").search
 
 
 def _number(text: str) -> Raw:
     """A number in the one form that this tap writes: one with an exponent has several."""
-    with suppress(InvalidOperation):
+    try:
         return Raw(str(Decimal(text)) if "e" in text or "E" in text else text)
-    return Raw(text)
+    except InvalidOperation:
+        return Raw(text)
 
 
-_DECODER = msgspec.json.Decoder(float_hook=_number)
+_DECODER = msgspec.json.Decoder(float_hook=Raw)
+_EXPONENTS_DECODER = msgspec.json.Decoder(float_hook=_number)
 
 
 def add_contents(rows: Mapping[str, Sequence[Any]], contents: Contents, *, exported_at: str) -> dict[str, bytes]:
     """Add the contents of users that the fast path has read.
 
     Args:
-        rows: Structs by stream; the rows of a user stand together.
+        rows: Structs by stream.
         contents: Receives them.
         exported_at: The value of that column in all rows.
 
     Returns:
-        The rendered rows of each stream but `users`.
+        The rendered rows of each stream.
     """
-    time, rendered = _time(exported_at), {}
+    rendered = {}
     for stream in sorted(rows):
         own = rows[stream]
-        braze_ids = [row.braze_id for row in own]
-        if stream == USERS.stream:
-            lines = _users_without_raw_columns(own, contents)
-        else:
-            rendered[stream] = lines = _ENCODER.encode_lines(own)
-        rows_without_time = lines.replace(time, b"").split(b"\n")
-        if _RESCUES in lines:
-            rows_without_time = [_row_of(_MEMBERS_DECODER.decode(row)) for row in rows_without_time[:-1]]
-        _add(stream, braze_ids, rows_without_time, contents)
+        is_users = stream == USERS.stream
+        rendered[stream] = lines = (ENCODER if is_users else _ENCODER).encode_lines(own)
+        time = _time(exported_at)
+        end = time + (_NO_RESCUES if lines.endswith(_NO_RESCUES + b"}\n") else b"") + b"}\n"
+        found = lines.split(end)[:-1]
+        if len(found) != len(own):  # some have rescued members
+            found = [_row_of(_MEMBERS_DECODER.decode(line), time) for line in lines.split(b"\n")[:-1]]
+        elif is_users:
+            _make_canonical(own, found)
+        _add(stream, [row.braze_id for row in own], found, contents)
     return rendered
 
 
@@ -76,63 +77,60 @@ def add_content(braze_id: str, rows: Iterable[tuple[str, bytes]], contents: Cont
         exported_at: The value of that column in all rows.
     """
     time = _time(exported_at)
-    by_stream: dict[str, list[dict[str, Raw]]] = {}
+    by_stream: dict[str, list[bytes]] = {}
     for stream, row in rows:
-        by_stream.setdefault(stream, []).append(_MEMBERS_DECODER.decode(row))
+        by_stream.setdefault(stream, []).append(_row_of(_MEMBERS_DECODER.decode(row), time))
     for stream in sorted(by_stream):
-        own = by_stream[stream]
-        for name in _RAW_COLUMNS if stream == USERS.stream else ():
-            if (value := own[0].get(name, _NULL)) != _NULL:
-                _add_raw(braze_id, name, bytes(value), contents)
-                own[0][name] = _NULL
-        lines = [_row_of(row).replace(time, b"") for row in own]
-        _add(stream, [braze_id] * len(lines), lines, contents)
+        _add(stream, [braze_id] * len(by_stream[stream]), by_stream[stream], contents)
 
 
-def _users_without_raw_columns(users: Sequence[Any], contents: Contents) -> bytes:
-    """Add the columns of users that hold the bytes of their lines; returns the rows without them."""
-    names = [name for name in _RAW_COLUMNS if hasattr(users[0], name)] if users else []
-    values = [[getattr(user, name) for name in names] for user in users]
-    for user, own in zip(users, values, strict=True):
-        for name, value in zip(names, own, strict=True):
-            if value is not None:
-                raw = bytes(value) if isinstance(value, Raw) else _ENCODER.encode(value)
-                _add_raw(user.braze_id, name, raw, contents)
-                setattr(user, name, None)
-    lines = _ENCODER.encode_lines(users)
-    for user, own in zip(users, values, strict=True):
-        for name, value in zip(names, own, strict=True):
-            setattr(user, name, value)
-    return lines
+def _make_canonical(users: Sequence[Any], lines: list[bytes]) -> None:
+    """Make the columns canonical that hold the bytes of the users' lines; all others are."""
+    for name in _RAW_COLUMNS:
+        head = f'"{name}":'.encode()
+        for index, user in enumerate(users):
+            value = getattr(user, name, None)
+            if value is not None and value is not UNSET:
+                written = bytes(value) if type(value) is Raw else ENCODER.encode(value)
+                canonical = _canonical(written)
+                if canonical != written:
+                    lines[index] = lines[index].replace(head + written, head + canonical, 1)
 
 
-def _add_raw(braze_id: str, name: str, value: bytes, contents: Contents) -> None:
-    content = _canonical(value) if name == _ATTRIBUTES else value.translate(None, _BLANKS)
-    contents.setdefault(braze_id, []).append(content)
-
-
-def _add(stream: str, braze_ids: Sequence[str], lines: list[bytes], contents: Contents) -> None:
+def _add(stream: str, braze_ids: Sequence[str], lines: Iterable[bytes], contents: Contents) -> None:
     """Add the rows of one stream, those of each user sorted."""
-    name, start = stream.encode(), 0
-    for braze_id, rows in groupby(braze_ids):
-        end = start + len([*rows])
-        own = sorted(lines[start:end])
-        start = end
-        contents.setdefault(braze_id, []).extend((name, *own))
+    by_user: dict[str, list[bytes]] = {}
+    for braze_id, line in zip(braze_ids, lines, strict=True):
+        if braze_id in by_user:
+            by_user[braze_id].append(line)
+        else:
+            by_user[braze_id] = [line]
+    name = stream.encode()
+    for braze_id, own in by_user.items():
+        if len(own) > 1:
+            own.sort()
+        if braze_id in contents:
+            contents[braze_id] += (name, *own)
+        else:
+            contents[braze_id] = [name, *own]
 
 
-def _row_of(columns: Mapping[str, Raw]) -> bytes:
-    """Render a row with sorted members in its columns."""
+def _row_of(columns: Mapping[str, Raw], time: bytes) -> bytes:
+    """Render a row with sorted members in its columns, without its time, its end and the rescued members it lacks."""
     members = (_ENCODER.encode(name) + b":" + _canonical(bytes(value)) for name, value in columns.items())
-    return b"{" + b",".join(members) + b"}"
+    return b"{" + b",".join(members).replace(time, b"").removesuffix(_NO_RESCUES)
 
 
 def _canonical(value: bytes) -> bytes:
     """Return JSON in the one form that this tap would write, with sorted members; the order of items has a meaning."""
-    if not value.startswith((b"{", b"[")) and b"\\" not in value:
+    is_escaped = b"\\" in value
+    if not (is_escaped or value.startswith((b"{", b"["))):
         return value
     try:
-        return _ENCODER.encode(_DECODER.decode(value))
+        if _find_exponent(value):
+            return _ENCODER.encode(_EXPONENTS_DECODER.decode(value))
+        is_flat = not is_escaped and b"[" not in value and value.rfind(b"{") == 0
+        return _ENCODER.encode((_MEMBERS_DECODER if is_flat else _DECODER).decode(value))
     except (msgspec.MsgspecError, RecursionError):
         return value  # nested too deeply, or an integer of too many digits: here any other order is a change
 

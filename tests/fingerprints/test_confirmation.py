@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -203,7 +204,7 @@ def test_what_a_killed_run_emitted_is_emitted_once_more(nights: Nights) -> None:
     """It has left its mark, which nobody holds."""
     nights.run({"s": [A, B]})
     nights.run({"s": [PARIS, B]}, confirms=False)
-    killed = max(path.parent for path in nights.files("*.part"))
+    killed = max(path.parent for path in nights.files("*.npz"))
     (killed / "running").touch()
 
     assert [emitted(nights.run({"s": [A, B]})).get("users") for _ in range(2)] == [["a"], None]
@@ -213,13 +214,12 @@ def test_what_a_live_run_has_begun_to_emit_is_emitted_twice(nights: Nights) -> N
     """Nobody knows which of both loaders comes last: once more the night after."""
     nights.run({"s": [A, B]})
     nights.run({"s": [PARIS, B]}, confirms=False)
-    live = max(path.parent for path in nights.files("*.part"))
+    live = max(path.parent for path in nights.files("*.npz"))
 
     with FileLock(live / "running"):
         assert [emitted(nights.run({"s": [A, B]})).get("users") for _ in range(3)] == [["a"], ["a"], None]
-        assert (live / "000000.part").exists()
-    nights.run({"s": [A, B]})
-    assert not live.exists()
+        assert (live / "000000.npz").exists()
+    assert [emitted(nights.run({"s": [A, B]})).get("users") for _ in range(2)] == [None, None]
 
 
 def test_another_pipeline_in_the_same_directory(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -237,20 +237,28 @@ def test_another_pipeline_in_the_same_directory(sandbox: Sandbox, tmp_path: Path
 # The files
 
 
-def test_old_files_go_once_a_newer_version_is_confirmed(nights: Nights) -> None:
-    for city in ("Berlin", "Paris", "Rome", "Rome"):
+def test_the_version_before_goes_once_a_newer_one_is_confirmed(nights: Nights) -> None:
+    for city in ("Berlin", "Paris", "Rome", "Oslo"):
         nights.run({"s": [user("a", city), B]})
 
-    runs = sorted({path.parent.name for path in nights.files()})
-    assert len(runs) == 2  # the confirmed one is kept until the next one is
-    assert sorted(path.name for path in nights.files()) == ["000000.part", "version", "version"]
+    assert len(nights.files("version.json")) == 2  # the confirmed one is kept until the next one is
+    assert len(nights.files("*.npz")) == 4
 
 
-def test_no_more_files_after_many_nights(nights: Nights) -> None:
-    for number in range(12):
+def test_parts_go_by_age(nights: Nights) -> None:
+    """Fourteen days after their run began, other pipelines have seen them."""
+    for number in range(17):
         nights.run({"s": [user("a", f"city {number}"), B]})
 
-    assert len(nights.files()) == 3
+    assert len({path.parent for path in nights.files("*.npz")}) == 15
+    assert {path.name for path in nights.files() if path.suffix != ".npz"} == {
+        "version.json",
+        *(f"version-{number}-{name}.npy" for number, names in COLUMNS for name in names),
+    }
+
+
+COLUMNS = [(0, ("key", "id", "state")), (1, ("key", "raw", "content"))]
+"""Of the tables of members and users, in the order of their names."""
 
 
 def test_files_are_private(nights: Nights) -> None:
@@ -301,7 +309,7 @@ def test_a_dry_run_leaves_no_fingerprints(nights: Nights) -> None:
 @pytest.mark.parametrize("position", at_night([0, 7, 40, -1, -9, -50], but=[7]))
 def test_a_damaged_version_means_emit(nights: Nights, what: str, position: int) -> None:
     nights.run({"s": [A, B]})
-    (version,) = nights.files("version")
+    version = random.Random(f"{what} {position}").choice(nights.files("version*"))
     _damage(version, what, position)
 
     run = nights.run({"s": [A, B]})
@@ -317,10 +325,11 @@ def test_damaged_parts_of_a_run_that_was_not_confirmed_mean_emit(nights: Nights,
     """Nobody knows whose rows they were; a removed one is noticed by the parts after it."""
     nights.run({"s": [A, B], "t": [B]})
     nights.run({"s": [PARIS, B], "t": [B]}, confirms=False)
-    part = min((path for path in nights.files("000000.part")), key=lambda path: -path.stat().st_mtime)
+    part = min((path for path in nights.files("000000.npz")), key=lambda path: -path.stat().st_mtime)
     _damage(part, what, 3)
-    for version in nights.files("version")[1:]:
-        version.unlink()
+    for version in nights.files("version*"):
+        if version.parent == part.parent:
+            version.unlink()
 
     run = nights.run({"s": [A, B], "t": [B]})
 
@@ -331,29 +340,31 @@ def test_damaged_parts_of_a_run_that_was_not_confirmed_mean_emit(nights: Nights,
 
 def test_damaged_parts_that_a_version_includes_do_not_matter(nights: Nights) -> None:
     nights.run({"s": [A, B]})
-    for part in nights.files("*.part"):
+    for part in nights.files("*.npz"):
         _damage(part, "flip", 3)
 
     assert emitted(nights.run({"s": [A, B]})) == {}
 
 
-def test_a_removal_that_was_killed_is_finished(nights: Nights) -> None:
-    """Also if the next run emits everybody: its version does not know the part that is gone already."""
+def test_a_removal_that_was_killed_is_no_damage(nights: Nights) -> None:
+    """What the version includes is removed file by file; that may end anywhere."""
     users = {"s": [A, B], "t": [B]}
     nights.run(users)
-    first, *_ = nights.files("000000.part")
-    first.unlink()  # what the version includes is removed by the next run, part by part
+    first, *_ = nights.files("000000.npz")
+    first.unlink()
 
     found = [emitted(nights.run(users, extra_export_fields=["more"])).get("users") for _ in range(3)]
 
     assert found == [["a", "b"], None, None]
-    assert not first.parent.exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 @pytest.mark.parametrize(
     ("unconfirmed", "number"),
-    at_night([(late, number) for late in (False, True) for number in range(3 + late)], but=[(False, 0), (True, 3)]),
+    at_night(
+        [(late, number) for late in (False, True) for number in range(10 + late)],
+        but=[(False, 0), (True, 3), (True, 10)],
+    ),
 )
 def test_two_nights_heal_any_damage(nights: Nights, number: int, damage: str, *, unconfirmed: bool) -> None:
     """Whichever file it was, of a version or a part, confirmed or not: the third night emits nobody."""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_braze_export.files.spool import Spool
-from tap_braze_export.fingerprints.file_names import new_run_id, run_of
+from tap_braze_export.fingerprints.columns import UnreadableError
 from tap_braze_export.fingerprints.lifecycle import Fingerprints
-from tap_braze_export.fingerprints.snapshot import UnreadableSnapshotError
-from tap_braze_export.fingerprints.store import Store
+from tap_braze_export.fingerprints.store import Store, new_run_id, run_of
 from tests.support.fakes import FakeClock
 from tests.support.nights import DAY
 
@@ -45,7 +44,7 @@ class Stepping(Store):
     at = -1
 
     def __getattribute__(self, name: str) -> Any:
-        if name in {"names", "mark", "live_runs", "note_reads", "reads", "open", "write", "remove", "unmark"}:
+        if name in {"names", "mark", "live_runs", "part", "version", "create", "remove", "unmark"}:
             if self.steps == self.at:
                 self.at = -1
                 self.step()
@@ -202,7 +201,7 @@ def test_what_another_run_was_faster_to_remove(url: str, tmp_path: Path) -> None
     first, *others = store.names()
     store.remove([first])
 
-    with pytest.raises(UnreadableSnapshotError):
+    with pytest.raises(UnreadableError):
         Store(outer.url, {}, Spool(str(tmp_path / "other"), clock=outer.clock), outer.clock).open(first)
     store.remove([first, *others])
     assert store.names() == []

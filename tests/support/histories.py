@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tap_braze_export.fingerprints.file_names import run_of, running_name
-from tap_braze_export.fingerprints.snapshot import Snapshot
+from tap_braze_export.fingerprints.columns import Version
+from tap_braze_export.fingerprints.store import run_of
 from tests.support import batches
 from tests.support.model_loader import ModelLoader, emitted_files, emitted_users, read_messages
 from tests.support.nights import DAY, STREAMS, user
@@ -349,9 +349,9 @@ class History:
             next((found["version"] for found in _confirmed(each.states[-1] if each.states else None)), "")
             for each in sorted(outputs, key=lambda each: each is not output)
         )
-        path = self.folder / "fingerprints" / own
-        known = Snapshot.open(path).facts["includes"] if own else []
-        return any(each in known and running_name(run_of(each)) not in known for each in others)
+        folder = self.folder / "fingerprints"
+        known = Version.read(lambda end: folder / f"{own}{end}").facts.includes if own else {}
+        return any(run_of(each) in known for each in others)
 
     def _damage(self) -> None:
         """Damage a file of fingerprints, or remove one that is named by STATE, or all."""
@@ -369,7 +369,7 @@ class History:
         elif what == "remove all" or not named:
             shutil.rmtree(folder)
         else:
-            named[0].unlink(missing_ok=True)
+            named[0].with_name("version.json").unlink(missing_ok=True)
         self.lost_leavers = True
         self.told.append(f"damage: {what}")
 
