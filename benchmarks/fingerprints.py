@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,22 +13,21 @@ import numpy as np
 from benchmarks.export import CACHE, USERS_PER_FILE
 from tap_braze_export.clock import Clock
 from tap_braze_export.files.spool import Spool
+from tap_braze_export.fingerprints.columns import USERS, Part, PartFacts, Source, between, write_version
 from tap_braze_export.fingerprints.known import BlockFingerprints, Known
 from tap_braze_export.fingerprints.lifecycle import Fingerprints
-from tap_braze_export.fingerprints.snapshot import USERS, Snapshot, SnapshotWriter, members_table
-from tap_braze_export.fingerprints.store import Store, StoredVersion
+from tap_braze_export.fingerprints.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tap_braze_export.fingerprints.snapshot import Column
+    from tap_braze_export.fingerprints.columns import Column, Columns
 
 SEGMENT = "all-users"
 VERSION = "20261122T000000Z-000000000000/version"
 _SIGNATURE = "made up"
 _CHANGED = 20
 """Of so many users one has changed since the version."""
-_VERSION_ROWS = 1_000_000
 _NONE = np.zeros(0, np.int64)
 
 
@@ -36,50 +36,65 @@ def version_of(users: int) -> Path:
     return CACHE / f"{users}.fingerprints"
 
 
+class _Everybody(Part):
+    """A part whose columns are made as they are read."""
+
+    def rows(self, table: str, low: int, high: int, *, is_doubted: bool) -> Columns:
+        """See `Part`."""
+        keys = between({"key": self.columns["key"]}, low, high)["key"]
+        columns = {"key": keys, "id": _ids(keys), "raw": keys + 1, "content": keys + 2}
+        part = Part(self.facts, columns | {"emitted": np.ones(len(keys), bool)}, keys[:0])
+        return part.rows(table, low, high, is_doubted=is_doubted)
+
+
 def make(users: int) -> None:
     """Write a version of users."""
+    facts = PartFacts(_SIGNATURE, segment=SEGMENT, has_profiles=True)
     keys = np.sort(_keys(users))
-    path = version_of(users) / VERSION
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name("draft")
-    with draft.open("wb") as file:
-        writer = SnapshotWriter(file)
-        for some in (keys[start : start + _VERSION_ROWS] for start in range(0, users, _VERSION_ROWS)):
-            writer.add(USERS, {"key": some, "raw": some + 1, "content": some + 2})
-        for some in (keys[start : start + _VERSION_ROWS] for start in range(0, users, _VERSION_ROWS)):
-            certain = np.ones(len(some), "u1")
-            writer.add(members_table(SEGMENT), {"key": some, "id": _ids(some), "certain": certain})
-        writer.finish({"is_version": True, "signature": _SIGNATURE, "includes": []})
-    draft.rename(path)
+    sources = [Source(lambda: _Everybody(facts, {"key": keys, "id": _ids(keys[:1])}, keys[:0]))]
+    store = _store(str(version_of(users)))
+    write_version(
+        lambda end: store.create(VERSION + end),
+        lambda end: store.path(VERSION + end),
+        sources,
+        of_users=sources,
+        signature=_SIGNATURE,
+        includes={},
+        replaces="",
+    )
 
 
 def build(users: int) -> None:
     """Write the parts of a night and, over the version of the night before, the version that follows from them."""
     with TemporaryDirectory(dir=CACHE) as folder:
         root = Path(folder)
-        old = root / VERSION
-        old.parent.mkdir()
-        old.hardlink_to(version_of(users) / VERSION)
-        store = Store(folder, {}, Spool(str(root / "spool"), clock=Clock()), Clock())
+        (root / VERSION).parent.mkdir()
+        for path in (version_of(users) / VERSION).parent.iterdir():
+            (root / VERSION).with_name(path.name).hardlink_to(path)
+        store = _store(folder, str(root / "spool"))
         state = [{"version": VERSION, "parts": []}]
         with Fingerprints(store, signature=_SIGNATURE, state=state, clock=Clock(), is_resync=False) as fingerprints:
             for block in _blocks(users):
                 fingerprints.record(block, export_id="export")
             fingerprints.finish(only_own=False)
             made = fingerprints.state()[0]["version"]
-        size = (root / made).stat().st_size
-        assert Snapshot.open(root / made).count(USERS) == users
+        size = sum(path.stat().st_size for path in (root / made).parent.glob("version*"))
+        assert store.version(made).count(USERS) == users
     sys.stderr.write(f"{size / users:.1f} bytes a user\n")
 
 
 def use(users: int) -> None:
     """Find all users of a night in the version."""
-    known = Known(StoredVersion(Store(str(version_of(users)), {}, Spool(None, clock=Clock()), Clock()), VERSION))
+    known = Known(partial(_store(str(version_of(users))).version, VERSION, is_checked=True))
     found = 0
     for keys in _files(users):
         columns = known.find(keys, member_of=SEGMENT, has_profiles=True)
         found += int(((columns.positions >= 0) & columns.are_members & (columns.raws == keys + 1)).sum())
     assert found == users
+
+
+def _store(url: str, spool: str | None = None) -> Store:
+    return Store(url, {}, Spool(spool, clock=Clock()), Clock())
 
 
 def _keys(users: int) -> Column:
@@ -96,13 +111,15 @@ def _files(users: int) -> Iterator[Column]:
 
 def _blocks(users: int) -> Iterator[BlockFingerprints]:
     for keys in map(np.sort, _files(users)):
+        changed = keys[keys % _CHANGED == 0]
         yield BlockFingerprints(
             users=len(keys),
-            keys=keys,
-            ids=_ids(keys),
-            raws=keys + 1,
-            contents=np.where(keys % _CHANGED, keys + 2, keys + 3),
-            are_emitted=(keys % _CHANGED == 0).astype("u1"),
+            seen=keys,
+            keys=changed,
+            ids=_ids(changed),
+            raws=changed + 1,
+            contents=changed + 3,
+            are_emitted=np.ones(len(changed), bool),
             member_of=SEGMENT,
             has_profiles=True,
             skipped=_NONE,

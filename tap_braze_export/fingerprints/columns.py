@@ -115,7 +115,8 @@ class Part:
 
     def write(self, file: BinaryIO) -> None:
         """Write it."""
-        np.savez(file, facts=np.frombuffer(msgspec.json.encode(self.facts), "u1"), seen=self.seen, **self.columns)
+        facts = np.frombuffer(msgspec.json.encode(self.facts), "u1")
+        np.savez(file, facts=facts, seen=self.seen, **self.columns)  # type: ignore[arg-type] # of which none is bool
 
     @classmethod
     def read(cls, path: Path) -> Part:
@@ -326,8 +327,9 @@ def _write_header(file: BinaryIO, dtype: np.dtype[Any], length: int) -> None:
 def _release(columns: Columns) -> None:
     """Give the memory of mapped pages that were read back to the system, which still caches the files."""
     for values in columns.values():
-        if isinstance(values.base, mmap.mmap) and values.nbytes > _RELEASED_BYTES:
-            values.base.madvise(mmap.MADV_DONTNEED)
+        mapped: Any = values.base
+        if isinstance(mapped, mmap.mmap) and values.nbytes > _RELEASED_BYTES:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _digest(path: Path) -> str:

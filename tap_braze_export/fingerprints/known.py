@@ -201,7 +201,7 @@ class BlockCheck:
     def result(self) -> BlockFingerprints:
         """See `rows.known_users.BlockCheck`."""
         skipped_lines = np.array(self._skipped_lines, np.int64)
-        none = (self._keys[:0], [], self._keys[:0], self._keys[:0], self._found.positions[:0], np.zeros(0, bool))
+        none: Any = (self._keys[:0], [], self._keys[:0], self._keys[:0], self._found.positions[:0], np.zeros(0, bool))
         keys, ids, raws, contents, positions, same = zip(none, *self._others, strict=True)
         all_ids = [braze_id for some in ids for braze_id in some]
         fitting = np.fromiter(map(_fits, all_ids), bool, len(all_ids))
