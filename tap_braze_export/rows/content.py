@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +25,17 @@ _NO_RESCUES = f',"{RESCUED}":null'.encode()
 _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 """Sorts the members of open objects; columns stay in their order."""
 _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, Raw])
-_find_exponent = re.compile(rb"[0-9][eE][-+]?[0-9]+\s*[,\]}]").search
 
 
 def _number(text: str) -> Raw:
     """A number in the one form that this tap writes: one with an exponent has several."""
-    try:
-        return Raw(str(Decimal(text)) if "e" in text or "E" in text else text)
-    except InvalidOperation:
-        return Raw(text)
+    if "e" in text or "E" in text:
+        with suppress(InvalidOperation):
+            return Raw(str(Decimal(text)))
+    return Raw(text)
 
 
-_DECODER = msgspec.json.Decoder(float_hook=Raw)
-_EXPONENTS_DECODER = msgspec.json.Decoder(float_hook=_number)
+_DECODER = msgspec.json.Decoder(float_hook=_number)
 
 
 def add_contents(rows: Mapping[str, Sequence[Any]], contents: Contents, *, exported_at: str) -> dict[str, bytes]:
@@ -123,14 +121,10 @@ def _row_of(columns: Mapping[str, Raw], time: bytes) -> bytes:
 
 def _canonical(value: bytes) -> bytes:
     """Return JSON in the one form that this tap would write, with sorted members; the order of items has a meaning."""
-    is_escaped = b"\\" in value
-    if not (is_escaped or value.startswith((b"{", b"["))):
+    if not value.startswith((b"{", b"[")) and b"\\" not in value:
         return value
     try:
-        if _find_exponent(value):
-            return _ENCODER.encode(_EXPONENTS_DECODER.decode(value))
-        is_flat = not is_escaped and b"[" not in value and value.rfind(b"{") == 0
-        return _ENCODER.encode((_MEMBERS_DECODER if is_flat else _DECODER).decode(value))
+        return _ENCODER.encode(_DECODER.decode(value))
     except (msgspec.MsgspecError, RecursionError):
         return value  # nested too deeply, or an integer of too many digits: here any other order is a change
 
