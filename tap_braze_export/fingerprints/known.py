@@ -62,10 +62,10 @@ class BlockFingerprints:
     def part(self, **facts: Any) -> Part | None:
         """The part that lists them; None if there is nothing to say."""
         columns = {"key": self.keys, "raw": self.raws, "content": self.contents, "emitted": self.are_emitted}
+        if not (self.users if self.member_of else len(self.keys)):
+            return None
         if self.member_of:
             columns["id"] = self.ids
-        elif not len(self.keys):
-            return None
         facts |= {"segment": self.member_of, "has_profiles": self.has_profiles, "users": self.users}
         return Part(PartFacts(**facts), columns, self.seen if self.member_of else self.seen[:0])
 

@@ -220,9 +220,9 @@ class Fingerprints:
 
     def _find_known(self) -> Known:
         """Find what the target has, and remove what nobody needs any more."""
-        names = [name for name in self._store.names() if run_of(name) != self._run_id]
+        names = {name for name in self._store.names() if run_of(name) != self._run_id}
         live = self._store.live_runs(names)
-        version, reason = self._open_version()
+        version, reason = self._open_version(names)
         included = version.facts.includes if version else {}
         found, confirmed = parts_of(names), dict(self._confirmed.parts)
         doubted: list[str] = []
@@ -235,9 +235,9 @@ class Fingerprints:
         self._includes = {run_id: max(found.get(run_id, {-1})) + 1 for run_id in map(run_of, names)}
         if version and self._may_be_removed(names, included):
             reason = reason or "the last fingerprints are so old that other runs may have removed what they emitted"
-        reason = reason or self._problem(self._confirmed.part_names, doubted)
+        reason = reason or self._problem(names, doubted)
         sources = [Source(lambda: version, is_doubted=bool(reason))] if version else []
-        sources += [self._source(name, is_doubted=bool(reason)) for name in self._confirmed.part_names]
+        sources += [self._source(name, is_doubted=bool(reason)) for name in self._confirmed.part_names if name in names]
         self._sources = sources + [self._source(name, is_doubted=True) for name in doubted]
         self._unended = [self._source(name, is_doubted=True) for name in doubted if run_of(name) in live]
         if reason:
@@ -268,33 +268,36 @@ class Fingerprints:
         except UnreadableError:
             return True
 
-    def _open_version(self) -> tuple[Version | None, str]:
+    def _open_version(self, names: Collection[str]) -> tuple[Version | None, str]:
         """Open the version that STATE names; else say why all users are emitted."""
         name = self._confirmed.version
         if not name:
             return None, "" if self._confirmed.parts else "STATE names no fingerprints of an earlier run"
+        if f"{name}.json" not in names:
+            return None, f"{name}, which STATE names, is missing at fingerprints_url"
         try:
             version = self._store.version(name)
-        except UnreadableError as error:
-            is_missing = isinstance(error.__cause__, FileNotFoundError)
-            return None, f"{name}, which STATE names, is {'missing' if is_missing else 'damaged'} at fingerprints_url"
+        except UnreadableError:
+            return None, f"{name} at fingerprints_url is damaged"
         return version, "" if version.facts.signature == self._signature else _OTHER_ROWS
 
-    def _problem(self, confirmed: Sequence[str], doubted: Sequence[str]) -> str:
+    def _problem(self, names: Collection[str], doubted: Sequence[str]) -> str:
         """Why parts do not say what the target has; empty if they do."""
+        confirmed = self._confirmed.part_names
         for name in (*confirmed, *doubted):
+            if name not in names:
+                return f"{name} is missing at fingerprints_url"
             try:
                 facts = self._store.part(name).facts
-            except UnreadableError as error:
-                is_missing = isinstance(error.__cause__, FileNotFoundError)
-                return f"{name} is {'missing' if is_missing else 'damaged'} at fingerprints_url"
+            except UnreadableError:
+                return f"{name} at fingerprints_url is damaged"
             if facts.deletes:
                 return "a run that was not confirmed may have had loaders delete users"
             if facts.signature != self._signature and name in confirmed:
                 return _OTHER_ROWS
         return ""
 
-    def _prune(self, names: Sequence[str], version: Version) -> None:
+    def _prune(self, names: Iterable[str], version: Version) -> None:
         """Remove what the version replaces, and what it includes and is old."""
         needed = (self._confirmed.version, *(f"{run_id}/" for run_id, _ in self._confirmed.parts))
 
@@ -305,7 +308,7 @@ class Fingerprints:
             is_replaced = bool(version.facts.replaces) and name.startswith(version.facts.replaces)
             return is_replaced or is_old or "/" + _BASE in name or name.endswith("/running")
 
-        self._store.remove([name for name in names if goes(name)])
+        self._store.remove(sorted(filter(goes, names)))
 
     def _known_of(self, name: str) -> Known:
         return Known(partial(self._store.version, name, is_checked=True))

@@ -83,7 +83,7 @@ def parts_of(names: Iterable[str]) -> dict[str, set[int]]:
 
 
 class Store:
-    """The files of fingerprints; it can be sent to other processes.
+    """The files of fingerprints; it can be sent to other processes. Where the storage refuses, a TapError is raised.
 
     Args:
         url: A local directory or fsspec URL.
@@ -124,22 +124,14 @@ class Store:
         return isinstance(self._storage.files, LocalFileSystem)
 
     def names(self) -> list[str]:
-        """The names of all files, sorted; what is not the tap's is left alone.
-
-        Raises:
-            TapError: If they cannot be listed.
-        """
+        """The names of all files, sorted; what is not the tap's is left alone."""
         storage = self._storage
         paths = storage.retrying("listed", lambda: storage.files.find(storage.root))
         found = (str(path).removeprefix(storage.root).lstrip("/") for path in paths)
         return sorted(filter(_is_own, found))
 
     def check(self) -> None:
-        """Do what each run does: make the calls that it needs, list the files, write a mark and remove it.
-
-        Raises:
-            TapError: If any of that cannot be done.
-        """
+        """Do what each run does: make the calls that it needs, list the files, write a mark and remove it."""
         self.names()
         run_id = new_run_id(self._clock)
         self.mark(run_id)
@@ -147,20 +139,12 @@ class Store:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A new file; it is there as a whole, or not at all.
-
-        Raises:
-            TapError: It cannot be written.
-        """
+        """A new file; it is there as a whole, or not at all."""
         with self._written(name) as path, private_file(path) as file:
             yield file
 
     def mark(self, run_id: str) -> None:
-        """Say that a run has begun, and has not ended until `unmark` or its death.
-
-        Raises:
-            TapError: If it cannot be written.
-        """
+        """Say that a run has begun, and has not ended until `unmark` or its death."""
         name = f"{run_id}/{_RUNNING}"
         if self.is_local:
             self._try_out()
@@ -183,11 +167,7 @@ class Store:
             try_out(folder, (WRITE, FLUSH, RENAME, MAP, REMOVE), setting=_SETTING)
 
     def unmark(self, run_id: str) -> None:
-        """Say that a run has ended.
-
-        Raises:
-            TapError: If the storage refuses.
-        """
+        """Say that a run has ended."""
         if self._lock is not None:
             self._lock.release()
         self.remove([f"{run_id}/{_RUNNING}"])
@@ -197,48 +177,31 @@ class Store:
 
         In a directory with locks, that of a run that was killed is free. Elsewhere a run counts as live for a week.
         """
-        marked = (run_of(name) for name in names if name.endswith(f"/{_RUNNING}"))
-        return frozenset(filter(self._is_live, marked))
+        return frozenset(run_of(name) for name in names if name.endswith(f"/{_RUNNING}") and self._is_live(name))
 
-    def _is_live(self, run_id: str) -> bool:
-        with suppress(OSError):  # the file system has no locks
-            if self.is_local:
-                return self._is_locked(run_id)
-        return self._clock.age(began_at(run_id)) < _LONGEST_RUN_SECONDS
-
-    def _is_locked(self, run_id: str) -> bool:
+    def _is_live(self, name: str) -> bool:
         try:
-            with file_lock(Path(self._storage.root, run_id, _RUNNING)):
-                return False
+            if self.is_local:
+                with file_lock(Path(self._storage.root, name)):
+                    return False
         except filelock.Timeout:
             return True
         except FileNotFoundError:  # it has ended meanwhile
             return False
+        except OSError:  # the file system has no locks
+            pass
+        return self._clock.age(began_at(name)) < _LONGEST_RUN_SECONDS
 
     def part(self, name: str) -> Part:
-        """Read a part.
-
-        Raises:
-            UnreadableError: It is missing or damaged.
-            TapError: The storage cannot be read.
-        """
+        """Read a part."""
         return Part.read(self.path(name))
 
     def version(self, name: str, *, is_checked: bool = False) -> Version:
-        """Read a version, see `Version.read`.
-
-        Raises:
-            UnreadableError: It is missing or damaged.
-            TapError: The storage cannot be read.
-        """
+        """Read a version, see `Version.read`."""
         return Version.read(lambda end: self.path(name + end), is_checked=is_checked)
 
     def path(self, name: str) -> Path:
-        """A file on the local disk; none is there if the storage has none.
-
-        Raises:
-            TapError: The storage cannot be read.
-        """
+        """A file on the local disk; none is there if the storage has none."""
         path = Path(self._storage.root, name) if self.is_local else self._copy(name)
         if not (self.is_local or path.exists()):
             draft, storage = path.with_name(f"{path.name}.{uuid.uuid4().hex}"), self._storage
@@ -252,11 +215,7 @@ class Store:
         return path
 
     def remove(self, names: Sequence[str]) -> None:
-        """Remove files, in this order, and the folders of runs that are empty then.
-
-        Raises:
-            TapError: If the storage refuses.
-        """
+        """Remove files, in this order, and the folders of runs that are empty then."""
         storage = self._storage
         if self.is_local:
             for path in (Path(storage.root, name) for name in names):
