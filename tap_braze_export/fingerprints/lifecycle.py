@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _MAX_PARTS = 10_000_000
 """Parts that a run may have in STATE; each has the users of a file, or of 64 MiB of one."""
-KEPT_SECONDS = 14 * 24 * 3600
+_KEPT_SECONDS = 14 * 24 * 3600
 """So long files stay that a version includes: another pipeline may not have seen them."""
 _BASE = "base"
 _OTHER_ROWS = "the last fingerprints are of another selection, schema, stream map or tap version"
@@ -248,8 +248,7 @@ class Fingerprints:
         if version and not (self._keeps_all or live):
             self._prune(names, version)
         if version and len(self._sources) == 1:
-            is_young = self._clock.age(began_at(self._confirmed.version)) < KEPT_SECONDS / 2
-            self._is_changed = not is_young
+            self._is_changed = False
             return self._known_of(self._confirmed.version)
         self._write_version(_BASE, self._sources, of_users=self._sources)
         base = version_name(self._run_id, _BASE)
@@ -259,7 +258,7 @@ class Fingerprints:
     def _may_be_removed(self, names: Iterable[str], included: Collection[str]) -> bool:
         """True if another pipeline may have removed parts that the version does not include."""
         name = self._confirmed.version
-        if self._clock.age(began_at(name)) < KEPT_SECONDS:
+        if self._clock.age(began_at(name)) < _KEPT_SECONDS:
             return False
         others = (each.removesuffix(".json") for each in names if each.endswith("/version.json"))
         new = [each for each in others if each != name and run_of(each) not in included]
@@ -304,7 +303,7 @@ class Fingerprints:
         def goes(name: str) -> bool:
             if name.startswith(needed) or run_of(name) not in version.facts.includes:
                 return False
-            is_old = self._clock.age(began_at(name)) > KEPT_SECONDS
+            is_old = self._clock.age(began_at(name)) > _KEPT_SECONDS
             is_replaced = bool(version.facts.replaces) and name.startswith(version.facts.replaces)
             return is_replaced or is_old or "/" + _BASE in name or name.endswith("/running")
 

