@@ -1,4 +1,4 @@
-"""What was emitted, as columns in numpy's own files: a part is an `.npz`, a version has an `.npy` for each column."""
+"""Columns of emitted users, in numpy's own files: a part is an `.npz`, a version has an `.npy` for each column."""
 
 from __future__ import annotations
 

@@ -236,24 +236,35 @@ class Fingerprints:
         if version and self._may_be_removed(names, included):
             reason = reason or "the last fingerprints are so old that other runs may have removed what they emitted"
         reason = reason or self._problem(names, doubted)
-        sources = [Source(lambda: version, is_doubted=bool(reason))] if version else []
-        sources += [self._source(name, is_doubted=bool(reason)) for name in self._confirmed.part_names if name in names]
-        self._sources = sources + [self._source(name, is_doubted=True) for name in doubted]
         self._unended = [self._source(name, is_doubted=True) for name in doubted if run_of(name) in live]
-        if reason:
-            self._sources = [source for source in self._sources if _is_readable(source)]
-            self._unended = [source for source in self._unended if _is_readable(source)]
-            _log.log(logging.WARNING if names else logging.INFO, "All users are emitted: %s", reason)
-            return Known(None)
-        if version and not (self._keeps_all or live):
-            self._prune(names, version)
-        if version and len(self._sources) == 1:
-            self._is_changed = False
-            return self._known_of(self._confirmed.version)
-        self._write_version(_BASE, self._sources, of_users=self._sources)
-        base = version_name(self._run_id, _BASE)
-        self._sources = [Source(partial(self._store.version, base, is_checked=True))]
-        return self._known_of(base)
+        if not reason:
+            if version and not (self._keeps_all or live):
+                self._prune(names, version)
+            self._sources = self._before(version, doubted, is_doubted=False)
+            try:
+                return self._compared(version)
+            except UnreadableError:  # another program has removed it meanwhile
+                reason = "files at fingerprints_url are gone or damaged"
+        self._sources = [each for each in self._before(version, doubted, is_doubted=True) if _is_readable(each)]
+        self._unended = [each for each in self._unended if _is_readable(each)]
+        _log.log(logging.WARNING if names else logging.INFO, "All users are emitted: %s", reason)
+        return Known(None)
+
+    def _before(self, version: Version | None, doubted: Sequence[str], *, is_doubted: bool) -> list[Source]:
+        """All that was emitted before this run."""
+        sources = [Source(lambda: version, is_doubted)] if version else []
+        sources += [self._source(name, is_doubted=is_doubted) for name in self._confirmed.part_names]
+        return sources + [self._source(name, is_doubted=True) for name in doubted]
+
+    def _compared(self, version: Version | None) -> Known:
+        """The users that the target has: by the version that STATE names, or by one with all parts since."""
+        name = self._confirmed.version
+        self._is_changed = not version or len(self._sources) > 1
+        if self._is_changed:
+            name = version_name(self._run_id, _BASE)
+            self._write_version(_BASE, self._sources, of_users=self._sources)
+            self._sources = [Source(partial(self._store.version, name, is_checked=True))]
+        return Known(partial(self._store.version, name, is_checked=True))
 
     def _may_be_removed(self, names: Iterable[str], included: Collection[str]) -> bool:
         """True if another pipeline may have removed parts that the version does not include."""
@@ -308,9 +319,6 @@ class Fingerprints:
             return is_replaced or is_old or "/" + _BASE in name or name.endswith("/running")
 
         self._store.remove(sorted(filter(goes, names)))
-
-    def _known_of(self, name: str) -> Known:
-        return Known(partial(self._store.version, name, is_checked=True))
 
     def _write_version(self, what: str, sources: Sequence[Source], *, of_users: Sequence[Source]) -> None:
         name = version_name(self._run_id, what)
