@@ -40,7 +40,7 @@ class UnreadableError(ValueError):
 
 
 class PartFacts(msgspec.Struct, frozen=True):
-    """What a part says of itself.
+    """The facts of a part.
 
     Attributes:
         signature: Hash of everything that shapes rows; what was emitted with another one cannot be compared.
@@ -62,7 +62,7 @@ class PartFacts(msgspec.Struct, frozen=True):
 
 
 class VersionFacts(msgspec.Struct, frozen=True):
-    """What a version says of itself.
+    """The facts of a version.
 
     Attributes:
         signature: As in a part.
@@ -103,7 +103,7 @@ class Part:
     """The users of a block of lines, or some that left a segment.
 
     Attributes:
-        facts: What it says of itself.
+        facts: Its facts.
         columns: Of users whose line is not the one that the target has, sorted by key: `key`, `raw`, `content`,
             `emitted`, and where memberships are emitted `id`.
         seen: The keys of all users, sorted, where memberships are emitted.
@@ -157,7 +157,7 @@ class Version:
     """All users that the target has, by table, mapped into memory.
 
     Args:
-        facts: What it says of itself.
+        facts: Its facts.
         tables: The columns of each table, sorted by key.
     """
 
