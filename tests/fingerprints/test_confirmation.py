@@ -347,7 +347,7 @@ def test_damaged_parts_that_a_version_includes_do_not_matter(nights: Nights) -> 
 
 
 def test_a_removal_that_was_killed_is_no_damage(nights: Nights) -> None:
-    """What the version includes is removed file by file; that may end anywhere."""
+    """Files that the version includes are removed one by one; that may end anywhere."""
     users = {"s": [A, B], "t": [B]}
     nights.run(users)
     first, *_ = nights.files("000000.npz")
