@@ -16,6 +16,7 @@ from tap_braze_export.braze.rate_limit import RateLimit, other_time
 from tap_braze_export.braze.responses import (
     MAX_ERROR_BYTES,
     SHORTEST_IDENTIFIER_CHARS,
+    Call,
     Received,
     failed,
     json_content,
@@ -165,8 +166,7 @@ class Braze:
 
     def cancel_segment_export(self, segment_id: str) -> None:
         """Cancel all running exports of a segment, also those that somebody else started."""
-        accepted = self._request(endpoints.CANCEL, f"segment {segment_id}", json={"segment_id": segment_id})
-        success_content(endpoints.CANCEL, accepted, secrets=[self._key])
+        self._request(endpoints.CANCEL, f"segment {segment_id}", success_content, json={"segment_id": segment_id})
 
     def segment_details(self, segment_id: str) -> dict[str, Any]:
         """Name, description and tags of a segment; a BrazeError names an unknown one."""
@@ -205,12 +205,10 @@ class Braze:
                     f"{endpoints.ATTRIBUTES} named {_MAX_PAGES} pages and no last one: check api_url and any proxy"
                 )
             seen.add(url)
-            accepted = self._request(endpoints.ATTRIBUTES, "the custom attributes", url=url)
-            content = success_content(
-                endpoints.ATTRIBUTES, accepted, member="attributes", kind=list, secrets=[self._key]
-            )
-            yield from (attribute for attribute in content["attributes"] if isinstance(attribute, dict))
-            url = self._next_page(url, accepted.response)
+            page = self._request(endpoints.ATTRIBUTES, "the custom attributes", lambda received: received, url=url)
+            attributes = success_content(page, "attributes", list)["attributes"]
+            yield from (attribute for attribute in attributes if isinstance(attribute, dict))
+            url = self._next_page(url, page.response)
 
     def export_ids(self, body: Mapping[str, Any]) -> IdsResponse:
         """Export the users of one request: at most 50 identifiers, and `fields_to_export`.
@@ -219,24 +217,23 @@ class Braze:
             RateLimitError: If the rate limit is used up: the caller paces all its requests.
             BrazeError: With status 400 if Braze finds fault with this very request.
         """
-        request = {"json": body}
 
-        def attempt() -> IdsResponse:
-            accepted = self._send(endpoints.IDS, "identifiers", request, personal=True)
-            users, invalid_user_ids = read_ids_body(accepted, secrets=self._secrets(request))
-            return IdsResponse(users, invalid_user_ids, RateLimit.of(accepted.response))
+        def read(received: Received) -> IdsResponse:
+            return IdsResponse(*read_ids_body(received), RateLimit.of(received.response))
 
-        return self._call(endpoints.IDS, "identifiers", attempt)
+        return self._request(endpoints.IDS, "identifiers", read, json=body)
 
     def _start(self, endpoint: Endpoint, what: str, body: dict[str, Any], callback_endpoint: str | None) -> Started:
         if callback_endpoint:
             body["callback_endpoint"] = callback_endpoint
-        accepted = self._request(endpoint, what, json=body)
-        content = json_content(endpoint, accepted)
+        return self._request(endpoint, what, self._started, json=body)
+
+    def _started(self, received: Received) -> Started:
+        what, content = received.call.what, json_content(received)
         prefix, url = content.get("object_prefix"), content.get("url") or None
         if not prefix:
             raise BrazeError(
-                f"Braze accepted the export of {what} ({accepted.response.status_code}) but named no object_prefix, so"
+                f"Braze accepted the export of {what} ({received.response.status_code}) but named no object_prefix, so"
                 " its files cannot be found: Braze may be under maintenance; run again later"
             )
         # It becomes part of file names, and must match one component of a path.
@@ -244,7 +241,7 @@ class Braze:
             raise BrazeError(f"Braze named an object_prefix for the export of {what} that is no folder's name")
         if url is not None and not (isinstance(url, str) and is_web_address(url)):
             raise BrazeError(f"Braze named a url for the export of {what} that is no web address: run again later")
-        return Started(prefix, url, accepted.sent_at, other_time(accepted.response, self._clock.now()))
+        return Started(prefix, url, received.sent_at, other_time(received.response, self._clock.now()))
 
     def _next_page(self, url: str, response: requests.Response) -> str | None:
         link = response.links.get("next", {}).get("url")
@@ -260,17 +257,15 @@ class Braze:
     def _get(
         self, endpoint: Endpoint, what: str, params: dict[str, str], member: str, kind: type[object]
     ) -> dict[str, Any]:
-        accepted = self._request(endpoint, what, params=params)
-        return success_content(endpoint, accepted, member=member, kind=kind, secrets=[self._key])
+        return self._request(endpoint, what, lambda received: success_content(received, member, kind), params=params)
 
-    def _request(self, endpoint: Endpoint, what: str, **request: Any) -> Received:
-        """Call an endpoint, with `params` or `json`, until it succeeds, fails for good, or was repeated long enough."""
-        return self._call(endpoint, what, lambda: self._send(endpoint, what, request))
-
-    def _call(self, endpoint: Endpoint, what: str, attempt: Callable[[], T]) -> T:
-        call = f"{endpoint} ({what})"
+    def _request(self, endpoint: Endpoint, what: str, read: Callable[[Received], T], **request: Any) -> T:
+        """Call an endpoint until a response is read, the call fails for good, or was repeated long enough."""
+        identifiers = texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS) if endpoint.is_personal else ()
+        call = Call(endpoint, what, [self._key, *identifiers])
+        retries = RetryPolicy(endpoint.max_tries, *self._max_seconds)
         try:
-            return RetryPolicy(endpoint.max_tries, *self._max_seconds).call(attempt, failed=call, clock=self._clock)
+            return retries.call(lambda: read(self._send(call, request)), failed=str(call), clock=self._clock)
         except GaveUpError as error:
             problem = error.last.problem
             if error.stopped:
@@ -280,9 +275,9 @@ class Braze:
             reason = f"failed {error.tries} times within {times}" if error.tries > 1 else "failed"
             raise BrazeError(f"{call} {reason}: {problem}; {error.last.advice}") from None
 
-    def _send(self, endpoint: Endpoint, what: str, request: dict[str, Any], *, personal: bool = False) -> Received:
-        """Make one try; `personal` if it is about single people, so that responses may name them."""
-        sent_at = self._clock.now()
+    def _send(self, call: Call, request: dict[str, Any]) -> Received:
+        """Make one try."""
+        endpoint, sent_at = call.endpoint, self._clock.now()
         try:
             response = self._session.request(
                 endpoint.method,
@@ -297,14 +292,8 @@ class Braze:
                 body = read_body(
                     response, max_bytes=endpoint.max_bytes, max_seconds=endpoint.read_seconds, clock=self._clock
                 )
-                return Received(response, body, sent_at)
+                return Received(call, response, body, sent_at)
         except OSError as error:  # requests' own errors, and what it lets through of certificates that cannot be loaded
-            raise failed(endpoint, what, error, sent_at) from None
+            raise failed(call, error, sent_at) from None
         body = body_start(response, max_bytes=MAX_ERROR_BYTES, max_seconds=endpoint.read_seconds, clock=self._clock)
-        secrets = self._secrets(request) if personal else [self._key]
-        refusal = Received(response, body, sent_at)
-        raise refused(endpoint, what, refusal, secrets=secrets, personal=personal, clock=self._clock)
-
-    def _secrets(self, request: dict[str, Any]) -> list[str]:
-        """Texts that no message may hold: the key, and the identifiers of a request about single people."""
-        return [self._key, *texts_in(request["json"], min_chars=SHORTEST_IDENTIFIER_CHARS)]
+        raise refused(Received(call, response, body, sent_at), self._clock)

@@ -13,6 +13,7 @@ class Endpoint:
         method: GET or POST.
         path: Its path below `api_url`.
         permission: The API key's permission that it needs.
+        is_personal: True if calls are about single people, so that responses may name them.
         starts_export: True if a call must not be repeated while it may have started an export.
         waits_for_rate_limit: False if the caller slows down by itself, on a RateLimitError, or does without.
         max_tries: Tries that may fail.
@@ -24,6 +25,7 @@ class Endpoint:
     method: str
     path: str
     permission: str
+    is_personal: bool = False
     starts_export: bool = False
     waits_for_rate_limit: bool = True
     max_tries: int = 8
@@ -46,6 +48,7 @@ IDS = Endpoint(
     "POST",
     "/users/export/ids",
     "users.export.ids",
+    is_personal=True,
     waits_for_rate_limit=False,
     read_seconds=300,
     max_bytes=64 * 2**20,  # 50 users of 1.3 MB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ from tap_braze_export.http.session import OversizedBodyError
 from tap_braze_export.schema.storable_text import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from tap_braze_export.braze.endpoints import Endpoint
     from tap_braze_export.clock import Clock
@@ -44,31 +45,43 @@ _TO_CONNECT = "check api_url, and that the firewall and the proxy settings of th
 _RUNNING_WORDS = ("progress", "already", "running")
 
 
-class Received(NamedTuple):
-    """A response, its body or the beginning of it, and when its request was sent in epoch seconds."""
+@dataclass(frozen=True)
+class Call:
+    """A call to an endpoint.
 
+    Attributes:
+        endpoint: The endpoint.
+        what: The subject of the call, for messages.
+        secrets: Texts that no message may hold.
+    """
+
+    endpoint: Endpoint
+    what: str
+    secrets: Sequence[str] = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} ({self.what})"
+
+
+class Received(NamedTuple):
+    """A response to a call, its body or the beginning of it, and when the call was sent in epoch seconds."""
+
+    call: Call
     response: requests.Response
     body: bytes
     sent_at: float
 
+    def __str__(self) -> str:
+        return f"{self.call.endpoint} responded {self.response.status_code}"
 
-def refused(
-    endpoint: Endpoint, what: str, received: Received, *, secrets: Iterable[str], personal: bool, clock: Clock
-) -> Exception:
-    """The error to raise for a response that came just now and is no success.
 
-    Args:
-        endpoint: The endpoint.
-        what: The subject of the call, for messages.
-        received: The response.
-        secrets: Texts that no message may hold.
-        personal: True if the request was about single people.
-        clock: Time.
-    """
-    response, body, sent_at = received
+def refused(received: Received, clock: Clock) -> Exception:
+    """The error to raise for a response that came just now and is no success."""
+    call, response, _, sent_at = received
+    endpoint, what = call.endpoint, call.what
     status = response.status_code
-    message = _message(body, secrets, personal=personal)
-    refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
+    message = _message(received)
+    refusal = f"{call} was refused with {status}{f' ({message})' if message else ''}"
     advice = f"; {endpoint.advice}" if endpoint.advice else ""
     error: Exception = BrazeError(f"{refusal}{advice}", status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -83,7 +96,7 @@ def refused(
         error = (
             RetryableError("rate limit", until)
             if endpoint.waits_for_rate_limit
-            else RateLimitError(f"{endpoint} ({what}) failed: rate limit", until)
+            else RateLimitError(f"{call} failed: rate limit", until)
         )
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         problem = f"Braze responded {status}"
@@ -100,24 +113,24 @@ def refused(
     return error
 
 
-def failed(endpoint: Endpoint, what: str, error: OSError, sent_at: float) -> Exception:
+def failed(call: Call, error: OSError, sent_at: float) -> Exception:
     """The error to raise when no response came; without the exception's text, which holds the URL."""
     name = type(error).__name__
     if isinstance(error, ValueError):
-        return BrazeError(f"{endpoint} cannot be sent ({name}): {_improper_address()}")
+        return BrazeError(f"{call.endpoint} cannot be sent ({name}): {_improper_address()}")
     if problem := certificate_problem(error, "the host of api_url", OVER_REQUESTS):
-        return BrazeError(f"{endpoint} ({what}) cannot be sent: {problem}")
-    if isinstance(error, OversizedBodyError) and not endpoint.starts_export:
-        return BrazeError(f"{endpoint} ({what}) gave a response that is refused, {error}: check api_url and any proxy")
+        return BrazeError(f"{call} cannot be sent: {problem}")
+    if isinstance(error, OversizedBodyError) and not call.endpoint.starts_export:
+        return BrazeError(f"{call} gave a response that is refused, {error}: check api_url and any proxy")
     if _never_sent(error):
         problem = f"no connection to the host of api_url{_host(error)} ({_reason(error) or name})"
         return RetryableError(problem, advice=_TO_CONNECT)
-    if endpoint.starts_export:
-        return _lost(what, name, sent_at)
+    if call.endpoint.starts_export:
+        return _lost(call.what, name, sent_at)
     return RetryableError(f"no response came ({name})")
 
 
-def json_content(endpoint: Endpoint, received: Received) -> dict[str, Any]:
+def json_content(received: Received) -> dict[str, Any]:
     """The JSON object of a response that was no refusal.
 
     Raises:
@@ -126,20 +139,13 @@ def json_content(endpoint: Endpoint, received: Received) -> dict[str, Any]:
     content = decoded(received.body)
     if content is None:
         raise BrazeError(
-            f"{endpoint} responded {received.response.status_code} without a JSON object: is api_url the REST endpoint"
-            " of your instance (https://rest.….braze.com or .eu)?"
+            f"{received} without a JSON object: is api_url the REST endpoint of your instance"
+            " (https://rest.….braze.com or .eu)?"
         )
     return content
 
 
-def success_content(
-    endpoint: Endpoint,
-    received: Received,
-    *,
-    secrets: Iterable[str],
-    member: str = "message",
-    kind: type[object] = str,
-) -> dict[str, Any]:
+def success_content(received: Received, member: str = "message", kind: type[object] = str) -> dict[str, Any]:
     """The content of a response that is Braze's own success, and no login page as JSON, or an error with status 200.
 
     It has a `member` of a documented type, by which a list is told from any other JSON also without `message`.
@@ -147,16 +153,16 @@ def success_content(
     Raises:
         BrazeError: It is not.
     """
-    content = json_content(endpoint, received)
+    content = json_content(received)
     message = content.get("message", _SUCCESS if kind is list else None)
     if isinstance(message, str) and message.strip().lower() == _SUCCESS and isinstance(content.get(member), kind):
         return content
-    text = foreign_text(message, secrets) if isinstance(message, str) else ""
+    text = foreign_text(message, received.call.secrets) if isinstance(message, str) else ""
     said = f" ({text})" if text else ""
     raise BrazeError(
-        f"{endpoint} responded {received.response.status_code} with JSON that is not Braze's{said}, as it lacks success"
-        f" or `{member}`: is api_url the REST endpoint of your instance (https://rest.….braze.com or .eu), and does no"
-        " proxy or login page respond in its place?"
+        f"{received} with JSON that is not Braze's{said}, as it lacks success or `{member}`: is api_url the REST"
+        " endpoint of your instance (https://rest.….braze.com or .eu), and does no proxy or login page respond in its"
+        " place?"
     )
 
 
@@ -167,7 +173,7 @@ class _IdsBody(msgspec.Struct):
     errors: Any = None
 
 
-def read_ids_body(received: Received, *, secrets: Iterable[str]) -> tuple[list[bytes], list[Any]]:
+def read_ids_body(received: Received) -> tuple[list[bytes], list[Any]]:
     """Return the raw JSON of each user of an ids response, and the identifiers that matched nobody.
 
     Raises:
@@ -186,7 +192,7 @@ def read_ids_body(received: Received, *, secrets: Iterable[str]) -> tuple[list[b
         problem = problem or f"with unreadable JSON ({len(received.body)} bytes)"
     if not problem:
         return users, listed
-    message = _message(received.body, secrets, personal=True)
+    message = _message(received)
     raise RetryableError(
         f"Braze responded {received.response.status_code} {problem}{f' ({message})' if message else ''}",
         advice="run again later; if that happens again, check that api_url is the REST endpoint of your instance and"
@@ -288,13 +294,14 @@ def _improper_address() -> str:
     )
 
 
-def _message(body: bytes, secrets: Iterable[str], *, personal: bool) -> str:
+def _message(received: Received) -> str:
     """Braze's own words, each text once; without those that may hold the key or personal data."""
-    content = decoded(body) or {}
+    content, call = decoded(received.body) or {}, received.call
     message = next((content[name] for name in ("message", "error") if isinstance(content.get(name), str)), "")
-    secrets = [*secrets]
     texts = [message, *_texts_of_errors(content.get("errors"))]
-    shown = [foreign_text(text, secrets) for text in texts if not (personal and _may_be_personal(text))]
+    shown = [
+        foreign_text(text, call.secrets) for text in texts if not (call.endpoint.is_personal and _may_be_personal(text))
+    ]
     return "; ".join(dict.fromkeys(filter(None, shown)))
 
 
