@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import struct
 from collections import Counter, deque
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
     from tap_braze_export.errors import ExportError
     from tap_braze_export.files.spool import Spool
     from tap_braze_export.resync.calls import Answer
-    from tap_braze_export.resync.identifiers import Identifier
     from tap_braze_export.resync.requests import Request
     from tap_braze_export.schema.selection import RequestedFields
     from tap_braze_export.settings import Settings
@@ -54,50 +50,11 @@ _DIGEST_AND_END = struct.Struct("<8sQ")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Group:
-    """The answers to consecutive requests, emitted together and covered by one STATE.
-
-    All its rows carry the time of its first response: one value, so that a user's rows agree, and the earliest one,
-    so that no row claims to be newer than it is.
-
-    Attributes:
-        first: Position of its first request in the resync, from 0.
-        began: Seconds of the monotonic clock at its beginning.
-        requests: How many of its requests have a response.
-        size: Bytes of all users in them.
-        at: Epoch seconds of the first response.
-        users: The users that no group had before, as JSON.
-        digests: Of the `braze_id` of each of them.
-        refused: The identifiers that Braze refused, and `refusal` its error.
-        is_settled: True once it is emitted, or given up.
-    """
-
-    first: int
-    began: float
-    requests: int = 0
-    size: int = 0
-    at: float = math.inf
-    users: list[bytes] = field(default_factory=list, repr=False)
-    digests: list[bytes] = field(default_factory=list, repr=False)
-    invalid_user_ids: list[dict[str, str]] = field(default_factory=list, repr=False)
-    refused: list[Identifier] = field(default_factory=list, repr=False)
-    refusal: str = ""
-    is_settled: bool = False
-
-    @property
-    def end(self) -> int:
-        """Requests of the resync up to and with this group."""
-        return self.first + self.requests
-
-    def blocks(self) -> Iterator[Block]:
-        """The users, in the order of the identifiers."""
-        if self.users:
-            yield Block(1, self.users)
-
-
 class Resync(Deliveries):
-    """Requests the configured identifiers and delivers their users in groups.
+    """Requests the configured identifiers, and delivers the answers to consecutive requests in groups.
+
+    All rows of a group carry the time of its first response: one value, so that a user's rows agree, and the earliest
+    one, so that no row claims to be newer than it is.
 
     Args:
         fields: The selected fields.
@@ -134,16 +91,19 @@ class Resync(Deliveries):
         self._calls = IdsCalls(client, fields, clock=clock, requests_per_minute=settings.requests_per_minute)
         self._threads = threads or DaemonThreads(settings.concurrent_requests)
         self._answers: deque[Future[Answer]] = deque()
+        """Of the requests that were sent, in their order."""
         self._max_unconfirmed = 1  # the first request goes alone: its response tells the rate
+        self._requests_done = 0
+        self._group: list[Answer] = []
+        self._group_began = 0.0
+        self._deliveries: list[Delivery] = []
+        """The group as a delivery, once it can be emitted."""
         self._misses: Counter[str] = Counter()
         self._finished = False
         self._requests: Iterator[Request]
         self._refusals: Refusals
         self._emitted: _EmittedUsers
         self._export_id = ""
-        self._group: _Group
-        self._deliveries: list[Delivery] = []
-        """The group as a delivery, once it can be emitted."""
 
     @override
     def __enter__(self) -> Self:
@@ -152,8 +112,8 @@ class Resync(Deliveries):
         progress = self._begin(identifiers.fingerprint(self._settings.api_key.encode()))
         self._refusals = Refusals(progress.refused)
         self._emitted = _EmittedUsers(self._spool.folder(progress.export_id) / "profiles", progress.requests)
-        self._export_id = progress.export_id
-        self._group = _Group(progress.requests, self._clock.monotonic())
+        self._export_id, self._requests_done = progress.export_id, progress.requests
+        self._begin_group()
         self._requests = islice(plan_requests(identifiers), progress.requests, None)
         return self
 
@@ -166,11 +126,8 @@ class Resync(Deliveries):
     @override
     def poll(self) -> Sequence[Delivery]:
         """One group at a time, in the order of the identifiers; an error comes after what was sent before it."""
-        if self._group.is_settled:  # the STATE that covers it is written by now
-            self._group = _Group(self._group.end, self._clock.monotonic())
-            self._deliveries = []
-        if not (self.ended or self._deliveries) and self._fill(self._group):
-            self._deliveries = [self._delivery(self._group)]
+        if not (self.ended or self._deliveries) and self._fill():
+            self._deliveries, self._group = [self._delivery(self._group)], []
         return self._deliveries
 
     @override
@@ -219,54 +176,34 @@ class Resync(Deliveries):
         self._state["resync"] = [{"export_id": export_id, **source, "requests": 0, "refused": 0}]
         return ResyncProgress(export_id, 0)
 
-    def _delivery(self, group: _Group) -> Delivery:
-        return Delivery(
-            Export(IDS, "", self._export_id, group.at),
-            f"requests {group.first}-{group.end - 1}",
-            group.size,
-            group.blocks,
-            lambda *_: self._done(group),
-            partial(self._failed, group),
-            invalid_user_ids=group.invalid_user_ids,
-        )
+    def _begin_group(self) -> None:
+        self._group, self._group_began, self._deliveries = [], self._clock.monotonic(), []
 
-    def _done(self, group: _Group) -> None:
-        """Note that a group's rows are written."""
-        self._emitted.save(group.digests, group.end)
-        self._refusals.tell(group.refused, group.refusal)
-        (entry,) = self._state["resync"]
-        self._state["resync"] = [{**entry, "requests": group.end, "refused": self._refusals.count}]
-        group.is_settled = True
+    def _fill(self) -> bool:
+        """Take the answers that have come, and send more; True once the group is complete.
 
-    def _failed(self, group: _Group, error: ExportError) -> None:
-        """Note that a group cannot be emitted."""
-        self.failures.append(str(error))
-        group.is_settled = True
-
-    def _fill(self, group: _Group) -> bool:
-        """Add what has come, and send more; True once the group can be emitted. If nothing is left, the resync ends."""
+        If nothing is left, the resync ends.
+        """
         error = None
-        while group.requests < _GROUP_REQUESTS and self._answers and self._answers[0].done():
+        while len(self._group) < _GROUP_REQUESTS and self._answers and self._answers[0].done():
             if error := self._answers[0].exception():
                 break
-            self._add(group, self._answers.popleft().result())
+            self._group.append(self._answers.popleft().result())
+            self._max_unconfirmed = _MAX_UNCONFIRMED_REQUESTS
         if not error:
-            self._send(group)
-        is_last = bool(error) or not self._answers
-        if group.requests:
-            is_old = self._clock.monotonic() - group.began >= _GROUP_SECONDS
-            return is_last or is_old or group.requests == _GROUP_REQUESTS
-        if error and self._clock.stopped:
-            return False  # it may have failed because of that, and is asked for again
-        if error:
+            self._send()
+        if self._group:
+            is_old = self._clock.monotonic() - self._group_began >= _GROUP_SECONDS
+            return bool(error) or not self._answers or is_old or len(self._group) == _GROUP_REQUESTS
+        if error and not self._clock.stopped:  # else it may have failed because of that, and is asked for again
             raise error
-        if is_last:
+        if not self._answers:
             self._finish()
         return False
 
-    def _send(self, group: _Group) -> None:
-        """Have as many requests sent as are safe before the next STATE."""
-        while group.requests + len(self._answers) < self._max_unconfirmed:
+    def _send(self) -> None:
+        """Have as many requests sent as are safe before the next STATE, which is written before a new group begins."""
+        while len(self._group) + len(self._answers) < self._max_unconfirmed:
             try:
                 request = next(self._requests)
             except StopIteration:
@@ -277,22 +214,48 @@ class Resync(Deliveries):
                 return
             self._answers.append(self._threads.submit(self._calls.answer, request))
 
-    def _add(self, group: _Group, answer: Answer) -> None:
-        self._max_unconfirmed = _MAX_UNCONFIRMED_REQUESTS
-        group.requests += 1
-        group.at = min(group.at, answer.at)
-        group.refused += answer.refused
-        group.refusal = answer.refusal or group.refusal
-        for braze_id, line in answer.users:
-            group.size += len(line)
-            value = digest(braze_id)
-            if not braze_id or self._emitted.add(value):
-                group.users.append(line)
-                group.digests.append(value)
-        for miss in answer.misses:
-            self._misses[miss.kind] += 1
-            row = {"identifier_type": miss.kind, "identifier": miss.value, "alias_label": miss.alias_label}
-            group.invalid_user_ids.append(row)
+    def _delivery(self, answers: Sequence[Answer]) -> Delivery:
+        """The users of a group that no group had before, in the order of the identifiers."""
+        first, end = self._requests_done, self._requests_done + len(answers)
+        lines: list[bytes] = []
+        digests: list[bytes] = []
+        for user in (user for answer in answers for user in answer.users):
+            value = digest(user.braze_id)
+            if not user.braze_id or self._emitted.add(value):
+                lines.append(user.line)
+                digests.append(value)
+        refused = [identifier for answer in answers for identifier in answer.refused]
+        refusal = next((answer.refusal for answer in reversed(answers) if answer.refusal), "")
+        misses = [miss for answer in answers for miss in answer.misses]
+        self._misses.update(miss.kind for miss in misses)
+
+        def done(*_: int) -> None:
+            self._emitted.save(digests, end)
+            self._refusals.tell(refused, refusal)
+            (entry,) = self._state["resync"]
+            self._state["resync"] = [{**entry, "requests": end, "refused": self._refusals.count}]
+            settle()
+
+        def failed(error: ExportError) -> None:
+            self.failures.append(str(error))
+            settle()
+
+        def settle() -> None:
+            self._requests_done = end
+            self._begin_group()
+
+        return Delivery(
+            Export(IDS, "", self._export_id, min(answer.at for answer in answers)),
+            f"requests {first}-{end - 1}",
+            sum(len(user.line) for answer in answers for user in answer.users),
+            lambda: iter([Block(1, lines)] if lines else []),
+            done,
+            failed,
+            invalid_user_ids=[
+                {"identifier_type": miss.kind, "identifier": miss.value, "alias_label": miss.alias_label}
+                for miss in misses
+            ],
+        )
 
     def _finish(self) -> None:
         if refusals := str(self._refusals):
