@@ -81,7 +81,7 @@ def refused(received: Received, clock: Clock) -> Exception:
     endpoint, what = call.endpoint, call.what
     status = response.status_code
     message = _message(received)
-    refusal = f"{call} was refused with {status}{f' ({message})' if message else ''}"
+    refusal = f"{endpoint} ({what}) was refused with {status}{f' ({message})' if message else ''}"
     advice = f"; {endpoint.advice}" if endpoint.advice else ""
     error: Exception = BrazeError(f"{refusal}{advice}", status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:

@@ -14,8 +14,9 @@ import urllib3.exceptions
 from tap_braze_export.errors import ExportError, InterruptedExportError
 from tap_braze_export.files.disk import disk_full_error, free_bytes, private_file
 from tap_braze_export.files.spool import file_name
+from tap_braze_export.http.addresses import is_web_address
 from tap_braze_export.http.certificates import OVER_REQUESTS, certificate_problem
-from tap_braze_export.http.session import body_start, is_http_address
+from tap_braze_export.http.session import body_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class Download:
         deadline: float,
         free: Callable[[Path], int | None] = free_bytes,
     ) -> None:
-        if not is_http_address(url):
+        if not is_web_address(url):
             raise ExportError("Braze's download url is no http address: run again for a new export")
         self._url = url
         self._path = path

@@ -7,7 +7,6 @@ import io
 import time
 import zlib
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
@@ -80,16 +79,6 @@ class Session(requests.Session):
         if settings["verify"] is True and (bundle := trusted_by_environment(OVER_REQUESTS)):
             settings["verify"] = bundle[1]
         return settings
-
-
-def is_http_address(url: str) -> bool:
-    """True if text from outside is an address that a session can be asked for."""
-    try:
-        prepared = requests.Request("GET", url).prepare()
-        parts = urlsplit(prepared.url or "")
-        return urlsplit(url).scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
-    except (ValueError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
-        return False
 
 
 def read_body(response: requests.Response, *, max_bytes: int, max_seconds: float, clock: Clock) -> bytes:
