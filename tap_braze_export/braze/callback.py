@@ -82,7 +82,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
     def _chunks(self) -> bytes:
         body = bytearray()
         left = _MAX_CHUNK_LINES_BYTES
-        while size := self._chunk_size(line := self.rfile.readline(left)):
+        while size := _chunk_size(line := self.rfile.readline(left)):
             left -= len(line)
             if len(body) + size > _MAX_BODY_BYTES:
                 raise _UnreadableBodyError
@@ -93,13 +93,6 @@ class _Request(http.server.BaseHTTPRequestHandler):
         while left > 0 and (line := self.rfile.readline(left)).strip():  # trailers
             left -= len(line)
         return bytes(body)
-
-    @staticmethod
-    def _chunk_size(line: bytes) -> int:
-        digits = line.partition(b";")[0].strip()
-        if not (line.endswith(b"\n") and _CHUNK_SIZE.fullmatch(digits)):
-            raise _UnreadableBodyError
-        return int(digits, 16)
 
     @override
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
@@ -116,6 +109,13 @@ class _Request(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
         self.end_headers()
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not (line.endswith(b"\n") and _CHUNK_SIZE.fullmatch(digits)):
+        raise _UnreadableBodyError
+    return int(digits, 16)
 
 
 class _Server(http.server.ThreadingHTTPServer):

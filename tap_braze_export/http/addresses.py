@@ -51,8 +51,9 @@ def is_web_address(text: str) -> bool:
     try:
         url = urlsplit(text)
         host = url.hostname or ""
-        _host(f"[{host}]" if ":" in host else host)
+        _host(f"[{host}]" if "[" in url.netloc else host)
         has_scheme_and_port = url.scheme in DEFAULT_PORTS and url.port != 0
+        has_scheme_and_port &= url.netloc.partition("]")[2][:1] in {"", ":"}  # urlsplit passes over what else is there
     except (ValueError, ConfigError):
         return False
     return has_scheme_and_port and " " not in text and text.isprintable()

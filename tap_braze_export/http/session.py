@@ -38,7 +38,7 @@ class Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
-        self.auth = _unchanged  # without one, requests looks into .netrc
+        self.auth = lambda request: request  # without one, requests looks into .netrc
         self.headers["Accept-Encoding"] = "gzip, identity"  # what `read_body` decodes within its limit
         for scheme in ("https://", "http://"):
             self.mount(scheme, _Adapter(pool_maxsize=_MAX_CONNECTIONS))
@@ -141,10 +141,6 @@ def _decoded(response: requests.Response, max_bytes: int) -> Iterator[bytes]:
         raise requests.exceptions.ContentDecodingError("the body is no gzip stream") from None
     if was_fed and inflater and not inflater.eof:
         raise requests.exceptions.ContentDecodingError("the gzip stream is truncated")
-
-
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 class _Reader(io.BufferedReader):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tap_braze_export.clock import Clock
-    from tap_braze_export.resync.lists import Cells, List
+    from tap_braze_export.resync.lists import Cells, IdentifierList
     from tap_braze_export.settings import Settings
 
 _DIGEST_BYTES = 8
@@ -67,7 +67,7 @@ class Identifiers:
         self._clock = clock
 
     @cached_property
-    def _lists(self) -> list[List]:
+    def _lists(self) -> list[IdentifierList]:
         if not (url := self._settings.identifiers_url):
             return []
         return lists_at(url, self._settings.storage_options(url), clock=self._clock)
@@ -117,7 +117,7 @@ class Identifiers:
                 yield setting, row, given if isinstance(given, dict) else {kind: given}
 
 
-def _rows(lists: Iterable[List]) -> Iterator[tuple[str, int, Cells]]:
+def _rows(lists: Iterable[IdentifierList]) -> Iterator[tuple[str, int, Cells]]:
     for given in lists:
         for row, cells in given.rows():
             yield given.setting, row, cells and {name: without_placeholder(cell) for name, cell in cells.items()}

@@ -50,7 +50,7 @@ _EXCELS_DELIMITER = re.compile(r'"?sep=([^\w"\r\n])"?[;,\t]*', re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def lists_at(url: str, options: Mapping[str, Any], *, clock: Clock) -> list[List]:
+def lists_at(url: str, options: Mapping[str, Any], *, clock: Clock) -> list[IdentifierList]:
     """The lists that an address names: one file, those of a folder or those that match a pattern, in order of name.
 
     Args:
@@ -85,7 +85,7 @@ def lists_at(url: str, options: Mapping[str, Any], *, clock: Clock) -> list[List
     found = storage.retrying("listed", kind)
     is_pattern = not found and any(sign in root for sign in "*?[")
     if found != "directory" and not is_pattern:
-        return [List(storage, root, address)]
+        return [IdentifierList(storage, root, address)]
     folder = root.partition("*")[0].rpartition("/")[0] if is_pattern else root
     find = storage.files.glob if is_pattern else storage.files.find
     paths = [
@@ -100,10 +100,10 @@ def lists_at(url: str, options: Mapping[str, Any], *, clock: Clock) -> list[List
         raise ConfigError(f"{address} names no file: check the path, and that something was unloaded there")
     if len(shown) > _MAX_FILES:
         raise ConfigError(f"{address} names more than {_MAX_FILES:,} files: name a folder of identifiers only")
-    return [List(storage, names[name], f"{address}: {name}", name) for name in shown]
+    return [IdentifierList(storage, names[name], f"{address}: {name}", name) for name in shown]
 
 
-class List:
+class IdentifierList:
     """A file of identifiers, of any length.
 
     Args:
