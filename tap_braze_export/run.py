@@ -13,7 +13,7 @@ from tap_braze_export.errors import ExportError, TapError
 from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.parts import Parts
-from tap_braze_export.report.facts import RunFacts
+from tap_braze_export.report.facts import BEGUN, READY, RunFacts
 from tap_braze_export.report.page import Ending
 from tap_braze_export.report.page_file import write_run
 from tap_braze_export.report.progress import Progress
@@ -138,7 +138,7 @@ class Run:
     def _emit_deliveries(self) -> Iterator[Record]:
         while not all(stream.limit_reached for stream in self._streams.values()):
             if deliveries := self._deliveries.poll():
-                self._facts.ready(delivery.export for delivery in deliveries)
+                self._facts.reached(READY, (delivery.export for delivery in deliveries))
                 if record := self._emit_next(deliveries):
                     yield record
             elif self._deliveries.ended:
@@ -151,7 +151,7 @@ class Run:
         self._write_schemas()
         started, waited = self._clock.monotonic(), self._writer.waited
         delivery, blocks = self._read_ahead.next(deliveries)
-        self._facts.begun(delivery.export)
+        self._facts.reached(BEGUN, [delivery.export])
         row: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
         rejected = RejectedLines(self._spool.rejected(delivery.export.export_id), delivery.name)

@@ -24,6 +24,7 @@ from tap_braze_export.exports.phases import Phase, Record, step_between
 from tap_braze_export.exports.pollers import late_poller, poller_of
 from tap_braze_export.exports.request import ExportRequest
 from tap_braze_export.exports.resume import known_export, late_export
+from tap_braze_export.report.facts import ASSUMED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -273,7 +274,7 @@ class ExportJob:
             self._move(Phase.ENDED)
         else:
             if not poller.proven:
-                shared.progress.facts.assumed_complete(bookmark.export)
+                shared.progress.facts.reached(ASSUMED, [bookmark.export])
             has_files = poller.has_found_files
             is_known = note_end(bookmark, proven=poller.proven, has_files=has_files, max_rejected_lines=most_rejected)
             self._move(Phase.ENDED if is_known else Phase.EMPTY)

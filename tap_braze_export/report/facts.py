@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tap_braze_export.report.samples import Samples, peak_memory
 from tap_braze_export.schema.user_object import INVALID_USER_IDS
@@ -19,25 +18,15 @@ COUNTS = ("files", "lines", "users", "duplicates", "unchanged", "rejected")
 _MOST_REJECTED_FILES = 50
 
 
-@dataclass
-class ExportTimes:
-    """When the steps of one export happened, in epoch seconds; None for a step that this run did not see.
+REQUESTED, READY, BEGUN, DONE, ASSUMED = "requested", "ready", "reading began", "done", "assumed complete"
+"""The steps of an export: something can be read, is read, all is emitted; only a quiet bucket says that it is all."""
 
-    Attributes:
-        name: Of its source.
-        requested_at: When Braze was asked for it.
-        ready_at: When its first file could be read.
-        read_at: When the run began to read it.
-        done_at: When the last of the files was emitted.
-        assumed_at: When only the quiet of its bucket said that there is no other file.
-    """
+
+class Timeline(NamedTuple):
+    """The name of an export's source, and by step the epoch seconds at which this run saw it."""
 
     name: str
-    requested_at: float
-    ready_at: float | None = None
-    read_at: float | None = None
-    done_at: float | None = None
-    assumed_at: float | None = None
+    moments: dict[str, float]
 
 
 class RunFacts:
@@ -56,7 +45,7 @@ class RunFacts:
         counts: The counts of each source, in the order of their first files. `missed` of them, if a full export was
             compared: changed users that the incremental one just before did not have.
         named: Changed users that those incremental exports had.
-        times: The exports by id.
+        timelines: The exports by id.
         rows: Rows emitted, by stream.
         rescued: Rows of them with rescued members, by stream; 0 may be left out.
         rescued_members: The same by stream and member, which is empty for all whose names are not shown.
@@ -74,7 +63,7 @@ class RunFacts:
         self.seconds = self.seconds_reading = self.seconds_blocked = self.seconds_quiet = 0.0
         self.counts: dict[str, Counter[str]] = {}
         self.named = 0
-        self.times: dict[str, ExportTimes] = {}
+        self.timelines: dict[str, Timeline] = {}
         self.rows: Mapping[str, int] = {}
         self.rescued: Counter[str] = Counter()
         self.rescued_members: Counter[tuple[str, str]] = Counter()
@@ -85,22 +74,15 @@ class RunFacts:
         self._retries_before = clock.retries
         self._users = 0
 
-    def requested(self, exports: Iterable[Export]) -> None:
-        """Note exports that run in Braze, as often as somebody looks."""
+    def reached(self, step: str, exports: Iterable[Export]) -> None:
+        """Note that exports have reached a step, perhaps long ago; files may come after they are `DONE`."""
+        moment = self._moment
         for export in exports:
-            self._times(export)
-        self.emitted(0)
-
-    def ready(self, exports: Iterable[Export]) -> None:
-        """Note of which exports something can be read now."""
-        for export in exports:
-            times = self._times(export)
-            times.ready_at = times.ready_at or self._moment
-
-    def begun(self, export: Export) -> None:
-        """Note that the run begins to read a delivery of it."""
-        times = self._times(export)
-        times.read_at = times.read_at or self._moment
+            if export.export_id not in self.timelines:
+                requested_at = moment - self._clock.age(export.requested_at)
+                self.timelines[export.export_id] = Timeline(_name(export), {REQUESTED: requested_at})
+            moments = self.timelines[export.export_id].moments
+            moments[step] = moment if step == DONE else moments.get(step, moment)
         self.emitted(0)
 
     def emitted(self, users: int) -> None:
@@ -145,11 +127,7 @@ class RunFacts:
         self.misses += misses
         self.seconds_reading += max(0.0, seconds - blocked)
         self.seconds_blocked += blocked
-        self._times(export).done_at = self._moment
-
-    def assumed_complete(self, export: Export) -> None:
-        """Note that the quiet of its bucket is all that says that an export has come to its end."""
-        self._times(export).assumed_at = self._moment
+        self.reached(DONE, [export])
 
     def finish(self, rows: Mapping[str, int]) -> None:
         """Note the end of the run."""
@@ -188,12 +166,6 @@ class RunFacts:
     def _moment(self) -> float:
         """The time of day, reckoned from the begin of the run, so that differences of such moments are durations."""
         return self.started_at + (self._clock.monotonic() - self._began)
-
-    def _times(self, export: Export) -> ExportTimes:
-        if export.export_id not in self.times:
-            requested_at = self._moment - self._clock.age(export.requested_at)
-            self.times[export.export_id] = ExportTimes(_name(export), requested_at)
-        return self.times[export.export_id]
 
 
 def _name(export: Export) -> str:

@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tap_braze_export.clock import timestamp
 from tap_braze_export.errors import one_line
 from tap_braze_export.report import charts
-from tap_braze_export.report.facts import COUNTS, list_of_misses, notes
+from tap_braze_export.report.facts import ASSUMED, BEGUN, COUNTS, DONE, READY, REQUESTED, list_of_misses, notes
 from tap_braze_export.report.history import PastRun, as_json
 from tap_braze_export.report.units import duration, megabytes
 from tap_braze_export.schema.user_object import INVALID_USER_IDS
@@ -20,57 +21,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tap_braze_export.report.charts import Bar, Chart
-    from tap_braze_export.report.facts import ExportTimes, RunFacts
+    from tap_braze_export.report.facts import RunFacts, Timeline
 
-DONE, FAILED, STOPPED = "done", "failed", "stopped"
-_CHECK_OUTCOMES = {DONE: "no check fails", FAILED: "a check fails", STOPPED: "stopped"}
+_CHECK_OUTCOMES = {"done": "no check fails", "failed": "a check fails", "stopped": "stopped"}
 _MOST_SOURCES, _MOST_TIMELINES = 200, 5
 _MOST_MEMBERS = 30
 _MOST_NAME_CHARS = 200
 _TEMPLATE = "page.html.j2"
 _WAITING, _QUEUED, _READING, _BLOCKED, _SETTLING = "waiting", "queued", "reading", "blocked", "settling"
+_KINDS = {REQUESTED: _WAITING, READY: _QUEUED, BEGUN: _READING, DONE: _READING, ASSUMED: _SETTLING}
+"""The kind of each step; it is that of the time after it, too, but for `DONE`."""
 _IN_QUIET = "waiting for more files in a quiet bucket (settle_minutes)"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run, or a checklist, came to its end.
+    """How a run or a checklist ended: `done`, `failed` or `stopped`; with its ERROR line, empty without one."""
 
-    Attributes:
-        outcome: `done`, `failed` or `stopped`.
-        error: Its ERROR line; empty without one.
-    """
-
-    outcome: str = DONE
+    outcome: str = "done"
     error: str = ""
 
     @property
     def is_done(self) -> bool:
         """True if all was done that should be."""
-        return self.outcome == DONE
+        return self.outcome == "done"
 
     @classmethod
     def of(cls, problem: BaseException, describe: Callable[[Exception], str]) -> Self:
-        """The end that an exception has brought.
-
-        Args:
-            problem: The exception; a signal, and a loader that reads no more, only stop the run.
-            describe: Makes the ERROR line.
-        """
+        """The end that an exception has brought: a signal, and a loader that reads no more, only stop the run."""
         if isinstance(problem, Exception) and not isinstance(problem, BrokenPipeError):
-            return cls(FAILED, describe(problem))
-        return cls(STOPPED)
+            return cls("failed", describe(problem))
+        return cls("stopped")
 
 
-class _Timeline(NamedTuple):
-    """The steps of one export: as parts of a bar, and each as its kind, its name and its moment."""
+class _DrawnTimeline(NamedTuple):
+    """An export: parts of its bar, and the kind, name and moment of each step."""
 
     id: str
     parts: Sequence[Bar]
     steps: Sequence[tuple[str, str, str]]
 
 
-class _ChartView(NamedTuple):
+class _DrawnChart(NamedTuple):
     title: str
     kind: str
     note: str
@@ -117,7 +109,7 @@ def render_run(ending: Ending, facts: RunFacts, *, resync: bool, earlier: Sequen
         shares=charts.shares((kind, value) for kind, _, value in time_parts),
         timelines={name: timelines[name][:_MOST_TIMELINES] for name in [*timelines][:_MOST_SOURCES]},
         span=span,
-        quiet_note=f", then {_IN_QUIET}" if any(times.assumed_at for times in facts.times.values()) else "",
+        quiet_note=f", then {_IN_QUIET}" if any(ASSUMED in each.moments for each in facts.timelines.values()) else "",
         charts=[*_charts(facts)],
         notes=_notes(ending, facts),
         members=_members(facts),
@@ -182,52 +174,46 @@ def _time_parts(facts: RunFacts) -> Iterable[tuple[str, str, float]]:
 
 def _span(facts: RunFacts) -> tuple[float, float]:
     """The time that the bars show: from the first request, but at most twice the time of the run."""
-    first = min([facts.started_at, *(times.requested_at for times in facts.times.values())])
+    first = min([facts.started_at, *(each.moments[REQUESTED] for each in facts.timelines.values())])
     return max(first, facts.started_at - facts.seconds), facts.started_at + facts.seconds
 
 
-def _timelines(facts: RunFacts, start: float, end: float) -> dict[str, list[_Timeline]]:
+def _timelines(facts: RunFacts, start: float, end: float) -> dict[str, list[_DrawnTimeline]]:
     """The timelines by source, on a scale from `start` to `end`."""
-    timelines: dict[str, list[_Timeline]] = {name: [] for name in facts.counts}
-    for export_id, times in facts.times.items():
-        parts = charts.bars(_parts(times, end), start=start, end=end)
-        timelines.setdefault(times.name, []).append(_Timeline(export_id, parts, [*_steps(times)]))
-    return timelines
+    drawn: dict[str, list[_DrawnTimeline]] = {name: [] for name in facts.counts}
+    for export_id, timeline in facts.timelines.items():
+        parts = charts.bars(_parts(timeline, end), start=start, end=end)
+        drawn.setdefault(timeline.name, []).append(_DrawnTimeline(export_id, parts, [*_steps(timeline)]))
+    return drawn
 
 
-def _parts(times: ExportTimes, end: float) -> Iterable[tuple[str, float, float]]:
-    """The parts of an export's time: until its first file, until it was read, until it was done, until it was over."""
-    yield _WAITING, times.requested_at, times.ready_at or end
-    if times.ready_at is not None:
-        yield _QUEUED, times.ready_at, times.read_at or end
-    if times.read_at is not None:
-        yield _READING, times.read_at, times.done_at or end
-    if times.done_at is not None:
-        yield _SETTLING, times.done_at, times.assumed_at or times.done_at
+def _parts(timeline: Timeline, end: float) -> Iterable[tuple[str, float, float]]:
+    """The parts of an export's time, each from one step to the next; what was not done lasts until the end."""
+    steps = [step for step in _KINDS if step in timeline.moments]
+    for step, following in zip_longest(steps, steps[1:]):
+        kind = _SETTLING if step == DONE else _KINDS[step]
+        if following or step not in (DONE, ASSUMED):
+            yield kind, timeline.moments[step], timeline.moments.get(following, end)
 
 
-def _steps(times: ExportTimes) -> Iterable[tuple[str, str, str]]:
-    yield _WAITING, "requested", _moment(times.requested_at)
-    for kind, step, moment in (
-        (_QUEUED, "ready", times.ready_at),
-        (_READING, "reading began", times.read_at),
-        (_READING, "done", times.done_at),
-        (_SETTLING, "assumed complete", times.assumed_at),
-    ):
-        if moment is not None:
-            yield kind, step, f"after {duration(max(0.0, moment - times.requested_at))}"
-        elif kind != _SETTLING:
-            yield kind, step, "not in this run"
+def _steps(timeline: Timeline) -> Iterable[tuple[str, str, str]]:
+    requested = timeline.moments[REQUESTED]
+    yield _WAITING, REQUESTED, _moment(requested)
+    for step in (READY, BEGUN, DONE, ASSUMED):
+        if (moment := timeline.moments.get(step)) is not None:
+            yield _KINDS[step], step, f"after {duration(max(0.0, moment - requested))}"
+        elif step != ASSUMED:
+            yield _KINDS[step], step, "not in this run"
             return
 
 
-def _charts(facts: RunFacts) -> Iterable[_ChartView]:
+def _charts(facts: RunFacts) -> Iterable[_DrawnChart]:
     if speed := charts.speed(facts.samples.taken):
         note = f"Users a second of the whole run, averaged, waits included: at most {speed.highest:,.0f}"
-        yield _ChartView("Speed", _READING, note, f"{speed.top:,.0f}", speed)
+        yield _DrawnChart("Speed", _READING, note, f"{speed.top:,.0f}", speed)
     if memory := charts.memory(facts.samples.taken):
         note = f"Memory of the tap's own process, at most {megabytes(memory.highest)} MB"
-        yield _ChartView("Memory", "memory", note, f"{megabytes(memory.top)} MB", memory)
+        yield _DrawnChart("Memory", "memory", note, f"{megabytes(memory.top)} MB", memory)
 
 
 def _notes(ending: Ending, facts: RunFacts) -> Sequence[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from tap_braze_export.report.facts import REQUESTED
 from tap_braze_export.report.units import duration, megabytes
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Progress:
         """Note the exports that run."""
         self._exports = [*exports]
         self._files_left = sum(each.files_left for each in self._exports)
-        self.facts.requested(each.export for each in self._exports)
+        self.facts.reached(REQUESTED, (each.export for each in self._exports))
 
     @contextmanager
     def waiting(self, since: float, not_started: Sequence[str] = ()) -> Iterator[None]:

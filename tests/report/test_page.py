@@ -8,7 +8,7 @@ import pytest
 
 from tap_braze_export.clock import Interruption
 from tap_braze_export.errors import TapError
-from tap_braze_export.report.facts import RunFacts
+from tap_braze_export.report.facts import BEGUN, READY, REQUESTED, RunFacts
 from tap_braze_export.report.history import PastRun
 from tap_braze_export.report.page import Ending, render_checks, render_run
 from tests.support.fakes import FakeClock
@@ -32,11 +32,11 @@ def facts(of: Export | None = None, clock: FakeClock | None = None) -> RunFacts:
     found = RunFacts(clock, compares=True)
     clock.sleep(2)
     for _ in range(60):
-        found.requested([of])
+        found.reached(REQUESTED, [of])
         clock.sleep(1)
-    found.ready([of])
+    found.reached(READY, [of])
     clock.sleep(10)
-    found.begun(of)
+    found.reached(BEGUN, [of])
     for _ in range(20):
         clock.sleep(1)
         found.emitted(100)
@@ -151,7 +151,7 @@ def test_a_page_stays_small() -> None:
     found = facts()
     for number in range(1000):
         found.rejected(f"{number}-{'x' * 5000}", 20, [*range(10)])
-        found.ready([export(f"export-{number}", f"segment-{number % 500}")])
+        found.reached(READY, [export(f"export-{number}", f"segment-{number % 500}")])
     found.rescued_members.update({("users", f"m{number}"): number for number in range(1, 101)})
     page = Page(render_run(Ending(), found, resync=False))
     assert len(page.html) < 500_000
