@@ -32,7 +32,7 @@ from tap_braze_export.sandbox.users import Population
 from tap_braze_export.schema.selection import Selection
 from tap_braze_export.schema.user_object import TABLES
 from tap_braze_export.workers.file_reader import read_blocks
-from tap_braze_export.workers.memory import keep_freed_memory
+from tap_braze_export.workers.worker import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

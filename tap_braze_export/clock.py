@@ -53,11 +53,7 @@ class Signals:
         signal.signal(signal.SIGALRM, self._break_off)
 
     def check(self) -> None:
-        """End the run if it was told to.
-
-        Raises:
-            Interruption: If a signal was received.
-        """
+        """Raise `Interruption` if the run was told to end."""
         if self.received:
             raise Interruption
 
@@ -89,12 +85,6 @@ class Clock:
 
     Durations go by the monotonic clock. The time of day is for what is written down or crosses runs: somebody may set
     it at any moment.
-
-    Args:
-        signals: The signals that the run has received.
-
-    Attributes:
-        retries: Calls and transfers that were done once more after a failure.
     """
 
     def __init__(self, signals: Signals | None = None) -> None:
@@ -142,15 +132,7 @@ class Clock:
 
 
 class PollTimer:
-    """Says when to poll next: at intervals that grow to a minute.
-
-    Args:
-        clock: Time.
-        first_interval: Seconds.
-
-    Attributes:
-        next: Seconds of the monotonic clock at which to poll next.
-    """
+    """Says when to poll `next`, in seconds of the monotonic clock: at intervals that grow to a minute."""
 
     def __init__(self, clock: Clock, first_interval: float) -> None:
         self._clock = clock

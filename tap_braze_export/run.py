@@ -24,7 +24,7 @@ from tap_braze_export.rows.rescued_members import add
 from tap_braze_export.schema.user_object import INVALID_USER_IDS, SEGMENT_MEMBERS
 from tap_braze_export.singer.command import describe
 from tap_braze_export.singer.state_messages import StateMessages
-from tap_braze_export.workers.memory import keep_freed_memory
+from tap_braze_export.workers.worker import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

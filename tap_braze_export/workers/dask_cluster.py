@@ -41,11 +41,10 @@ def errors_in(config: Mapping[str, Any]) -> list[str]:
     """Say what a configuration with `dask_scheduler` lacks, or what does not go with it, in one line each."""
     if not config.get("dask_scheduler"):
         return []
-    errors = []
-    if not config.get("bucket_url"):
-        errors.append("dask_scheduler needs bucket_url: its workers read files out of the bucket")
-    if not config.get("batch_config"):
-        errors.append("dask_scheduler needs batch_config: its workers write batch files")
+    needed = {"bucket_url": "read files out of the bucket", "batch_config": "write batch files"}
+    errors = [
+        f"dask_scheduler needs {name}: its workers {work}" for name, work in needed.items() if not config.get(name)
+    ]
     if changing := [name for name in ("stream_maps", "flattening_enabled") if config.get(name)]:
         errors.append(f"dask_scheduler does not go with {' and '.join(changing)}: its workers write rows as they are")
     if not find_spec("distributed"):
@@ -101,9 +100,17 @@ class DaskCluster(Executor):
         Raises:
             TapError: If the connection to the scheduler is lost.
         """
+        from distributed import wait  # noqa: PLC0415
+
         tasks = {future: self._tasks[future] for future in futures if future in self._tasks}
         if seconds and not any(task.done() for task in tasks.values()):
-            self._wait([*tasks.values()], seconds)
+            try:
+                with self._client.as_current():
+                    wait([*tasks.values()], seconds, "FIRST_COMPLETED")
+            except TimeoutError:
+                self._warn_without_workers()
+            except CancelledError:
+                raise self._lost_connection() from None
         for future, task in tasks.items():
             if task.done():
                 del self._tasks[future]
@@ -120,17 +127,6 @@ class DaskCluster(Executor):
         with suppress(Exception):
             self._client.cancel([*self._tasks.values()])
             self._client.close(timeout=_CLOSE_SECONDS)
-
-    def _wait(self, tasks: list[Any], seconds: float) -> None:
-        from distributed import wait  # noqa: PLC0415
-
-        try:
-            with self._client.as_current():
-                wait(tasks, seconds, "FIRST_COMPLETED")
-        except TimeoutError:
-            self._warn_without_workers()
-        except CancelledError:
-            raise self._lost_connection() from None
 
     def _result(self, task: Any) -> ReadResult:
         from distributed import KilledWorker  # noqa: PLC0415
@@ -249,11 +245,11 @@ def _version_check(needed: str) -> Callable[[], str]:
             found = version("tap-braze-export")
         except ImportError as error:
             found = f"none ({error})"
+        if found == needed:
+            return ""
         return (
-            ""
-            if found == needed
-            else f"the Dask workers need tap-braze-export {needed}, which runs here, and have {found}: install it "
-            "there, with the extras of the storage that they read and write"
+            f"the Dask workers need tap-braze-export {needed}, which runs here, and have {found}: install it there, "
+            "with the extras of the storage that they read and write"
         )
 
     return problem

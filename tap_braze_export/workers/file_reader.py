@@ -50,11 +50,7 @@ _FEWEST_BYTES_MORE = 32
 
 @dataclass
 class ReadBlock(BlockRows):
-    """Rows of one block of lines.
-
-    Attributes:
-        batch_files: The files that hold the rows of the other streams, by stream.
-    """
+    """Rows of one block of lines, those of some streams in batch files."""
 
     batch_files: Mapping[str, BatchFile] = field(default_factory=dict)
 
@@ -73,9 +69,7 @@ class ReadBlock(BlockRows):
 class FileRows(Mapping[str, Rows]):
     """The rows of a block that a process has left in a private file, read when they are asked for.
 
-    Attributes:
-        path: That file.
-        spans: Start, bytes and number of the rows of each stream in it.
+    For each stream there are the start, the bytes and the number of its rows.
     """
 
     path: Path

@@ -34,26 +34,20 @@ _SETTINGS_PREFIXES = ("TAP_", "TARGET_", "MELTANO_")
 
 
 def process_count(workers: int) -> int:
-    """Return the number of processes that read beside the run, which is one of the workers: no more than cores.
-
-    Args:
-        workers: The setting; 0 for a worker for each core, at most eight.
-    """
+    """The number of processes that read beside the run, which is one of `workers`: no more than cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(workers - 1, cores) if workers else min(cores, _MOST_AUTOMATIC) - 1
 
 
 def environment(*, for_cloud: bool) -> dict[str, str]:
-    """Return the environment of processes that read: they get what they need from the run, and no secret beside it.
+    """The environment of processes that read: no secret, unless it is `for_cloud`, whose libraries may look for one."""
 
-    Args:
-        for_cloud: True to keep what libraries of clouds may look for.
-    """
-    if for_cloud:
-        return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIXES)}
-    return {
-        name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
+    def is_kept(name: str) -> bool:
+        if for_cloud:
+            return not name.startswith(_SETTINGS_PREFIXES)
+        return name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+
+    return {name: value for name, value in os.environ.items() if is_kept(name)}
 
 
 class Processes(Executor):

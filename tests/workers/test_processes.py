@@ -80,7 +80,7 @@ def test_processes_get_no_setting_from_the_environment(
 def test_processes_start_quickly() -> None:
     """They import neither the SDK nor fsspec, which would take longer than thousands of users."""
     code = (
-        "import pickle, sys, tap_braze_export.workers.worker, tap_braze_export.workers.memory;"
+        "import pickle, sys, tap_braze_export.workers.worker;"
         "pickle.load(sys.stdin.buffer); print({'fsspec', 'requests', 'singer_sdk'} & {*sys.modules})"
     )
     reader = pickle.dumps(FileReader(selected()))  # all that each of them gets before its first file
