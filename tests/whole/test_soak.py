@@ -12,8 +12,8 @@ from tests.support.soak import grown, soak
 if TYPE_CHECKING:
     from pathlib import Path
 
-NIGHTS = 16
-"""Rejected lines are kept for seven days: after eight nights each one removes what another has left."""
+NIGHTS = 36
+"""Fingerprints are kept for fourteen days: after sixteen nights each one removes what another has left."""
 
 
 @pytest.mark.slow
