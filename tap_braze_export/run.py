@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tap_braze_export.clock import timestamp
 from tap_braze_export.deliveries import Role, audit_row
 from tap_braze_export.errors import ExportError, TapError
-from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.parts import Parts
 from tap_braze_export.report.facts import BEGUN, READY, RunFacts
@@ -154,7 +153,7 @@ class Run:
         self._facts.reached(BEGUN, [delivery.export])
         row: Record = audit_row(delivery, read_at=timestamp(self._clock.now()))
         rescued: Counter[str] = Counter()
-        rejected = RejectedLines(self._spool.rejected(delivery.export.export_id), delivery.name)
+        rejected = self._spool.rejected(delivery.export.export_id, delivery.name)
         try:
             for block in blocks:
                 rejected.keep(block.rejected)

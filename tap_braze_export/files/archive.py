@@ -36,12 +36,9 @@ _MAX_INNER_ZIP_RATIO = 32
 
 @dataclass(frozen=True)
 class Member:
-    """One file of JSON lines in a delivered object.
+    """One file of JSON lines in a delivered object, with its compressed bytes and, in a zip, its entry.
 
-    Attributes:
-        name: `<object name>!<index>-<member's name>` in a zip, `<object name>` for gzip. Never a path.
-        size: Compressed bytes.
-        entry: What the zip's directory says of it; checked, never trusted. None for a gzip stream.
+    Its name is `<object name>!<index>-<member's name>` in a zip, `<object name>` for gzip. Never a path.
     """
 
     name: str
@@ -82,14 +79,8 @@ def blocks(
 
     Blank lines are kept as `b""`, so that line numbers hold, but long runs of them are between blocks. The last block
     comes only after the whole member was checked. A member that is itself a gzip stream or a zip gives the lines
-    inside, member after member.
-
-    Args:
-        file: The object.
-        member: The member.
-        limit: Bytes.
-        spool_folder: Private folder where a zip inside an archive is kept for the time it is read, as its directory is
-            at its end; None for the system's folder of temporary files. A small one stays in memory.
+    inside, member after member. A zip inside, whose directory is at its end, is kept in the private `spool_folder`, or
+    that of temporary files, while it is read; a small one in memory.
 
     Raises:
         DamagedFileError: The member is truncated, its checksum is wrong, a line is longer than 64 MiB, or it holds

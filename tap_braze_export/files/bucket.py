@@ -166,10 +166,9 @@ class Bucket:
     def check(self) -> str | None:
         """Why the bucket cannot be listed; None if it can."""
         try:
-            self._storage.retrying("listed", self._check_listing)
+            return self._storage.retrying("listed", self._check_listing)
         except TapError as error:
             return str(error)
-        return None
 
     def find_misplaced(self) -> bool:
         """Look for folders of Braze with a slash too many, which are read from now on; true if there are new ones."""

@@ -38,11 +38,8 @@ def private_file(
 ) -> Iterator[BufferedWriter]:
     """A file that only its owner can read. A symbolic link is not followed.
 
-    Args:
-        path: Its path.
-        append: True to keep what is in it.
-        durable: True to have it on disk when the block ends, where the file system can do that.
-        is_whole: True if a part of it is of no use: where the disk is full it is removed, so that others can go on.
+    `durable` has it on disk when the block ends, where the file system can do that. If a part of it is of no use, it is
+    removed where the disk is full, so that others can go on.
 
     Raises:
         DiskFullError: The disk is full.

@@ -37,13 +37,8 @@ _log = logging.getLogger(__name__)
 class Download:
     """The one file of an export that Braze hosts, behind a signed URL.
 
-    Args:
-        url: The signed address, a secret.
-        path: Where the file goes; `<path>.part` holds it while it comes, `<path>.part.json` its ETag and length.
-        session: Connections without credentials: the store would refuse Braze's key, and must not see it.
-        clock: Time.
-        deadline: Seconds of the monotonic clock after which a transfer is given up.
-        free: Free space of the disk, None if it is unknown.
+    The URL is a secret. The session has no credentials: the store would refuse Braze's key, and must not see it.
+    `<path>.part` holds the file while it comes, `<path>.part.json` its ETag and length.
 
     Attributes:
         received: Bytes that have come, of the transfer under way or the last one.
@@ -165,16 +160,13 @@ class Download:
             partial = _Partial(self._part.stat().st_size, known["etag"], known["length"])
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        return partial if partial.can_continue else None
+        # A response must be able to prove that the store still has the same file.
+        return partial if partial.size > 0 and _is_strong(partial.etag) and isinstance(partial.length, int) else None
 
     def _save(self, response: requests.Response, offset: int, length: int | None, end: int | None = None) -> bool:
         """Append a body to the first `offset` bytes of the file; True if that makes it complete.
 
-        Args:
-            response: The response.
-            offset: Position at which the body begins.
-            length: Bytes of the whole file; None if it is not announced.
-            end: Position at which the body ends as announced; None for that of the file.
+        The body ends at `end` as announced, else with the file, whose length may not be announced.
         """
         etag = response.headers.get("ETag")
         if not offset:
@@ -214,11 +206,6 @@ class _Partial(NamedTuple):
     size: int
     etag: str
     length: int | None
-
-    @property
-    def can_continue(self) -> bool:
-        """True if a response can prove that the store still has the same file."""
-        return self.size > 0 and _is_strong(self.etag) and isinstance(self.length, int)
 
     def end_of_continuation(self, response: requests.Response) -> int | None:
         """Position after the body of a 206, which may be only a part of the rest; None if it does not fit."""

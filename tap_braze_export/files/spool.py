@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import stat
 import tempfile
 import uuid
 from contextlib import suppress
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
-from tap_braze_export.errors import ConfigError, DiskFullError
-from tap_braze_export.files.disk import APPEND, FLUSH, LOCK, REMOVE, RENAME, WRITE, file_lock, try_out
+from tap_braze_export.errors import ConfigError, DiskFullError, InterruptedExportError
+from tap_braze_export.files.disk import APPEND, FLUSH, LOCK, REMOVE, RENAME, WRITE, file_lock, private_file, try_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import filelock
 
@@ -27,9 +29,11 @@ _DAY_SECONDS = 24 * 3600
 _KEEP_REJECTED_SECONDS = 7 * _DAY_SECONDS
 _KEEP_DOWNLOADS_SECONDS = 2 * _DAY_SECONDS
 _LOCK_SUFFIX = ".lock"
+_MAX_LOGGED_LINE_NUMBERS = 10
 _MAX_NAME_CHARS = 255
 _MAX_ID_CHARS = 200  # of an export's id in a file name, which gets a suffix
 _CALLS = (WRITE, APPEND, FLUSH, RENAME, LOCK, REMOVE)
+_log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -37,14 +41,8 @@ class Spool:
 
     A directory of another owner, as Kubernetes (`fsGroup`) and network mounts provide it, cannot be given that mode.
     It is used if other users cannot write to it and the tap's folders in it, or a directory above it, keep them out.
-    The directory itself may be a symbolic link; nothing in it is followed if it is one.
-
-    Args:
-        directory: The setting `spool_dir`; None for the user's cache directory.
-        clock: Time.
-
-    Attributes:
-        root: Its path.
+    The directory itself may be a symbolic link; nothing in it is followed if it is one. Without one it is in the user's
+    cache directory.
 
     Raises:
         ConfigError: It names the home of a user who does not exist, or there is none for the default.
@@ -132,9 +130,9 @@ class Spool:
         """Remove a folder of this run."""
         _remove_with_lock(folder, self._locks.pop(folder))
 
-    def rejected(self, export_id: str) -> Path:
-        """The path of the file of an export's rejected lines, which may not be there."""
-        return self.root / "rejected" / f"{_id_as_name(export_id)}.jsonl"
+    def rejected(self, export_id: str, name: str) -> RejectedLines:
+        """The rejected lines of a delivery, named as in `export_files`; each export has a file for them."""
+        return RejectedLines(self.root / "rejected" / f"{_id_as_name(export_id)}.jsonl", name)
 
     def _remove_older(self, folder: str, seconds: float) -> None:
         for path in (self.root / folder).iterdir():
@@ -157,8 +155,45 @@ class Spool:
         return self._clock.age(path.lstat().st_mtime) > seconds
 
 
+class RejectedLines:
+    """The lines of one delivery that hold no user: kept as they came, counted, and told in one line of the log."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+        self.count = 0
+        self.first_numbers: list[int] = []
+
+    def keep(self, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Keep lines, given with their numbers.
+
+        Raises:
+            ExportError: They cannot be written; what was kept before stays.
+        """
+        if not lines:
+            return
+        try:
+            with private_file(self._path, append=True, durable=False, is_whole=False) as file:
+                file.writelines(line + b"\n" for _, line in lines)
+        except OSError as error:
+            raise InterruptedExportError(
+                f"unreadable lines cannot be kept in {self._path} ({error.strerror}): make it a file that the tap may"
+                " write"
+            ) from None
+        self.count += len(lines)
+        numbers = (number for number, _ in lines)
+        self.first_numbers = nsmallest(_MAX_LOGGED_LINE_NUMBERS, [*self.first_numbers, *numbers])
+
+    def tell(self) -> None:
+        """Log their number, the first ones and where they are, without their content."""
+        if self.count:
+            shown = ", ".join(map(str, self.first_numbers))
+            more = ", …" if self.count > len(self.first_numbers) else ""
+            message = "%s: %d lines are no user objects, kept in %s: line %s%s"
+            _log.warning(message, self._name, self.count, self._path, shown, more)
+
+
 def _path(directory: str | None) -> Path:
-    """The path of the spool directory."""
     if directory:
         try:
             return Path(directory).expanduser()
@@ -194,12 +229,8 @@ def _remove_with_lock(folder: Path, lock: filelock.FileLock) -> None:
 def _make_private(folder: Path, *, shut_out: int) -> None:
     """Make a directory that only its owner can use, as far as its file system and its owner let it.
 
-    Args:
-        folder: The directory.
-        shut_out: Permissions that other users must not have, unless a directory above keeps them out.
-
     Raises:
-        ConfigError: They have them all the same.
+        ConfigError: Others have permissions that are to be shut out, and no directory above keeps them out.
         OSError: It cannot be written.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

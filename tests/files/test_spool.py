@@ -14,7 +14,6 @@ import pytest
 
 from tap_braze_export.errors import ConfigError, DiskFullError, ExportError
 from tap_braze_export.files.disk import private_file
-from tap_braze_export.files.rejected_lines import RejectedLines
 from tap_braze_export.files.spool import Spool
 from tap_braze_export.sandbox import Sandbox
 from tests.support.fakes import FakeClock
@@ -42,12 +41,12 @@ def test_full_disk_is_told_where_rejected_lines_are_kept(tmp_path: Path, clock: 
     """Lines that were kept before stay."""
     spool = Spool(str(tmp_path), clock=clock)
     spool.open()
-    rejected = RejectedLines(spool.rejected("e"), "file")
+    rejected = spool.rejected("e", "file")
     rejected.keep([(1, b"first")])
 
     with pytest.raises(DiskFullError, match=r"^the disk of .*rejected is full: free some space there"):
         rejected.keep(NoRoom([(2, b"second")]))
-    assert spool.rejected("e").read_bytes().startswith(b"first\n")
+    assert (spool.root / "rejected" / "e.jsonl").read_bytes().startswith(b"first\n")
 
 
 class NoRoom(list[tuple[int, bytes]]):
@@ -102,7 +101,7 @@ def test_links_in_the_folders_are_not_followed(tmp_path: Path, target: Path, clo
     folder = spool.folder("export")
     spool.clear("cleared")
     with pytest.raises(ExportError) as caught:
-        RejectedLines(spool.rejected("export"), "file").keep([(1, b"line")])
+        spool.rejected("export", "file").keep([(1, b"line")])
 
     assert not folder.is_symlink()
     assert "\n" not in str(caught.value)
@@ -214,8 +213,8 @@ def test_directory_of_another_owner_is_used(volume: Path, clock: FakeClock, mode
         spool = Spool(str(volume), clock=clock)
         spool.open()
         spool.open()
-        rejected = spool.rejected("e")
-        RejectedLines(rejected, "file").keep([(1, b"line")])
+        rejected = spool.root / "rejected" / "e.jsonl"
+        spool.rejected("e", "file").keep([(1, b"line")])
         with private_file(spool.folder("e") / "download") as file:
             file.write(b"x")
 
@@ -325,7 +324,7 @@ def test_a_clock_that_is_set_ahead_in_the_run_makes_nothing_old(tmp_path: Path) 
     clock = FakeClock(time.time())
     spool = Spool(str(tmp_path), clock=clock)
     spool.open()
-    left = [spool.folder("of-another-run"), spool.rejected("of-another-run")]
+    left = [spool.folder("of-another-run"), spool.root / "rejected" / "of-another-run.jsonl"]
     left[1].write_bytes(b"{")
     clock.ahead = 365 * 86_400
 
