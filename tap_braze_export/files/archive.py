@@ -202,7 +202,7 @@ def _inflated(file: BinaryIO, member: Member) -> Iterator[bytes]:
     crc = size = 0
     read = inflate.stored if entry.method == zipfile.ZIP_STORED else inflate.deflated
     for chunk in read(file, entry.size):
-        crc = inflate.crc32(chunk, crc)
+        crc = inflate.fast_zlib.crc32(chunk, crc)
         size += len(chunk)
         if size > entry.inflated:
             break

@@ -28,11 +28,6 @@ _GZIP_START = GZIP_MAGIC + b"\x08"
 """First bytes of each gzip member: the magic number, and deflate, the only method that there is."""
 
 
-def crc32(data: bytes, before: int) -> int:
-    """The CRC-32 of data that follows data with the CRC-32 `before`."""
-    return fast_zlib.crc32(data, before)  # type: ignore[no-any-return]
-
-
 def chunks_to_end(file: BinaryIO) -> Iterator[bytes]:
     """The bytes of a file from here to its end."""
     size = _FIRST_CHUNK_BYTES
