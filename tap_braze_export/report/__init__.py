@@ -1,1 +1,1 @@
-"""Reports of a run to the people who watch it. May import state, schema, settings, clock, errors."""
+"""The facts of a run, for the people who watch it. May import export, schema, settings, clock, errors."""
