@@ -7,8 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from typing_extensions import override
+
 from tap_braze_export.clock import WAIT_SLICE_SECONDS, Interruption
-from tap_braze_export.deliveries import Role
+from tap_braze_export.deliveries import Deliveries, Role
 from tap_braze_export.exports.completeness import reason_to_doubt
 from tap_braze_export.exports.job import ExportJob
 from tap_braze_export.exports.journal import Journal
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Exports:
-    """Runs the configured exports in Braze and delivers their files: `Deliveries`.
+class Exports(Deliveries):
+    """Runs the configured exports in Braze and delivers their files.
 
     The first part of a run may put off full exports that are due by age. Its second part runs them: they are `compared`
     with the incremental ones that the first part has emitted, and the journals go by the STATE that the run was handed.
@@ -70,6 +72,7 @@ class Exports:
             self._journals.append(journal)
             self._jobs.append(ExportJob(source, scope, journal, shared))
 
+    @override
     def __enter__(self) -> Self:
         """Lock the segments, listen for callbacks, and take up what earlier runs have left.
 
@@ -88,6 +91,7 @@ class Exports:
         self._late = [late for job in self._jobs if (late := job.resume())]
         return self
 
+    @override
     def __exit__(self, *_: object) -> None:
         """Release the locks and the port; transfers under way end with the process."""
         self._shared.close()
@@ -97,8 +101,8 @@ class Exports:
 
     # Deliveries
 
+    @override
     def poll(self) -> Sequence[Delivery]:
-        """See `Deliveries`."""
         if self._shared.clock.stopped:
             raise Interruption
         due = [job for job in self._jobs if job.phase.waits and job.timer.due]
@@ -111,19 +115,20 @@ class Exports:
         self._tell_progress()
         return deliveries
 
+    @override
     def advance(self) -> None:
-        """See `Deliveries`. Only downloads are polled: their links expire while a slow loader reads a huge file."""
+        """Poll downloads alone: their links expire while a slow loader reads a huge file."""
         for job in self._running:
             if job.is_downloading:
                 job.poll()
 
     @property
+    @override
     def ended(self) -> bool:
-        """See `Deliveries`."""
         return not any(job.phase.waits or job.phase.runs for job in self._all)
 
+    @override
     def wait(self) -> None:
-        """See `Deliveries`."""
         clock, progress = self._shared.clock, self._shared.progress
         if transfers := [transfer for job in self._running for transfer in job.poller.transfers]:
             self._tell_progress()
@@ -136,21 +141,21 @@ class Exports:
             with progress.waiting(self._waits_since, [str(job.source) for job in waiting]):
                 clock.sleep(min(seconds, progress.longest_wait))
 
+    @override
     def state(self) -> dict[str, Any]:
-        """See `Deliveries`."""
         return {
             "version": VERSION,
             "exports": exports_in_state(self._shared.bookmarks.values()),
             "resync": self._resync_state,
         }
 
+    @override
     def stated(self) -> None:
-        """See `Deliveries`."""
         for job in self._all:
             job.stated()
 
+    @override
     def reason_to_keep_rows(self) -> str:
-        """See `Deliveries`."""
         if self.failures:
             return "an export failed"
         for job in self._jobs:
@@ -162,8 +167,8 @@ class Exports:
                 return reason
         return ""
 
+    @override
     def second_part(self) -> Exports | None:
-        """See `Deliveries`."""
         due = [job for job in self._jobs if job.scope.full_follows and self._needs_full_export(job)]
         if not due:
             return None
@@ -175,8 +180,8 @@ class Exports:
             journal_state=self._given_state,
         )
 
+    @override
     def complete_exports(self) -> Sequence[Bookmark]:
-        """See `Deliveries`."""
         complete = []
         for bookmark in [job.bookmark for job in self._jobs if job.phase.is_complete and job.poller.proven]:
             if not (reason := reason_to_doubt(bookmark)):
@@ -185,6 +190,7 @@ class Exports:
                 _log.warning("No user leaves %s in this run: %s", bookmark.export.subject, reason)
         return complete
 
+    @override
     def review(self) -> None:
         """Compare the counts of users with Braze's estimates."""
         ended = [job.bookmark for job in self._jobs if job.phase.is_complete or job.phase is Phase.EMPTY]
