@@ -91,8 +91,8 @@ class BucketExport(ExportPoller):
         return bool(self._seen)
 
     @property
-    def elsewhere(self) -> tuple[str, bool]:  # type: ignore[override]
-        """See `ExportPoller`."""
+    @override
+    def elsewhere(self) -> tuple[str, bool]:
         return self._bucket.elsewhere(self.bookmark.export.export_id, self.bookmark.export.segment_id)
 
     @property

@@ -35,10 +35,7 @@ class ExportPoller(ABC):
 
     Attributes:
         proven: True if it is known, not only assumed, that every file has come.
-        elsewhere: Where such files are, if not in the bucket; empty if nobody knows. True if its own are among them.
     """
-
-    elsewhere = ("", False)
 
     def __init__(
         self,
@@ -76,6 +73,11 @@ class ExportPoller(ABC):
     @abstractmethod
     def has_found_files(self) -> bool:
         """True if a file has come, or proof that there is none."""
+
+    @property
+    def elsewhere(self) -> tuple[str, bool]:
+        """Where such files are, if not in the bucket; empty if nobody knows. True if its own are among them."""
+        return "", False
 
     @property
     @abstractmethod
