@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from tap_braze_export.errors import DamagedFileError, ExportError
+from tap_braze_export.errors import DamagedFileError, ExportError, TapError
 from tap_braze_export.exports.polling import ExportPoller
 from tap_braze_export.exports.unread_objects import UnreadObject, remark
 from tap_braze_export.report.progress import ExportStatus
@@ -295,7 +295,7 @@ class BucketExport(ExportPoller):
         """Take over what the transfers have brought.
 
         Raises:
-            ExportError: One has failed, and nothing else of the export is fetched or read.
+            TapError: One has failed, and nothing else of the export is fetched or read.
         """
         for unread in self._busy:
             if unread.fetching and unread.fetching.done():
@@ -304,7 +304,7 @@ class BucketExport(ExportPoller):
                     unread.stored, members = fetching.result()
                 except DamagedFileError as error:
                     self._retry_later(unread, error)
-                except ExportError as error:
+                except TapError as error:
                     unread.failure = error
                 else:
                     self._list_members(unread, unread.stored, members)

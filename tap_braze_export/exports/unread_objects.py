@@ -10,7 +10,7 @@ from tap_braze_export.files.objects import DeliveredFile, LocalObject
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from tap_braze_export.errors import DamagedFileError, ExportError
+    from tap_braze_export.errors import DamagedFileError, TapError
     from tap_braze_export.files.objects import BucketObject, StoredObject
     from tap_braze_export.files.prefetch import Fetched
 
@@ -37,7 +37,7 @@ class UnreadObject:
     fetching: Future[Fetched] | None = None
     fetched: BucketObject | None = None
     fetched_at: float = 0.0
-    failure: ExportError | None = None
+    failure: TapError | None = None
     stored: StoredObject | None = None
     files: list[DeliveredFile] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
