@@ -417,7 +417,7 @@ def test_fingerprints_that_are_lost_measure_nothing(sandbox: Sandbox, clock: Fak
     nights = incremental(sandbox, clock, tmp_path, fingerprints_url=str(tmp_path / "fingerprints"))
     first_night(nights)
     nights.clock.time += 7 * DAY
-    for path in nights.files("version"):
+    for path in nights.files("version.json"):
         path.unlink()
     run = nights.run({"s": people("a")})
     assert rows_by_file(run) == [("all", None)]
