@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"integer": "integer", "number": "number", "boolean": "boolean"}
 _FORMATS = {"date-time": "timestamp", "date": "date"}
+_LISTED = {"string", *_KINDS.values()}
 DUCKDB_TYPES = {
     "integer": "BIGINT",
     "number": "DOUBLE",
@@ -35,7 +36,8 @@ class Table:
 
     Attributes:
         name: The stream's name.
-        columns: The kind of each column: a key of `DUCKDB_TYPES`; `json` where its schema allows several types.
+        columns: The kind of each column: a key of `DUCKDB_TYPES`, with `[]` for a list of such values; `json` where its
+            schema allows several types.
         keys: The columns of its key; none if rows are appended.
     """
 
@@ -55,7 +57,14 @@ def _kind(spec: Mapping[str, Any]) -> str:
     kinds = [given] if isinstance(given, str) else [kind for kind in given if kind != "null"]
     if kinds == ["string"]:
         return _FORMATS.get(spec.get("format", ""), "string")
+    if kinds == ["array"] and (item := _kind(spec.get("items") or {})) in _LISTED:
+        return f"{item}[]"
     return _KINDS.get(kinds[0], "json") if len(kinds) == 1 else "json"
+
+
+def type_of(kind: str, types: Mapping[str, str]) -> str:
+    """The type for a kind of column; lists are JSON."""
+    return types["json" if kind.endswith("[]") else kind]
 
 
 def quoted(name: str) -> str:
@@ -70,7 +79,7 @@ def last_rows(table: Table, types: Mapping[str, str] = DUCKDB_TYPES) -> str:
         table: The table.
         types: The type in DuckDB that values of each kind get.
     """
-    values = ",\n  ".join(_value(quoted(name), kind, types[kind]) for name, kind in table.columns.items())
+    values = ",\n  ".join(_value(quoted(name), kind, type_of(kind, types)) for name, kind in table.columns.items())
     query = f"""select
   {values}
 from read_parquet(getvariable('files'), union_by_name = true, filename = true, file_row_number = true)"""  # noqa: S608 - names are quoted
@@ -85,6 +94,8 @@ qualify row_number() over (
 
 
 def _value(name: str, kind: str, wanted: str) -> str:
+    if kind.endswith("[]"):
+        return f"to_json({name})::{wanted} as {name}"
     return name if kind == "string" else f"{name}::{wanted} as {name}"
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import duckdb
-from batches import DUCKDB_TYPES, Table, last_rows, load_messages, quoted, with_files
+from batches import DUCKDB_TYPES, Table, last_rows, load_messages, quoted, type_of, with_files
 
 # DuckDB 1.x, target-duckdb and SQLMesh open no file that DuckDB 2.x has made in its own format.
 STORAGE_VERSION = "v1.0.0"
@@ -19,7 +19,7 @@ STORAGE_VERSION = "v1.0.0"
 def statements(table: Table, schema: str = "main") -> list[str]:
     """The statements that load the files in the variable `files` into a table."""
     name = quoted(table.name) if schema == "main" else f"{quoted(schema)}.{quoted(table.name)}"
-    columns = [f"{quoted(column)} {DUCKDB_TYPES[kind]}" for column, kind in table.columns.items()]
+    columns = [f"{quoted(column)} {type_of(kind, DUCKDB_TYPES)}" for column, kind in table.columns.items()]
     keys = ", ".join(map(quoted, table.keys))
     replaced = [f"delete from {name} where ({keys}) in (select ({keys}) from staged)"] if keys else []  # noqa: S608
     return [

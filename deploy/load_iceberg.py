@@ -87,7 +87,7 @@ class Lake:
         with target.update_schema() as update:
             for column, kind in table.columns.items():
                 if column not in target.schema().column_names:
-                    update.add_column(column, _TYPES[kind])
+                    update.add_column(column, _TYPES.get(kind, _TYPES["json"]))
         return target
 
     def _written(self, target: IcebergTable, query: str, paths: list[str]) -> str:

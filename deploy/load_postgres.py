@@ -10,7 +10,7 @@ import argparse
 
 import duckdb
 import psycopg
-from batches import Table, last_rows, load_messages, quoted, with_files
+from batches import Table, last_rows, load_messages, quoted, type_of, with_files
 from psycopg import sql
 
 TYPES = {
@@ -33,7 +33,7 @@ def load_table(target: psycopg.Connection, files: duckdb.DuckDBPyConnection, tab
     target.execute(sql.SQL("create table if not exists {} ()").format(name))
     for column, kind in table.columns.items():
         added = sql.SQL("alter table {} add column if not exists {} {}")
-        target.execute(added.format(name, sql.Identifier(column), sql.SQL(TYPES[kind])))
+        target.execute(added.format(name, sql.Identifier(column), sql.SQL(type_of(kind, TYPES))))
     staged = sql.SQL("create temp table staged on commit drop as select {} from {} limit 0")
     target.execute(staged.format(columns, name))
     texts = ", ".join(f"{quoted(column)}::VARCHAR" for column in table.columns)

@@ -28,6 +28,7 @@ class Dialect:
         quote: What stands around a name.
         staged_json: The type in which JSON text is staged.
         parsed: Makes the column of JSON text.
+        listed: The type of a list; `{}` is the type of its items.
         staging: Fills `{staged}` with FILES; `{columns}` are its columns with their types.
     """
 
@@ -35,6 +36,7 @@ class Dialect:
     quote: str
     staged_json: str
     parsed: str
+    listed: str
     staging: str
 
     def name(self, name: str) -> str:
@@ -44,7 +46,12 @@ class Dialect:
     def columns(self, table: Table, *, staged: bool = False) -> list[str]:
         """The columns with their types."""
         types = {**self.types, "json": self.staged_json} if staged else self.types
-        return [f"{self.name(column)} {types[kind]}" for column, kind in table.columns.items()]
+        kinds = {column: kind.removesuffix("[]") for column, kind in table.columns.items()}
+        lists = {column for column, kind in table.columns.items() if kind.endswith("[]")}
+        return [
+            f"{self.name(column)} {self.listed.format(types[kind]) if column in lists else types[kind]}"
+            for column, kind in kinds.items()
+        ]
 
     def last_rows(self, table: Table, staged: str) -> str:
         """The query for the last staged row of each key."""
@@ -115,6 +122,7 @@ DIALECTS = {
         quote="",
         staged_json="varchar",
         parsed="parse_json({})",
+        listed="variant",
         staging="""create or replace transient table {staged} (
   {columns}
 );
@@ -136,6 +144,7 @@ copy into {staged} from @braze_stage
         quote="`",
         staged_json="string",
         parsed="parse_json({}, wide_number_mode => 'round')",
+        listed="array<{}>",
         staging="""load data overwrite {staged} (
   {columns}
 )
@@ -154,11 +163,12 @@ from files (format = 'PARQUET', uris = ['FILES'])""",
         quote='"',
         staged_json="varchar(65535)",
         parsed="json_parse({})",
+        listed="super",
         staging="""drop table if exists {staged};
 create table {staged} (
   {columns}
 );
-copy {staged} from 'FILES' iam_role default format as parquet""",
+copy {staged} from 'FILES' iam_role default format as parquet serializetojson""",
     ),
     "databricks": Dialect(
         types={
@@ -173,6 +183,7 @@ copy {staged} from 'FILES' iam_role default format as parquet""",
         quote="`",
         staged_json="string",
         parsed="{}",
+        listed="array<{}>",
         staging="""create or replace table {staged} (
   {columns}
 );

@@ -62,7 +62,7 @@ def jsonl(output: Output, options: Mapping[str, Any] | None = None) -> RowsByStr
 
 
 def parquet(output: Output) -> RowsByStream:
-    """The rows of all Parquet files by stream."""
+    """The rows of all Parquet files by stream; times and dates as Python's."""
     return {
         stream: [row for url in urls for row in pq.read_table(url.removeprefix("file://")).to_pylist()]
         for stream, urls in manifests(output).items()

@@ -32,7 +32,8 @@ def main() -> None:
             table = TableBuilder(defined[1])
             for column in defined[2].strip().split(",\n"):
                 name, kind = column.split()
-                table.add_column(name.strip("`"), TYPES[kind])
+                # A list is only assigned to a list: any type stands for it.
+                table.add_column(name.strip("`"), TYPES["json" if kind.startswith("array<") else kind])
             catalog.add_table(table.build())
     language = LanguageOptions.maximum_features()
     functions = ZetaSQLBuiltinFunctionOptions(language_options=language)
