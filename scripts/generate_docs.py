@@ -270,7 +270,7 @@ def phase_tables() -> str:
     """The phases of an export, and the steps between them; steps that differ only in where they begin share a row."""
     lines = ["", "| phase | an export in it |", "|---|---|"]
     lines += [f"| {_phase(phase)} | {phase.value} |" for phase in Phase]
-    lines += ["", "| from | to | when | the journal's record | STATE |", "|---|---|---|---|---|"]
+    lines += ["", "| from | to | when | the journal's record | the next STATE |", "|---|---|---|---|---|"]
     rows: dict[Step, list[str]] = {}
     for step in STEPS:
         rows.setdefault(step._replace(before=Phase.PLANNED), []).append(_phase(step.before))

@@ -55,7 +55,7 @@ class Step(NamedTuple):
     Attributes:
         cause: The reason for it.
         record: What it does with the journal's record of the export.
-        state: What STATE says then.
+        state: What the next STATE says.
     """
 
     before: Phase
@@ -108,7 +108,7 @@ STEPS = (
     Step(Phase.KEPT, Phase.RUNNING, "the next run reads it again", Record.STAYS, _RUNS),
     Step(Phase.KEPT, Phase.CLEARED, "the next run begins, or the disk is full", Record.REMOVED, _ENDED),
     Step(Phase.LOST, Phase.CLEARED, "the next run cannot use it any more", Record.REMOVED, _SAME),
-    Step(Phase.RUNNING, Phase.CLEARED, "the next run cannot use it any more", Record.REMOVED, _GONE),
+    Step(Phase.RUNNING, Phase.CLEARED, "the next run cannot use it any more", Record.REMOVED, _SAME),
 )
 _BY_PHASES = {(step.before, step.after): step for step in STEPS}
 
