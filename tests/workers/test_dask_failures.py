@@ -95,7 +95,8 @@ def test_lost_scheduler(tmp_path: Path) -> None:
     """A run that waits for a cluster ends with one line when that goes."""
     with delivering(tmp_path) as (_, given), scheduler(tmp_path) as (process, address):
         run = started(tmp_path, {**given, "dask_scheduler": address}, **QUICKLY)
-        wait_for(lambda: (tmp_path / "out").exists() and [*(tmp_path / "out").iterdir()])  # the run has read a file
+        # The run has read a file, and not only tried the folder.
+        wait_for(lambda: [*(tmp_path / "out").glob("tap-braze-export--*")])
         process.kill()
         done = ended(run, tmp_path)
     assert "the connection to the Dask scheduler at tcp://127.0.0.1:" in done.error
