@@ -20,9 +20,9 @@ from tap_braze_export.files.bucket_url import read_bucket_url, shown_bucket_url,
 from tap_braze_export.files.disk import private_file
 from tap_braze_export.files.key_listing import BRAZES_FOLDER, NearbyKeys, listed
 from tap_braze_export.files.objects import BucketObject
-from tap_braze_export.files.ranged_file import RangedFile, is_encoded
 from tap_braze_export.files.spool import file_name
-from tap_braze_export.files.storage import Storage, StorageLabels, is_refusal
+from tap_braze_export.files.storage import RangedFile, Storage, StorageLabels, is_refusal
+from tap_braze_export.files.stored_bytes import is_encoded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

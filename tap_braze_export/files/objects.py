@@ -27,7 +27,7 @@ class LocalObject:
 
 @dataclass(frozen=True)
 class BucketObject:
-    """A delivered object in a bucket; `version` changes when its content does; `is_encoded`: see `ranged_file`."""
+    """A delivered object in a bucket; `version` changes when its content does; `is_encoded`: see `stored_bytes`."""
 
     name: str
     path: str
