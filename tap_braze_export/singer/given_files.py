@@ -24,7 +24,7 @@ _STATE_WRAPPINGS = ("value", "singer_state")
 _TEXT = {"type": ["string", "null"]}
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 _FLAG = {"type": ["boolean", "null"]}
-"""Whether a stream or column is selected; the text "false" would be a yes."""
+"""True if a stream or column is selected; the text "false" would be a yes."""
 _CHOICE = {"selected": _FLAG, "selected-by-default": _FLAG, "inclusion": _TEXT, "table-key-properties": _TEXTS}
 _METADATA = {
     "required": ["breadcrumb", "metadata"],
