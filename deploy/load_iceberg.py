@@ -1,10 +1,10 @@
 """Loads the Parquet files of BATCH messages into Iceberg tables: the last row of each key stays, from the run's end on.
 
 Usage: tap-braze-export --config batches.json | python load_iceberg.py lake > state.jsonl
-Needs the packages duckdb and pyiceberg[pyarrow,sql-sqlite]. pyiceberg's upsert by several columns is slow (29 s for 4,800
-rows), so rows are appended until the messages end; then each table is written anew without the rows that were replaced. A run
-that is killed before leaves rows that a later one replaces: until then the last row of a key is the one with the
-greatest exported_at.
+Needs the packages duckdb and pyiceberg[pyarrow,sql-sqlite]. pyiceberg's upsert by several columns is slow (29 s for
+4,800 rows), so rows are appended until the messages end; then each table is written anew without the rows that were
+replaced. A run that is killed before leaves rows that a later one replaces: until then the last row of a key is the
+one with the greatest exported_at.
 """  # noqa: INP001
 
 from __future__ import annotations
